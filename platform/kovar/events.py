@@ -1,0 +1,107 @@
+"""The durable event log of a run: one JSON object a line, appended, never rewritten.
+
+Every line has `v` (schema version, 1), `time` (UTC, ISO 8601 with microseconds), `run`, `attempt`
+(counts from 1; a restarted worker group is a new attempt), `rank` (-1 for the driver) and `event`.
+The further fields of each kind are in `FIELDS`. Readers ignore fields and kinds that they do not
+know, and a torn last line (the writer was killed in the middle of it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+EventKind = Literal[
+    "queued",
+    "planned",
+    "preparing",
+    "started",
+    "step",
+    "checkpoint",
+    "resumed",
+    "evaluated",
+    "finished",
+    "registered",
+    "failed",
+]
+
+FIELDS: Final[dict[EventKind, str]] = {
+    "queued": "spec (name), kind",
+    "planned": "num_workers, where (node type → number of workers), precision, reason",
+    "preparing": "what (for example tokenizing), and on completion seconds, cached",
+    "started": "world_size, num_steps, epochs, device, precision",
+    "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm",
+    "checkpoint": "step, path, size_bytes, seconds",
+    "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
+    "evaluated": "step, data (name), metrics",
+    "finished": "step, weights_digest, seconds",
+    "registered": "model, version (number), digest",
+    "failed": "error (class), message",
+}
+
+DRIVER_RANK: Final = -1
+
+
+class EventLog:
+    """The one writer of a process.
+
+    Args:
+        path: the run's `events.jsonl`; created with its folder.
+        run: the run's id.
+        attempt: counts from 1.
+        rank: the worker's rank, or `DRIVER_RANK`.
+
+    Each event is a single `write` to a file opened for appending, so lines of several processes
+    do not mix on a local file system. Every event but `step` is also fsynced.
+    """
+
+    def __init__(self, path: Path, *, run: str, attempt: int = 1, rank: int = DRIVER_RANK) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._base = {"run": run, "attempt": attempt, "rank": rank}
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def emit(self, event: EventKind, **fields: Any) -> None:
+        """Append one event; on return a milestone is on the disk.
+
+        Raises:
+            ValueError: unknown kind, a field without a JSON form, or NaN.
+        """
+        if event not in get_args(EventKind):
+            raise ValueError(f"unknown event {event!r}; known: {', '.join(get_args(EventKind))}")
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        record = {"v": 1, "time": now, **self._base, "event": event, **fields}
+        line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        size = os.fstat(self._fd).st_size
+        if size and os.pread(self._fd, 1, size - 1) != b"\n":
+            # A writer died in the middle of a line: end it, so that it damages only itself.
+            line = b"\n" + line
+        os.write(self._fd, line)
+        if event != "step":
+            os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole events of a log in file order; nothing when there is no log yet."""
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
