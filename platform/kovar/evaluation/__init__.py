@@ -1,0 +1,6 @@
+"""Metrics and the evaluation of a version."""
+
+from kovar.evaluation.evaluate import evaluate
+from kovar.evaluation.metrics import ClassificationMetrics, ClassMetrics, classification_metrics
+
+__all__ = ["ClassMetrics", "ClassificationMetrics", "classification_metrics", "evaluate"]

@@ -1,0 +1,45 @@
+"""Evaluation of a version through the very runtime that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kovar.evaluation.metrics import ClassificationMetrics, classification_metrics
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from kovar.inference import Runtime
+
+CHUNK = 256
+
+
+def evaluate(
+    runtime: Runtime,
+    texts: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClassificationMetrics:
+    """Predict every text and score the answers.
+
+    Args:
+        runtime: a loaded version.
+        texts: inputs, shape [rows].
+        labels: true label index per row, in the order of `runtime.labels`.
+        progress: called with (rows done, rows in all).
+    """
+    import numpy as np
+
+    index = {label: number for number, label in enumerate(runtime.labels)}
+    predicted: list[int] = []
+    for start in range(0, len(texts), CHUNK):
+        predictions = runtime.predict(texts[start : start + CHUNK])
+        predicted += [index[prediction.label] for prediction in predictions]
+        if progress is not None:
+            progress(len(predicted), len(texts))
+    return classification_metrics(
+        labels, np.asarray(predicted, dtype=np.int64), labels=runtime.labels
+    )

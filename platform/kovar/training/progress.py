@@ -1,0 +1,154 @@
+"""What a user sees while a run works: bars on a terminal, plain lines elsewhere.
+
+Everything shown comes from the run's event log, so the same view works for a run on a cluster.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from kovar.events import read_events
+
+POLL_S = 0.25
+PLAIN_LINE_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Progress of everything a run does.
+
+    Args:
+        console: where to print; standard error by default, so that results can be piped.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Print one line; rich markup applies."""
+        self.console.print(text, highlight=False)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` of something long is finished; total 0 means unknown."""
+        self._show(what, done, total, "")
+
+    @contextmanager
+    def showing(self) -> Iterator[RunProgress]:
+        """Draw bars while the block runs."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+        ) as bars:
+            self._bars = bars
+            try:
+                yield self
+            finally:
+                self._bars = None
+                self._tasks.clear()
+
+    @contextmanager
+    def following(self, events: Path, *, waiting_for: str) -> Iterator[None]:
+        """Show a run's events as they are appended, while the block runs.
+
+        Args:
+            events: the run's event log.
+            waiting_for: what is shown until the first event.
+        """
+        seen = sum(1 for _ in read_events(events))
+        stop = threading.Event()
+        state: dict[str, Any] = {"started": time.monotonic(), "waiting": waiting_for}
+        thread = threading.Thread(
+            target=self._follow, args=(events, seen, stop, state), name="run-progress", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _follow(
+        self, events: Path, seen: int, stop: threading.Event, state: dict[str, Any]
+    ) -> None:
+        last = False
+        self._show(state["waiting"], 0, 0, "")
+        while True:
+            records = list(read_events(events))
+            for record in records[seen:]:
+                self._event(record, state)
+            seen = len(records)
+            if last:
+                return
+            last = stop.wait(POLL_S)
+
+    def _event(self, record: dict[str, Any], state: dict[str, Any]) -> None:
+        match record["event"]:
+            case "started":
+                self._show(state["waiting"], 1, 1, "")
+                state["total"] = record["num_steps"]
+                self._show(
+                    "training",
+                    0,
+                    record["num_steps"],
+                    f"{record['world_size']} × {record['device']}, {record['precision']}",
+                )
+            case "step":
+                rate = record["tokens"] / max(record["seconds"], 1e-9)
+                state["note"] = (
+                    f"loss {record['loss']:.3f}  lr {record['learning_rate']:.1e}  "
+                    f"{rate:,.0f} tokens/s  padding {record['padding']:.0%}"
+                )
+                note = "  ".join(filter(None, (state["note"], state.get("score"))))
+                self._show("training", record["step"], state.get("total", 0), note)
+            case "evaluated" if not record.get("final"):
+                accuracy = record["metrics"]["accuracy"]
+                state["score"] = f"accuracy {accuracy:.3f}"
+                self._say(f"  step {record['step']}: accuracy {accuracy:.4f}")
+            case "resumed":
+                self._say(f"  resumed from step {record['step']}")
+                for reason in record["ignored"]:
+                    self._say(f"  [yellow]ignored checkpoint[/] {reason}")
+            case "preparing" if "total" in record:
+                self._show(record["what"], record["done"], record["total"], "")
+
+    def _say(self, text: str) -> None:
+        (self._bars.console if self._bars else self.console).print(text, highlight=False)
+
+    def _show(self, what: str, done: int, total: int, note: str) -> None:
+        if self._bars is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, total=None, note="")
+            self._bars.update(self._tasks[what], completed=done, total=total or None, note=note)
+            return
+        now = time.monotonic()
+        finished = bool(total) and done >= total
+        if finished or now - self._printed.get(what, -PLAIN_LINE_EVERY_S) >= PLAIN_LINE_EVERY_S:
+            self._printed[what] = now
+            amount = f" {done:,}/{total:,}" if total else ""
+            self.console.print(f"  {what}{amount}  {note}".rstrip(), highlight=False)

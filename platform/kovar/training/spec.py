@@ -1,0 +1,71 @@
+"""The fine-tuning spec: one YAML file holds everything that decides a run's result."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from kovar.config import Config
+from kovar.data import DataSpec
+from kovar.models import ModelSpec
+from kovar.precision import Precision
+from kovar.resources import Resources
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""Name of a model, alias or run: lower-case letters, digits, `-`, `_` and `.`."""
+
+
+class TrainingSettings(Config):
+    """How the weights move."""
+
+    epochs: int = Field(default=2, ge=1, description="passes over the training split")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="stop after this many steps, whatever the epochs"
+    )
+    max_tokens: int = Field(
+        default=1664,
+        ge=1,
+        description="padded tokens in one global batch, shared by all workers",
+    )
+    learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="shape of the decay after the warm-up"
+    )
+    warmup: float = Field(default=0.06, ge=0, lt=1, description="share of the steps that warm up")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="AdamW decay; norms and biases have none"
+    )
+    max_gradient_norm: float = Field(default=1.0, gt=0, description="clip above this L2 norm")
+    seed: int = Field(default=0, ge=0, description="decides the batch order, the head and dropout")
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="steps between evaluations; at every epoch's end if absent"
+    )
+    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+
+
+class RegistrationSettings(Config):
+    """What becomes of the trained weights."""
+
+    alias: Name | None = Field(
+        default=None, description="alias that is pointed at the new version, by compare-and-swap"
+    )
+    intended_use: str = Field(default="", description="for the model card: who uses it, for what")
+    limits: str = Field(default="", description="for the model card: where it should not be used")
+
+
+class FineTuneSpec(Config):
+    """`kind: finetune`."""
+
+    kind: Literal["finetune"] = Field(description="names this schema")
+    name: Name = Field(description="the model's name in the registry")
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSettings = TrainingSettings()
+    precision: Precision = Field(default="auto", description="number format of the compute")
+    resources: Resources = Resources()
+    max_failures: int = Field(
+        default=3, ge=0, description="worker crashes survived before the run is given up"
+    )
+    registration: RegistrationSettings = RegistrationSettings()

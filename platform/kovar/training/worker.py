@@ -1,0 +1,179 @@
+"""What one Ray Train worker does: bind the engine to its rank, then make the version's files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kovar.errors import KovarError
+from kovar.events import EventLog, read_events
+from kovar.training.checkpoint import CheckpointFolder
+from kovar.training.engine import Engine, Report
+from kovar.training.folder import RunFolder, write_json
+from kovar.training.spec import FineTuneSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from kovar.data import TokenizedDataset
+    from kovar.models import BaseModelFiles
+    from kovar.precision import ResolvedPrecision
+
+GOLDEN_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """All that a worker needs; the folders are shared by the nodes."""
+
+    spec: FineTuneSpec
+    folder: Path
+    dataset: TokenizedDataset
+    base: BaseModelFiles
+    num_threads: int
+
+
+def train_worker(task: WorkerTask) -> None:
+    """Run one rank under Ray Train.
+
+    A Kovar error is the same on every rank and on every retry, so it is written to the event log
+    and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. Any
+    other exception counts against `max_failures`.
+    """
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    execute(
+        task,
+        device=ray.train.torch.get_device(),
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+    )
+
+
+def execute(
+    task: WorkerTask, *, device: torch.device, rank: int = 0, world_size: int = 1
+) -> None:
+    """Train on this rank, then (rank 0) save, evaluate and take golden examples.
+
+    Writes `metrics.json` last. With one rank this runs in the calling process, without Ray.
+    """
+    import torch
+
+    from kovar.precision import detect_device, resolve
+
+    torch.set_num_threads(task.num_threads)
+    paths = RunFolder(task.folder)
+    attempt = 1 + max((e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0)
+    with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
+        try:
+            precision = resolve(task.spec.precision, detect_device(device.type))
+            with _reporting(log, paths, rank) as report:
+                engine = _train(task, paths, report, precision, device, rank, world_size)
+            if rank == 0:
+                _finish(task, paths, engine, log)
+        except KovarError as error:
+            log.emit("failed", error=type(error).__name__, message=str(error))
+
+
+def _train(
+    task: WorkerTask,
+    paths: RunFolder,
+    report: Report,
+    precision: ResolvedPrecision,
+    device: torch.device,
+    rank: int,
+    world_size: int,
+) -> Engine:
+    import torch
+
+    from kovar.models import build_classifier
+
+    settings = task.spec.training
+    torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
+    engine = Engine(
+        build_classifier(task.base, labels=task.dataset.labels),
+        task.dataset,
+        settings=settings,
+        precision=precision,
+        device=device,
+        report=report,
+        rank=rank,
+        world_size=world_size,
+    )
+    if rank == 0:
+        report(
+            "started",
+            world_size=world_size,
+            num_steps=len(engine.steps),
+            epochs=settings.epochs,
+            device=str(device),
+            precision=precision.precision,
+            pid=os.getpid(),
+        )
+    engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
+    return engine
+
+
+def _finish(task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog) -> None:
+    from kovar.evaluation import evaluate
+    from kovar.inference import load_runtime
+    from kovar.models import save_model
+    from kovar.registry.golden import GOLDEN_FILE, GoldenExample, GoldenExamples
+
+    partial = paths.model.with_name(".model")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(engine.model, task.base, partial)
+    split = engine.evaluation_split
+    # fp32 is the reference: whatever a runtime computes in, it is held against these.
+    runtime = load_runtime(partial, precision="fp32", num_threads=task.num_threads)
+    metrics = evaluate(
+        runtime,
+        split.texts,
+        split.labels,
+        progress=lambda done, total: log.emit(
+            "preparing", what="evaluating", done=done, total=total
+        ),
+    ).to_json()
+    texts = split.texts[:GOLDEN_EXAMPLES]
+    golden = GoldenExamples(
+        labels=tuple(runtime.labels),
+        examples=tuple(
+            GoldenExample(text=text, label=prediction.label, scores=prediction.scores)
+            for text, prediction in zip(texts, runtime.predict(texts), strict=True)
+        ),
+    )
+    (partial / GOLDEN_FILE).write_text(golden.model_dump_json(indent=1), encoding="utf-8")
+    shutil.rmtree(paths.model, ignore_errors=True)
+    partial.rename(paths.model)
+    log.emit("evaluated", step=len(engine.steps), data="evaluation", metrics=metrics, final=True)
+    write_json(
+        paths.metrics, {"evaluation": metrics, "precision": engine.precision.precision}
+    )
+
+
+@contextlib.contextmanager
+def _reporting(log: EventLog, paths: RunFolder, rank: int) -> Any:
+    """Yield a report that writes the event log and, on rank 0, TensorBoard scalars."""
+    if rank != 0:
+        yield log.emit
+        return
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(paths.tensorboard)) as board:
+
+        def report(event: Any, **fields: Any) -> None:
+            log.emit(event, **fields)
+            values = fields.get("metrics") if event == "evaluated" else fields
+            if event in ("step", "evaluated"):
+                group = "train" if event == "step" else "evaluation"
+                for name, value in (values or {}).items():
+                    if isinstance(value, float):
+                        board.add_scalar(f"{group}/{name}", value, fields["step"])
+
+        yield report
