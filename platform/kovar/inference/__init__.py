@@ -1,0 +1,22 @@
+"""Runtimes that execute a version, and the batcher in front of them."""
+
+from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
+from kovar.inference.loader import RuntimeName, load_runtime
+from kovar.inference.runner import BatchRunner
+from kovar.inference.runtime import Encoded, Prediction, Runtime, plan_batches
+from kovar.inference.torch_runtime import TorchRuntime
+
+__all__ = [
+    "BatchLimits",
+    "BatchRunner",
+    "Batcher",
+    "Encoded",
+    "Item",
+    "Prediction",
+    "Runtime",
+    "RuntimeName",
+    "Taken",
+    "TorchRuntime",
+    "load_runtime",
+    "plan_batches",
+]

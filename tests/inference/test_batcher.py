@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kovar.inference.batcher import Batcher, BatchLimits, Item
+
+LIMITS = BatchLimits(max_rows=4, max_tokens=64)
+
+
+def waiting(*lengths: int, deadline: float = 100.0) -> list[Item[int]]:
+    return [Item(length, deadline, index) for index, length in enumerate(lengths)]
+
+
+def queue(items: list[Item[int]], limits: BatchLimits = LIMITS) -> Batcher[int]:
+    batcher: Batcher[int] = Batcher(limits)
+    batcher.add(items)
+    return batcher
+
+
+def payloads(items: list[Item[int]]) -> list[int]:
+    return [item.payload for item in items]
+
+
+def test_an_idle_runtime_takes_a_single_text_at_once():
+    assert payloads(queue(waiting(8)).take(0.0).batch) == [0]
+
+
+def test_texts_of_one_length_run_in_order_of_arrival():
+    batcher = queue(waiting(8, 8, 8, 8, 8, 8))
+    assert payloads(batcher.take(0.0).batch) == [0, 1, 2, 3]
+    assert payloads(batcher.take(0.0).batch) == [4, 5]
+
+
+def test_texts_of_like_length_run_together_and_long_ones_apart():
+    batcher = queue(waiting(16, 60, 15, 17))
+    assert sorted(payloads(batcher.take(0.0).batch)) == [0, 2, 3]
+    assert payloads(batcher.take(0.0).batch) == [1]
+
+
+def test_the_oldest_text_runs_next_although_others_fit_better():
+    batcher = queue(waiting(60, 8, 8, 8))
+    assert payloads(batcher.take(0.0).batch)[0] == 0
+
+
+def test_a_text_that_fills_a_whole_batch_runs_alone():
+    assert payloads(queue(waiting(64, 64)).take(0.0).batch) == [0]
+
+
+def test_a_text_longer_than_a_batch_is_refused_and_nothing_is_queued():
+    batcher: Batcher[int] = Batcher(LIMITS)
+    with pytest.raises(ValueError, match="65 tokens"):
+        batcher.add(waiting(8, 65))
+    assert len(batcher) == 0
+
+
+def test_an_expired_text_is_handed_back_and_does_not_run():
+    batcher = queue([Item(8, 1.0, 0), Item(8, 3.0, 1)])
+    taken = batcher.take(2.0)
+    assert payloads(taken.expired) == [0]
+    assert payloads(taken.batch) == [1]
+
+
+def test_a_removed_text_does_not_run():
+    items = waiting(8, 8)
+    batcher = queue(items)
+    batcher.remove(items[:1])
+    assert payloads(batcher.take(0.0).batch) == [1]
+
+
+LENGTHS = st.integers(min_value=1, max_value=64)
+DEADLINES = st.floats(min_value=0.0, max_value=10.0)
+ARRIVALS = st.lists(st.lists(st.tuples(LENGTHS, DEADLINES), max_size=12), max_size=6)
+SIZES = st.builds(
+    BatchLimits, max_rows=st.integers(1, 8), max_tokens=st.integers(min_value=64, max_value=256)
+)
+
+
+@given(ARRIVALS, SIZES)
+def test_limits_hold_the_oldest_runs_and_nothing_is_lost_run_twice_or_run_late(arrivals, limits):
+    batcher: Batcher[int] = Batcher(limits)
+    alive: dict[int, Item[int]] = {}
+    numbers = iter(range(1000))
+    now = 0.0
+    while arrivals or len(batcher):
+        added = (
+            [Item(length, end, next(numbers)) for length, end in arrivals.pop(0)]
+            if arrivals
+            else []
+        )
+        batcher.add(added)
+        alive |= {item.payload: item for item in added}
+        now += 1.0
+        taken = batcher.take(now)
+        for item in taken.expired:
+            assert alive.pop(item.payload).deadline <= now
+        assert bool(taken.batch) == bool(alive), "work-conserving"
+        if taken.batch:
+            longest = max(item.length for item in taken.batch)
+            assert len(taken.batch) <= limits.max_rows
+            assert len(taken.batch) * longest <= limits.max_tokens
+            assert min(alive) in payloads(taken.batch)
+        for item in taken.batch:
+            assert alive.pop(item.payload).deadline > now
+    assert not alive

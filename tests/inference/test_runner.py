@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from kovar.errors import KovarError, RequestError
+from kovar.inference import BatchLimits, BatchRunner
+from scripted import ScriptedRuntime
+
+LIMITS = BatchLimits(max_rows=4, max_tokens=64)
+
+
+@pytest.fixture
+def runtime() -> ScriptedRuntime:
+    return ScriptedRuntime()
+
+
+@pytest.fixture
+def runner(runtime: ScriptedRuntime) -> Iterator[BatchRunner]:
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16)
+    yield runner
+    runtime.gate.set()
+    runner.close()
+
+
+def soon(seconds: float = 20.0) -> float:
+    return time.monotonic() + seconds
+
+
+async def started(runtime: ScriptedRuntime) -> None:
+    await asyncio.to_thread(runtime.busy.wait, 5)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def labels(answer: Awaitable[list]) -> list[str]:
+    return [prediction.label for prediction in await answer]
+
+
+def test_each_text_gets_its_own_answer_in_order(runner):
+    answer = labels(runner.predict(["good film", "bad film"], deadline=soon()))
+    assert asyncio.run(answer) == ["positive", "negative"]
+
+
+def test_a_request_larger_than_a_batch_is_split_and_rejoined(runner, runtime):
+    texts = ["good"] * 5 + ["bad"] * 5
+    assert asyncio.run(labels(runner.predict(texts, deadline=soon()))) == (
+        ["positive"] * 5 + ["negative"] * 5
+    )
+    assert [len(batch) for batch in runtime.batches] == [4, 4, 2]
+
+
+def test_texts_that_arrive_while_the_runtime_is_busy_become_one_batch(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        first = asyncio.ensure_future(runner.predict(["one"], deadline=soon()))
+        await started(runtime)
+        rest = [
+            asyncio.ensure_future(runner.predict([word], deadline=soon()))
+            for word in ("two", "three", "four")
+        ]
+        await until(lambda: runner.num_queued == 3)
+        runtime.gate.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(talk())
+    assert [len(batch) for batch in runtime.batches] == [1, 3]
+
+
+def test_one_bad_text_fails_its_own_request_alone(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        blocker = asyncio.ensure_future(runner.predict(["blocker"], deadline=soon()))
+        await started(runtime)
+        texts = ["good one", "poison pill", "good two"]
+        answers = [asyncio.ensure_future(runner.predict([t], deadline=soon())) for t in texts]
+        await until(lambda: runner.num_queued == 3)
+        runtime.gate.set()
+        await blocker
+        return await asyncio.gather(*answers, return_exceptions=True)
+
+    good, bad, also_good = asyncio.run(talk())
+    assert good[0].label == also_good[0].label == "positive"
+    assert (bad.status, bad.code, bad.field) == (500, "model_failed", "inputs[0]")
+    assert "poison" not in str(bad)
+
+
+def test_a_full_queue_refuses_at_once_and_recovers(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        waiting = asyncio.ensure_future(runner.predict(["a"] * 16, deadline=soon()))
+        await until(lambda: runner.num_queued == 12)
+        with pytest.raises(RequestError) as refusal:
+            await runner.predict(["b"] * 5, deadline=soon())
+        runtime.gate.set()
+        await waiting
+        await runner.predict(["b"] * 5, deadline=soon())
+        return refusal.value
+
+    refusal = asyncio.run(talk())
+    assert (refusal.status, refusal.code) == (429, "queue_full")
+
+
+def test_a_text_whose_deadline_passes_in_the_queue_is_refused_and_never_runs(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        first = asyncio.ensure_future(runner.predict(["one"], deadline=soon()))
+        await started(runtime)
+        with pytest.raises(RequestError) as refusal:
+            await runner.predict(["late late"], deadline=soon(0.05))
+        runtime.gate.set()
+        await first
+        return refusal.value
+
+    refusal = asyncio.run(talk())
+    assert (refusal.status, refusal.code) == (504, "deadline_exceeded")
+    assert runtime.batches == [[1]]
+
+
+def test_a_caller_that_goes_away_frees_its_places_in_the_queue(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        first = asyncio.ensure_future(runner.predict(["one"], deadline=soon()))
+        await started(runtime)
+        gone = asyncio.ensure_future(runner.predict(["two"] * 8, deadline=soon()))
+        await until(lambda: runner.num_queued == 8)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert runner.num_queued == 0
+        runtime.gate.set()
+        await first
+
+    asyncio.run(talk())
+
+
+def test_the_event_loop_stays_free_while_the_runtime_works(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        answer = asyncio.ensure_future(runner.predict(["good"], deadline=soon()))
+        await started(runtime)
+        assert threading.current_thread() is threading.main_thread()
+        runtime.gate.set()
+        return await answer
+
+    assert asyncio.run(talk())[0].label == "positive"
+
+
+def test_a_text_that_cannot_be_tokenized_is_refused_without_quoting_it(runner, caplog):
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["garbled"], deadline=soon()))
+    assert (refusal.value.status, refusal.value.code) == (422, "text_not_tokenizable")
+    assert "garbled" not in str(refusal.value) + caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_fails_the_health_check(runner):
+    runner.check()
+    with pytest.raises(RequestError):
+        asyncio.run(runner.predict(["fatal"], deadline=soon(0.2)))
+    with pytest.raises(KovarError, match="thread is dead"):
+        runner.check()
+
+
+def test_a_batch_that_never_ends_fails_the_health_check(runtime):
+    now = [0.0]
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16, clock=lambda: now[0])
+    runtime.gate.clear()
+
+    async def talk():
+        answer = asyncio.ensure_future(runner.predict(["one"], deadline=1000.0))
+        await started(runtime)
+        now[0] = 61.0
+        with pytest.raises(KovarError, match="60 s"):
+            runner.check()
+        runtime.gate.set()
+        await answer
+
+    asyncio.run(talk())
+    runner.close()
+
+
+def test_closing_answers_what_waits(runtime):
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16)
+
+    async def talk():
+        answer = asyncio.ensure_future(runner.predict(["good"] * 9, deadline=soon()))
+        await started(runtime)
+        await asyncio.to_thread(runner.close)
+        return await answer
+
+    assert len(asyncio.run(talk())) == 9
+
+
+def test_limits_that_cannot_hold_one_whole_text_are_refused(runtime):
+    with pytest.raises(ValueError, match="at least 16"):
+        BatchRunner(runtime, limits=BatchLimits(max_tokens=8), max_queued=16)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from kovar.errors import ModelError
+from kovar.inference import Encoded, TorchRuntime, load_runtime
+
+TEXTS = ["i loved it", "a dull story and the acting is awful", "fine", "the plot is not good " * 3]
+
+
+def test_answers_keep_the_order_of_the_texts(runtime):
+    together = runtime.predict(TEXTS, max_tokens=32)
+    for text, prediction in zip(TEXTS, together, strict=True):
+        alone = runtime.predict([text])[0]
+        assert prediction.scores == pytest.approx(alone.scores, abs=1e-6)
+
+
+def test_probabilities_sum_to_one_and_the_label_has_the_highest(runtime):
+    for prediction in runtime.predict(TEXTS):
+        assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-6)
+        assert prediction.score == max(prediction.scores.values())
+        assert prediction.scores[prediction.label] == prediction.score
+
+
+def test_a_long_text_is_truncated_and_says_so(runtime):
+    short, long = runtime.tokenize(["good", "good " * 500])
+    assert not short.truncated
+    assert long.truncated
+    assert long.length == runtime.max_length == 64
+    assert runtime.run([long])[0].truncated
+
+
+def test_the_model_computes_attention_with_the_fused_kernel(runtime):
+    assert runtime._model.config._attn_implementation == "sdpa"
+
+
+def test_bf16_answers_are_near_those_of_fp32(classifier_folder, runtime):
+    half = load_runtime(classifier_folder, precision="bf16")
+    assert half.precision == "bf16"
+    for exact, near in zip(runtime.predict(TEXTS), half.predict(TEXTS), strict=True):
+        assert near.scores == pytest.approx(exact.scores, abs=3e-2)
+
+
+def test_an_output_that_is_not_finite_is_an_error(classifier_folder, tmp_path):
+    folder = altered(classifier_folder, tmp_path, "classifier.bias", float("nan"))
+    with pytest.raises(FloatingPointError):
+        load_runtime(folder).predict(["good"])
+
+
+def test_the_number_of_threads_is_what_was_asked(classifier_folder):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        load_runtime(classifier_folder, num_threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_absent_file_is_named(classifier_folder, tmp_path, name):
+    folder = copied(classifier_folder, tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        load_runtime(folder)
+
+
+def test_weights_without_a_trained_head_are_refused(tiny_encoder):
+    with pytest.raises(ModelError, match=r"classifier\.(bias|weight)"):
+        load_runtime(tiny_encoder)
+
+
+def test_tokens_are_padded_to_the_longest_row_of_the_batch(runtime):
+    ids, mask = runtime._padded([Encoded((2, 3)), Encoded((2, 9, 9, 3))])
+    assert ids.tolist() == [[2, 3, 0, 0], [2, 9, 9, 3]]
+    assert mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+
+
+def test_the_runtime_satisfies_its_protocol(runtime: TorchRuntime):
+    assert runtime.name == "torch"
+    assert runtime.labels == ("negative", "positive")
+
+
+def copied(source: Path, target: Path) -> Path:
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def altered(source: Path, target: Path, weight: str, value: float) -> Path:
+    folder = copied(source, target)
+    weights = load_file(folder / "model.safetensors")
+    weights[weight] = weights[weight] * 0 + value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
