@@ -1,0 +1,44 @@
+"""Labelled texts: sources, the split, the tokenized cache, and batches.
+
+The order of work is `DataSpec` → `load_table` → `prepare_dataset` → `make_batches` → `deal` →
+`collate`. Reading is done once for all workers, batches are the same for every number of workers.
+"""
+
+from kovar.data.batches import (
+    LADDER,
+    Batch,
+    bucket_length,
+    collate,
+    deal,
+    make_batches,
+)
+from kovar.data.dataset import Split, TokenizedDataset, prepare_dataset
+from kovar.data.package import PACKAGES, Package, fetch_package, find_package
+from kovar.data.progress import Progress
+from kovar.data.source import Source, load_table
+from kovar.data.spec import DataSpec, EvaluationSource
+from kovar.data.split import split_rows
+from kovar.data.tokenizer import load_tokenizer
+
+__all__ = [
+    "LADDER",
+    "PACKAGES",
+    "Batch",
+    "DataSpec",
+    "EvaluationSource",
+    "Package",
+    "Progress",
+    "Source",
+    "Split",
+    "TokenizedDataset",
+    "bucket_length",
+    "collate",
+    "deal",
+    "fetch_package",
+    "find_package",
+    "load_table",
+    "load_tokenizer",
+    "make_batches",
+    "prepare_dataset",
+    "split_rows",
+]
