@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -100,7 +101,7 @@ class Document:
     """
 
     def __init__(self, path: Path, text: str, *, error: type[UserError] = SpecError) -> None:
-        self.path = path
+        self.path: Path | None = path
         self.error = error
         self._lines: dict[FieldPath, int] = {}
         loader = _Loader(text)
@@ -122,6 +123,13 @@ class Document:
             raise error(f"not valid YAML: {problem}", file=path, line=1) from None
         finally:
             loader.dispose()
+
+    @classmethod
+    def of(cls, data: Any, *, error: type[UserError] = SpecError) -> Document:
+        """Hold values that come from no file, for example the arguments of a Serve application."""
+        document = cls.__new__(cls)
+        document.path, document.error, document.data, document._lines = None, error, data, {}
+        return document
 
     def _index(self, node: yaml.Node, path: FieldPath) -> None:
         if len(self._lines) > MAX_NODES:
@@ -179,36 +187,57 @@ class Document:
         try:
             return model.model_validate_json(encoded)
         except ValidationError as problem:
-            raise self._first_error(model, problem) from None
+            mistake = first_mistake(model, self.data, problem)
+        raise self.error_at(
+            mistake.path,
+            mistake.message,
+            got=mistake.got,
+            allowed=mistake.allowed,
+            hint=mistake.hint,
+        )
 
-    def _first_error(self, model: type[BaseModel], problem: ValidationError) -> UserError:
-        errors = problem.errors(include_url=False)
-        # A misspelled key causes two errors: the unknown key says more than the missing one.
-        errors.sort(key=lambda item: item["type"] != "extra_forbidden")
-        item = errors[0]
-        path, known = _locate(model, self.data, item["loc"])
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        if item["type"] == "extra_forbidden":
-            name = str(path[-1])
-            return self.error_at(
-                path,
-                f"unknown key {name!r}{more}",
-                allowed=", ".join(known),
-                hint=did_you_mean(name, known) or "remove the key or use one of the allowed ones",
-            )
-        if item["type"] == "missing":
-            return self.error_at(path, f"this key is required{more}", hint="add it")
-        got = item["input"]
-        message, allowed = item["msg"], None
-        if item["type"] in ("literal_error", "enum"):
-            message, allowed = "not one of the allowed values", item["ctx"]["expected"]
-        elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            message, allowed = "not one of the known kinds", item["ctx"].get("expected_tags")
-            got = got.get("kind") if isinstance(got, dict) else got
-        choices = re.findall(r"'([^']*)'", allowed or "")
-        near = did_you_mean(str(got), choices) if choices else None
-        message = message.removeprefix("Value error, ")
-        return self.error_at(path, f"{message}{more}", got=got, allowed=allowed, hint=near)
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with one field, in a user's words."""
+
+    path: FieldPath
+    message: str
+    got: object = None
+    allowed: str | None = None
+    hint: str | None = None
+
+
+def first_mistake(model: type[BaseModel], data: Any, problem: ValidationError) -> Mistake:
+    """Pick and explain the first mistake that pydantic found.
+
+    Args:
+        model: what `data` was validated as.
+        data: plain JSON types, as they were validated.
+        problem: what pydantic raised.
+    """
+    errors = problem.errors(include_url=False)
+    # A misspelled key causes two errors: the unknown key says more than the missing one.
+    errors.sort(key=lambda item: item["type"] != "extra_forbidden")
+    item = errors[0]
+    path, known = _locate(model, data, item["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if item["type"] == "extra_forbidden":
+        name = str(path[-1])
+        hint = did_you_mean(name, known) or "remove the key or use one of the allowed ones"
+        return Mistake(path, f"unknown key {name!r}{more}", allowed=", ".join(known), hint=hint)
+    if item["type"] == "missing":
+        return Mistake(path, f"this key is required{more}", hint="add it")
+    got = item["input"]
+    message, allowed = item["msg"].removeprefix("Value error, "), None
+    if item["type"] in ("literal_error", "enum"):
+        message, allowed = "not one of the allowed values", item["ctx"]["expected"]
+    elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        message, allowed = "not one of the known kinds", item["ctx"].get("expected_tags")
+        got = got.get("kind") if isinstance(got, dict) else got
+    choices = re.findall(r"'([^']*)'", allowed or "")
+    near = did_you_mean(str(got), choices) if choices else None
+    return Mistake(path, f"{message}{more}", got=got, allowed=allowed, hint=near)
 
 
 def _locate(

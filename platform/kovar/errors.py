@@ -24,6 +24,8 @@ All of them survive pickling, so a worker's error reaches the driver with its fi
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -209,3 +211,19 @@ class RequestError(KovarError):
         self.status = status
         self.code = code
         self.field = field
+
+
+def exit_code_of(action: Callable[[], int]) -> int:
+    """Run an entry point; turn Kovar's errors into a message on standard error and a code.
+
+    Returns:
+        What `action` returned; 2 for a user's mistake; 1 for a failed run; 130 after Ctrl-C.
+    """
+    try:
+        return action()
+    except KovarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130

@@ -25,7 +25,7 @@ class ClassMetrics:
 class ClassificationMetrics:
     """What a classifier got right.
 
-    `confusion[i][j]` counts rows of label i predicted as label j, in the order of `labels`.
+    `confusion_matrix[i][j]` counts rows of label i predicted as label j, in the order of `labels`.
     """
 
     accuracy: float
@@ -33,13 +33,13 @@ class ClassificationMetrics:
     num_rows: int
     labels: tuple[str, ...]
     per_class: dict[str, ClassMetrics]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion_matrix: tuple[tuple[int, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, as stored in a version's manifest."""
         return asdict(self) | {
             "labels": list(self.labels),
-            "confusion": [list(row) for row in self.confusion],
+            "confusion_matrix": [list(row) for row in self.confusion_matrix],
         }
 
 
@@ -70,5 +70,5 @@ def classification_metrics(
         num_rows=len(true),
         labels=tuple(labels),
         per_class=per_class,
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        confusion_matrix=tuple(tuple(int(count) for count in row) for row in confusion),
     )
