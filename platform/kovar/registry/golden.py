@@ -1,0 +1,132 @@
+"""Golden examples: texts and the scores that a version gave them when it was registered.
+
+They travel inside the version as `golden.json`. A runtime that does not reproduce them does not
+serve.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from pydantic import Field, ValidationError, model_validator
+
+from kovar.config import Config, canonical_json
+from kovar.errors import GoldenError
+
+GOLDEN_FILE: Final = "golden.json"
+
+
+class GoldenExample(Config):
+    """One text and what the version answered."""
+
+    text: str = Field(description="the input")
+    label: str = Field(description="the predicted label")
+    scores: dict[str, float] = Field(description="label → probability")
+
+
+class GoldenExamples(Config):
+    """The golden examples of one version."""
+
+    labels: tuple[str, ...] = Field(min_length=2, description="all labels of the version")
+    examples: tuple[GoldenExample, ...] = Field(min_length=1, description="the examples")
+
+    @model_validator(mode="after")
+    def _scores_cover_labels(self) -> GoldenExamples:
+        for index, example in enumerate(self.examples):
+            if set(example.scores) != set(self.labels) or example.label not in self.labels:
+                raise ValueError(f"example {index} does not score exactly the labels")
+        return self
+
+
+class Scored(Protocol):
+    """What `check_golden` reads of a prediction."""
+
+    @property
+    def label(self) -> str:
+        """The predicted label."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Label → probability."""
+
+
+def write_golden(golden: GoldenExamples, folder: Path) -> Path:
+    """Write `golden.json` into a folder that is about to be registered."""
+    path = folder / GOLDEN_FILE
+    path.write_bytes(canonical_json(golden.model_dump(mode="json")) + b"\n")
+    return path
+
+
+def read_golden(folder: Path) -> GoldenExamples:
+    """Read `golden.json` of a materialized version.
+
+    Raises:
+        GoldenError: the file is missing or not what `write_golden` writes.
+    """
+    path = folder / GOLDEN_FILE
+    try:
+        return GoldenExamples.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise GoldenError(
+            f"the version has no {GOLDEN_FILE}", hint="register it again with golden examples"
+        ) from None
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise GoldenError(f"{path}: {where}: {first['msg']}") from None
+
+
+def check_golden(
+    golden: GoldenExamples, predictions: Sequence[Scored], *, tolerance: float
+) -> float:
+    """Compare a runtime's predictions with the golden ones; the texts never enter a message.
+
+    A label may differ only where the golden scores of both labels are a tie within the tolerance.
+
+    Args:
+        golden: what the version answered when it was registered.
+        predictions: what the runtime answers to the same texts, in the same order.
+        tolerance: largest allowed difference of a probability.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        GoldenError: the number or the labels differ, or a score does, by more than the tolerance;
+            it names the index of the worst example and the difference.
+    """
+    if len(predictions) != len(golden.examples):
+        raise GoldenError(
+            f"{len(predictions)} predictions for {len(golden.examples)} golden examples"
+        )
+    pairs = list(zip(golden.examples, predictions, strict=True))
+    for index, (_, prediction) in enumerate(pairs):
+        if set(prediction.scores) != set(golden.labels):
+            raise GoldenError(
+                f"golden example {index}: the runtime scores other labels",
+                got=sorted(prediction.scores),
+                allowed=sorted(golden.labels),
+            )
+    differences = [_difference(example, prediction) for example, prediction in pairs]
+    worst = max(differences)
+    if worst > tolerance:
+        raise GoldenError(
+            f"golden example {differences.index(worst)}: a score differs by {worst:.3g} "
+            f"(at most {tolerance:.3g} is allowed)",
+            hint="this runtime does not compute what was evaluated: serve the version with "
+            "another runtime or precision",
+        )
+    for index, (example, prediction) in enumerate(pairs):
+        got = example.scores.get(prediction.label, -math.inf)
+        if example.scores[example.label] - got > 2 * tolerance:
+            raise GoldenError(f"golden example {index}: the runtime's label contradicts its scores")
+    return worst
+
+
+def _difference(example: GoldenExample, prediction: Scored) -> float:
+    differences = [abs(prediction.scores[label] - score) for label, score in example.scores.items()]
+    # NaN compares false with everything, so that max() could miss it.
+    return math.inf if any(map(math.isnan, differences)) else max(differences)
