@@ -107,6 +107,12 @@ class TokenizedDataset:
     facts: dict[str, Any]
     cached: bool = field(default=True, compare=False)
 
+    @property
+    def max_length(self) -> int:
+        """The longest sequence in tokens that was asked for."""
+        length: int = self.facts["max_length"]
+        return length
+
     @classmethod
     def load(cls, folder: Path, *, cached: bool = True) -> TokenizedDataset:
         """Open a cache folder.

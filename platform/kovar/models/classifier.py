@@ -1,0 +1,140 @@
+"""Sequence classifiers: built from a checked base model, and saved as a folder of plain files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from kovar.errors import ModelError
+from kovar.models.base import CONFIG_FILE, TOKENIZER_FILES, BaseModelFiles
+from kovar.models.weights import WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def build_classifier(
+    base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
+) -> PreTrainedModel:
+    """Load the encoder in fp32 and put a classification head with these labels on it.
+
+    The head of a base that was saved with the same labels is kept. A new one is drawn from torch's
+    global random generator: seed it first.
+
+    Args:
+        base: a checked model folder.
+        labels: label names; a label's index is its class.
+        dropout: sets every dropout probability of the model; None keeps the model's own.
+
+    Returns:
+        A transformers model whose `forward` takes `input_ids` and `attention_mask` (int64, of shape
+        (rows, length)) and returns an object with `logits` of shape (rows, number of labels).
+
+    Raises:
+        ModelError: the weights do not fit the configuration.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    if dropout is not None:
+        for name in base.architecture.dropouts:
+            setattr(config, name, dropout)
+    with _quiet():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            config=config,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    encoder = f"{model.base_model_prefix}."
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
+    absent = sorted(
+        key
+        for key in {*report["missing_keys"], *mismatched}
+        if key.startswith(encoder) and ".pooler." not in key
+    )
+    if absent:
+        raise ModelError(
+            f"{len(absent)} weights of the encoder are absent or of another shape; "
+            f"the first is {absent[0]}",
+            file=base.folder,
+            hint=f"check that {CONFIG_FILE} and the weights belong together",
+        )
+    head = {name for name in model.state_dict() if not name.startswith(encoder)}
+    if base.labels != tuple(labels) and not head <= set(report["missing_keys"]):
+        _renew(model, head)
+    return model
+
+
+def _renew(model: PreTrainedModel, names: set[str]) -> None:
+    """Draw these weights anew: the file held a head for other classes."""
+    from transformers import AutoModelForSequenceClassification
+
+    fresh = AutoModelForSequenceClassification.from_config(model.config).state_dict()
+    model.load_state_dict({name: fresh[name] for name in names}, strict=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the loading report: a new head is expected, and real faults are raised."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def save_model(
+    model: PreTrainedModel,
+    base: BaseModelFiles,
+    out_dir: Path,
+    *,
+    max_length: int | None = None,
+) -> None:
+    """Write the model and its tokenizer; the same weights give the same bytes.
+
+    Args:
+        model: the trained classifier, on any device.
+        base: what it was built from; its tokenizer files are copied.
+        out_dir: folder to fill; created if absent.
+        max_length: longest sequence in tokens that it was trained with, stored as the truncation in
+            tokenizer.json, where runtimes read it; None means all positions of the model.
+    """
+    from safetensors.torch import save_model as save_tensors
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    save_tensors(model, str(out_dir / WEIGHTS_FILE), metadata={"format": "pt"})
+    (out_dir / CONFIG_FILE).write_text(_config_text(model), encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (base.folder / name).is_file():
+            shutil.copyfile(base.folder / name, out_dir / name)
+    tokenizer = load_tokenizer(base.folder)
+    tokenizer.enable_truncation(max_length or base.max_positions)
+    tokenizer.save(str(out_dir / TOKENIZER_FILE))
+
+
+def _config_text(model: PreTrainedModel) -> str:
+    config: dict[str, Any] = model.config.to_diff_dict()
+    # Where the base model happened to lie on this machine is not part of the model.
+    config.pop("_name_or_path", None)
+    config["architectures"] = [type(model).__name__]
+    return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
