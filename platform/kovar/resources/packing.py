@@ -1,0 +1,386 @@
+"""Fitting groups of equal workers onto nodes: exact, all or nothing.
+
+Workers of one request are alike and nodes of one type are alike, so a solution is counted, not
+enumerated: how many nodes of a type hold which mix of workers. A quick greedy pass finds most
+solutions; when it does not, a search over all mixes decides (vector bin packing, exponential in
+the number of different requests only).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kovar.resources.node_type import NodeType
+from kovar.resources.request import CpuRequest, GpuRequest, Request, TpuRequest
+
+_UNITS = 10_000
+"""Ray counts resources in ten-thousandths; whole numbers keep the sums exact."""
+
+Mix = tuple[int, ...]
+"""How many workers of each request, in the order of the requests."""
+
+
+@dataclass(frozen=True)
+class PackedNode:
+    """One node that is in use, and the workers on it."""
+
+    node_type: NodeType
+    mix: Mix
+
+
+def matches(node_type: NodeType, request: Request) -> bool:
+    """Whether a node type has the kind of accelerator that is asked for, in any number."""
+    match request:
+        case GpuRequest():
+            return node_type.num_gpus > 0 and request.type in (None, *node_type.gpu_types)
+        case TpuRequest():
+            return (node_type.tpu_type, node_type.tpu_topology) == (request.type, request.topology)
+        case CpuRequest():
+            # Hosts of a large slice are reserved together; no stranger may hold one of them.
+            return node_type.num_hosts == 1
+
+
+def fits(node_type: NodeType, requests: Sequence[Request], mix: Mix) -> bool:
+    """Whether one node holds a mix of workers; a node of several hosts takes one slice's worth."""
+    wanted = [(request, count) for request, count in zip(requests, mix, strict=True) if count]
+    if not all(matches(node_type, request) for request, _ in wanted):
+        return False
+    slices = sum(count for request, count in wanted if isinstance(request, TpuRequest))
+    if slices not in (0, node_type.num_hosts):
+        return False
+    hosts = node_type.num_hosts
+    if sum(_units(request.cpus) * count for request, count in wanted) > (
+        _units(node_type.cpus) * hosts
+    ):
+        return False
+    memory = sum((request.memory or 0) * count for request, count in wanted)
+    if memory > (node_type.memory_bytes or 0) * hosts:
+        return False
+    gpus = [(request.count, count) for request, count in wanted if isinstance(request, GpuRequest)]
+    whole = sum(int(size) * count for size, count in gpus if size >= 1)
+    shares = tuple(sorted((_units(size), count) for size, count in gpus if size < 1))
+    return _shares_fit(shares, node_type.num_gpus - whole)
+
+
+def _units(amount: float) -> int:
+    return round(amount * _UNITS)
+
+
+@lru_cache(maxsize=4096)
+def _shares_fit(shares: tuple[tuple[int, int], ...], num_cards: int) -> bool:
+    """Whether shares, as (units, count), fit on so many cards; no share is split over two."""
+    shares = tuple((size, count) for size, count in shares if count)
+    if num_cards < 0 or sum(size * count for size, count in shares) > num_cards * _UNITS:
+        return False
+    if len(shares) <= 1:
+        return not shares or shares[0][1] <= num_cards * (_UNITS // shares[0][0])
+    # The card that holds one of the largest shares may as well be filled next, and be full.
+    largest, count = shares[-1]
+    rest = (*shares[:-1], (largest, count - 1))
+    return any(
+        _shares_fit(left, num_cards - 1) for left in _after_filling_a_card(rest, _UNITS - largest)
+    )
+
+
+def _after_filling_a_card(
+    shares: tuple[tuple[int, int], ...], room: int
+) -> Iterator[tuple[tuple[int, int], ...]]:
+    if not shares:
+        yield ()
+        return
+    size, count = shares[-1]
+    for taken in range(min(count, room // size), -1, -1):
+        for rest in _after_filling_a_card(shares[:-1], room - taken * size):
+            yield (*rest, (size, count - taken))
+
+
+def step_of(request: Request) -> int:
+    """Return how many workers come at once: the hosts of a TPU slice, otherwise one."""
+    return request.num_hosts if isinstance(request, TpuRequest) else 1
+
+
+def most_on_one_node(
+    node_type: NodeType, requests: Sequence[Request], mix: Mix, index: int, limit: int
+) -> int:
+    """Return how many workers of one request fit beside a mix, at most `limit`."""
+    step = step_of(requests[index])
+    return step * largest(
+        limit // step, lambda count: fits(node_type, requests, _plus(mix, index, count * step))
+    )
+
+
+def largest(limit: int, holds: Callable[[int], bool]) -> int:
+    """Return the largest number up to `limit` that holds, when 0 does and so on up to it."""
+    return bisect_left(range(1, limit + 1), True, key=lambda number: not holds(number))
+
+
+def smallest(limit: int, holds: Callable[[int], bool]) -> int:
+    """Return the smallest number from 0 that holds, as all above it do; `limit` if none below."""
+    return bisect_left(range(limit), True, key=holds)
+
+
+def _plus(mix: Mix, index: int, count: int) -> Mix:
+    return (*mix[:index], mix[index] + count, *mix[index + 1 :])
+
+
+def pack(
+    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
+) -> list[PackedNode] | None:
+    """Place all the wanted workers, or return None when no arrangement holds them all."""
+    different = list(dict.fromkeys(requests))
+    together = tuple(
+        sum(count for request, count in zip(requests, wanted, strict=True) if request == kind)
+        for kind in different
+    )
+    nodes = _pack_different(different, together, node_types)
+    return None if nodes is None else _told_apart(nodes, different, requests, wanted)
+
+
+def _pack_different(
+    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
+) -> list[PackedNode] | None:
+    limit = _most_added(node_types)
+    greedy = _pack_greedily(requests, wanted, node_types)
+    if greedy is not None and _total_added(greedy) <= limit:
+        return greedy
+    if not _could_hold(requests, wanted, node_types):
+        return None
+    found: list[PackedNode] = []
+    for group in _groups(requests, node_types):
+        part = _pack_exactly(
+            [requests[index] for index in group],
+            tuple(wanted[index] for index in group),
+            node_types,
+        )
+        if part is None:
+            return None
+        found += [
+            PackedNode(
+                node.node_type,
+                tuple(
+                    node.mix[group.index(index)] if index in group else 0
+                    for index in range(len(requests))
+                ),
+            )
+            for node in part
+        ]
+    return found if _total_added(found) <= limit else None
+
+
+def _told_apart(
+    nodes: Sequence[PackedNode],
+    different: Sequence[Request],
+    requests: Sequence[Request],
+    wanted: Mix,
+) -> list[PackedNode]:
+    """Hand the places found for equal requests out to them, in order."""
+    left = list(wanted)
+    apart = []
+    for node in nodes:
+        free = dict(zip(different, node.mix, strict=True))
+        mix = []
+        for index, request in enumerate(requests):
+            count = min(free[request], left[index])
+            free[request] -= count
+            left[index] -= count
+            mix.append(count)
+        apart.append(PackedNode(node.node_type, tuple(mix)))
+    return apart
+
+
+def _most_added(node_types: Sequence[NodeType]) -> int:
+    """Nodes that the cluster's own limit lets it add to those that are always up."""
+    workers_up = sum(kind.min_count - kind.is_head for kind in node_types)
+    limits = [kind.max_workers for kind in node_types if kind.max_workers is not None]
+    return min(limits, default=sum(kind.max_count for kind in node_types)) - workers_up
+
+
+def num_added(nodes: Sequence[PackedNode]) -> dict[str, int]:
+    """Count the nodes beyond those that are always up, by node type."""
+    used: dict[str, int] = {}
+    always_up = {node.node_type.name: node.node_type.min_count for node in nodes}
+    for node in nodes:
+        used[node.node_type.name] = used.get(node.node_type.name, 0) + 1
+    return {
+        name: count - always_up[name] for name, count in used.items() if count > always_up[name]
+    }
+
+
+def _total_added(nodes: Sequence[PackedNode]) -> int:
+    return sum(num_added(nodes).values())
+
+
+def _preferred(request: Request, node_types: Sequence[NodeType]) -> list[NodeType]:
+    """Order node types: none with an idle accelerator while another will do, then as declared."""
+    usable = [kind for kind in node_types if matches(kind, request)]
+    if isinstance(request, CpuRequest):
+        return sorted(usable, key=lambda kind: kind.accelerator is not None)
+    return sorted(usable, key=lambda kind: kind.num_gpus)
+
+
+def _pack_greedily(
+    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
+) -> list[PackedNode] | None:
+    """First fit, the most demanding requests first; finding nothing proves nothing."""
+    nodes: dict[str, list[Mix]] = {kind.name: [] for kind in node_types}
+    empty = (0,) * len(requests)
+    for index in sorted(range(len(requests)), key=lambda i: _hardness(requests[i]), reverse=True):
+        left = wanted[index]
+        for kind in _preferred(requests[index], node_types):
+            opened = nodes[kind.name]
+            for place, mix in enumerate(opened):
+                more = most_on_one_node(kind, requests, mix, index, left)
+                opened[place] = _plus(mix, index, more)
+                left -= more
+            each = most_on_one_node(kind, requests, empty, index, left)
+            while left and each and len(opened) < kind.max_count:
+                opened.append(_plus(empty, index, min(each, left)))
+                left -= min(each, left)
+        if left:
+            return None
+    return [PackedNode(kind, mix) for kind in node_types for mix in nodes[kind.name] if any(mix)]
+
+
+def _hardness(request: Request) -> tuple[float, float, int]:
+    accelerators = {"cpu": 0.0, "gpu": 1.0, "tpu": 1e6}[request.kind]
+    if isinstance(request, GpuRequest):
+        accelerators += request.count
+    return accelerators, request.cpus, request.memory or 0
+
+
+def _could_hold(requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]) -> bool:
+    """Whether the sums of CPUs, memory and GPUs allow it: cheap, and settles most refusals."""
+    for request, count in zip(requests, wanted, strict=True):
+        if count and not any(matches(kind, request) and kind.max_count for kind in node_types):
+            return False
+    usable = [kind for kind in node_types if any(matches(kind, request) for request in requests)]
+    pairs = list(zip(requests, wanted, strict=True))
+    totals: tuple[tuple[float, float], ...] = (
+        (
+            sum(_units(request.cpus) * count for request, count in pairs),
+            sum(_units(kind.cpus) * kind.num_hosts * kind.max_count for kind in usable),
+        ),
+        (
+            sum((request.memory or 0) * count for request, count in pairs),
+            sum((kind.memory_bytes or 0) * kind.num_hosts * kind.max_count for kind in usable),
+        ),
+        (
+            sum(
+                _units(request.count) * count
+                for request, count in pairs
+                if isinstance(request, GpuRequest)
+            ),
+            sum(kind.num_gpus * _UNITS * kind.max_count for kind in usable),
+        ),
+    )
+    return all(needed <= there for needed, there in totals)
+
+
+def _groups(requests: Sequence[Request], node_types: Sequence[NodeType]) -> list[list[int]]:
+    """Split requests into groups that compete for no node type; each group packs by itself."""
+    groups: list[tuple[set[str], list[int]]] = []
+    for index, request in enumerate(requests):
+        names = {kind.name for kind in node_types if matches(kind, request)}
+        members = [index]
+        for other in [group for group in groups if group[0] & names]:
+            groups.remove(other)
+            names |= other[0]
+            members = other[1] + members
+        groups.append((names, members))
+    return [sorted(members) for _, members in groups]
+
+
+@dataclass(frozen=True)
+class _State:
+    added: int
+    nodes: tuple[_State, PackedNode] | None
+
+
+def _pack_exactly(
+    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
+) -> list[PackedNode] | None:
+    """Search all mixes node by node, keeping the best ways to cover each part of what is wanted.
+
+    The result adds the fewest nodes possible.
+    """
+    states: dict[Mix, _State] = {(0,) * len(wanted): _State(0, None)}
+    for kind in node_types:
+        mixes = _full_mixes(kind, requests, wanted)
+        for place in range(min(kind.max_count, sum(wanted))):
+            grown = _one_more_node(states, kind, mixes, wanted, cost=int(place >= kind.min_count))
+            if grown.keys() == states.keys() and all(
+                grown[mix].added == states[mix].added for mix in states
+            ):
+                break
+            states = grown
+    return _trace(states[wanted], wanted) if wanted in states else None
+
+
+def _one_more_node(
+    states: Mapping[Mix, _State], kind: NodeType, mixes: Sequence[Mix], wanted: Mix, *, cost: int
+) -> dict[Mix, _State]:
+    grown = dict(states)
+    for covered, state in states.items():
+        for mix in mixes:
+            more = tuple(
+                min(limit, done + count)
+                for limit, done, count in zip(wanted, covered, mix, strict=True)
+            )
+            known = grown.get(more)
+            if more != covered and (known is None or known.added > state.added + cost):
+                grown[more] = _State(state.added + cost, (state, PackedNode(kind, mix)))
+    return _best(grown)
+
+
+def _best(states: Mapping[Mix, _State]) -> dict[Mix, _State]:
+    """Drop what another state surpasses: it covers as much with no more added nodes."""
+    kept: dict[Mix, _State] = {}
+    order = sorted(states, key=lambda mix: (-sum(mix), states[mix].added))
+    for mix in order:
+        if not any(
+            states[other].added <= states[mix].added
+            and all(mine <= theirs for mine, theirs in zip(mix, other, strict=True))
+            for other in kept
+        ):
+            kept[mix] = states[mix]
+    return kept
+
+
+def _full_mixes(kind: NodeType, requests: Sequence[Request], wanted: Mix) -> list[Mix]:
+    """List the mixes to which a node of this type can add no worker that is still wanted."""
+    mixes: list[Mix] = [()]
+    for index, request in enumerate(requests):
+        last = index == len(requests) - 1
+        grown: list[Mix] = []
+        for mix in mixes:
+            start = (*mix, *((0,) * (len(requests) - index)))
+            most = most_on_one_node(kind, requests, start, index, wanted[index])
+            step = step_of(request)
+            counts = [most] if last else range(most, -1, -step)
+            grown += [(*mix, count) for count in counts]
+        mixes = grown
+    return [
+        mix
+        for mix in mixes
+        if any(mix)
+        and not any(
+            mix != other and all(mine <= theirs for mine, theirs in zip(mix, other, strict=True))
+            for other in mixes
+        )
+    ]
+
+
+def _trace(state: _State, wanted: Mix) -> list[PackedNode]:
+    """Walk back through the nodes; the last mixes may hold more than was wanted."""
+    nodes: list[PackedNode] = []
+    left = list(wanted)
+    while state.nodes is not None:
+        state, node = state.nodes
+        mix = tuple(min(count, rest) for count, rest in zip(node.mix, left, strict=True))
+        left = [rest - count for rest, count in zip(left, mix, strict=True)]
+        if any(mix):
+            nodes.append(PackedNode(node.node_type, mix))
+    return nodes
