@@ -6,9 +6,8 @@ import pytest
 
 from kovar.errors import GoldenError
 from kovar.inference import load_runtime
-from kovar.registry.golden import GoldenExample, GoldenExamples, write_golden
-
-TEXTS = ("i loved it", "a dull story")
+from kovar.registry import write_golden
+from tiny_version import TEXTS, golden_of
 
 
 @pytest.fixture
@@ -16,15 +15,6 @@ def version(classifier_folder, tmp_path) -> Path:
     for path in classifier_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
-
-
-def golden_of(runtime, *, shift: float = 0.0) -> GoldenExamples:
-    def example(text: str) -> GoldenExample:
-        answer = runtime.predict([text])[0]
-        scores = {name: score + shift for name, score in answer.scores.items()}
-        return GoldenExample(text=text, label=answer.label, scores=scores)
-
-    return GoldenExamples(labels=runtime.labels, examples=tuple(map(example, TEXTS)))
 
 
 def test_a_runtime_that_reproduces_the_golden_examples_loads(version, runtime):

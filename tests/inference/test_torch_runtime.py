@@ -7,6 +7,7 @@ from safetensors.numpy import load_file, save_file
 
 from kovar.errors import ModelError
 from kovar.inference import Encoded, TorchRuntime, load_runtime
+from tiny_version import build_tiny_classifier
 
 TEXTS = ["i loved it", "a dull story and the acting is awful", "fine", "the plot is not good " * 3]
 
@@ -31,6 +32,12 @@ def test_a_long_text_is_truncated_and_says_so(runtime):
     assert long.truncated
     assert long.length == runtime.max_length == 64
     assert runtime.run([long])[0].truncated
+
+
+def test_texts_are_read_as_far_as_in_training(tmp_path):
+    runtime = load_runtime(build_tiny_classifier(tmp_path / "short", max_length=8))
+    assert runtime.max_length == 8
+    assert runtime.tokenize(["good " * 500])[0].length == 8
 
 
 def test_the_model_computes_attention_with_the_fused_kernel(runtime):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kovar.errors import SpecError
 from kovar.inference.runtime import Runtime
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.precision import Precision, detect_device, resolve
@@ -24,7 +25,6 @@ def load_runtime(
     *,
     runtime: RuntimeName = "torch",
     precision: Precision = "auto",
-    max_length: int | None = None,
     num_threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     require_golden: bool = False,
@@ -35,7 +35,6 @@ def load_runtime(
         folder: the files of the version.
         runtime: what executes it.
         precision: number format; `auto` takes the best of the device.
-        max_length: tokens read of one text, as trained; what the tokenizer's file says when absent.
         num_threads: CPU threads of the whole process; the library's own choice when absent.
         device: kind of chip.
         require_golden: refuse a folder without golden examples.
@@ -46,9 +45,14 @@ def load_runtime(
         SpecError: the device cannot compute at this precision.
     """
     resolved = resolve(precision, detect_device(device))
-    loaded = _load(
-        folder, runtime, resolved, max_length=max_length, num_threads=num_threads, device=device
-    )
+    if resolved.precision not in GOLDEN_TOLERANCE:
+        raise SpecError(
+            f"the {runtime} runtime does not compute at this precision",
+            field="precision",
+            got=resolved.precision,
+            allowed=", ".join(GOLDEN_TOLERANCE),
+        )
+    loaded = _load(folder, runtime, resolved, num_threads=num_threads, device=device)
     if require_golden or (folder / GOLDEN_FILE).exists():
         verify_golden(loaded, folder)
     return loaded
@@ -59,7 +63,6 @@ def _load(
     runtime: RuntimeName,
     precision: ResolvedPrecision,
     *,
-    max_length: int | None,
     num_threads: int | None,
     device: str,
 ) -> Runtime:
@@ -68,7 +71,6 @@ def _load(
             return TorchRuntime.load(
                 folder,
                 precision=precision,
-                max_length=max_length,
                 num_threads=num_threads,
                 device=device,
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kovar.errors import ModelError
+from kovar.data.tokenizer import TOKENIZER_FILE
 from kovar.inference.runtime import Encoded, Prediction, Runtime
+from kovar.models import check_folder, load_classifier
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,6 @@ class TorchRuntime(Runtime):
         folder: Path,
         *,
         precision: ResolvedPrecision,
-        max_length: int | None = None,
         num_threads: int | None = None,
         device: str = "cpu",
     ) -> TorchRuntime:
@@ -64,26 +63,33 @@ class TorchRuntime(Runtime):
         Args:
             folder: the files of the version.
             precision: weights are cast to its number format.
-            max_length: tokens read of one text, as trained; what `tokenizer.json` says when absent.
             num_threads: CPU threads of the whole process; torch's own choice when absent.
             device: torch's name of the device, for example `cuda:0`.
 
         Raises:
-            ModelError: a file is missing, or the weights do not fit the configuration.
+            ModelError: a file is missing or damaged, or the weights do not fit the configuration.
         """
         import torch
+        from tokenizers import Tokenizer
 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        config = _read_config(folder)
-        tokenizer, max_length = _read_tokenizer(folder, config, max_length)
-        model = _read_model(folder).to(device=device, dtype=precision.torch_dtype).eval()
+        if precision.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        base = check_folder(folder, source=str(folder))
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        # The length that a version was trained and evaluated at is its tokenizer's truncation.
+        stored = (tokenizer.truncation or {}).get("max_length", base.max_positions)
+        max_length = min(stored, base.max_positions)
+        tokenizer.enable_truncation(max_length)
+        tokenizer.no_padding()
+        model = load_classifier(base).to(device=device, dtype=precision.torch_dtype).eval()
         return cls(
             model,
             tokenizer,
-            labels=_labels(config, folder),
+            labels=base.labels,
             max_length=max_length,
-            pad_id=config.get("pad_token_id") or 0,
+            pad_id=base.pad_id,
             precision=precision.precision,
         )
 
@@ -128,65 +134,3 @@ class TorchRuntime(Runtime):
             scores=dict(zip(self.labels, scores, strict=True)),
             truncated=encoded.truncated,
         )
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError("the folder holds no config.json", file=folder) from None
-    except ValueError:
-        raise ModelError("not valid JSON", file=folder / "config.json") from None
-    return config
-
-
-def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    names = config.get("id2label") or {}
-    if len(names) < 2:
-        raise ModelError(
-            "not a classifier: it needs at least two labels",
-            file=folder / "config.json",
-            field="id2label",
-        )
-    return tuple(names[str(index)] for index in range(len(names)))
-
-
-def _read_tokenizer(
-    folder: Path, config: dict[str, Any], max_length: int | None
-) -> tuple[Tokenizer, int]:
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError("the folder holds no tokenizer.json", file=folder)
-    tokenizer = Tokenizer.from_file(str(path))
-    stored = max_length or (tokenizer.truncation or {}).get("max_length")
-    limits = [limit for limit in (stored, config.get("max_position_embeddings")) if limit]
-    if not limits:
-        raise ModelError("nothing says how long a text may be", file=path, field="truncation")
-    tokenizer.enable_truncation(min(limits))
-    tokenizer.no_padding()
-    return tokenizer, min(limits)
-
-
-def _read_model(folder: Path) -> torch.nn.Module:
-    from transformers import AutoModelForSequenceClassification
-
-    if not (folder / "model.safetensors").is_file():
-        raise ModelError("the folder holds no model.safetensors", file=folder)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        attn_implementation="sdpa",
-        local_files_only=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if absent:
-        raise ModelError(
-            f"{len(absent)} weights are absent or of another shape, the first is {absent[0]}",
-            file=folder / "model.safetensors",
-        )
-    classifier: torch.nn.Module = model
-    return classifier

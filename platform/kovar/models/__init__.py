@@ -12,7 +12,7 @@ from kovar.models.base import (
     check_max_length,
     resolve_base,
 )
-from kovar.models.classifier import build_classifier, save_model
+from kovar.models.classifier import build_classifier, load_classifier, save_model
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,6 +22,7 @@ __all__ = [
     "build_classifier",
     "check_folder",
     "check_max_length",
+    "load_classifier",
     "load_tokenizer",
     "resolve_base",
     "save_model",

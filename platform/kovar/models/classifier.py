@@ -79,6 +79,34 @@ def build_classifier(
     return model
 
 
+def load_classifier(base: BaseModelFiles) -> PreTrainedModel:
+    """Load a classifier exactly as `save_model` wrote it, at the precision of its weights.
+
+    Raises:
+        ModelError: a weight is absent or of another shape; nothing is drawn anew.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if absent:
+        raise ModelError(
+            f"{len(absent)} weights are absent or of another shape; the first is {absent[0]}",
+            file=base.folder,
+            hint="this folder was not saved as a classifier: fine-tune it first",
+        )
+    return model
+
+
 def _renew(model: PreTrainedModel, names: set[str]) -> None:
     """Draw these weights anew: the file held a head for other classes."""
     from transformers import AutoModelForSequenceClassification

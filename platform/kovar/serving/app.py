@@ -1,0 +1,101 @@
+"""The Ray Serve application that serves one registered version.
+
+`import_path: kovar.serving.app:build` in a Serve configuration file, with the fields of
+`ServingSpec` as `args`; or `serve.run(build({"model": "movie-sentiment"}))`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kovar.errors import SpecError
+from kovar.registry import Registry, Version
+from kovar.resources import actor_options
+from kovar.serving.replica import Replica
+from kovar.serving.spec import ServingSpec, read_args
+from kovar.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+
+DEPLOYMENT: Final = "model"
+"""Name of the application's one deployment."""
+
+# A replica refuses for itself, with the reason and the version in its answer, so it is sent a few
+# more requests than it holds. The proxy's own queue is bounded too, for the time without replicas.
+SPARE_REQUESTS: Final = 32
+MAX_QUEUED_AT_PROXY: Final = 64
+
+
+def build(args: dict[str, Any] | ServingSpec) -> Application:
+    """Resolve the version and describe its deployment.
+
+    An alias is resolved here and once, so every replica of this deployment, also one that starts
+    next week, serves the digest that the alias points at now.
+
+    Args:
+        args: fields of `ServingSpec`.
+
+    Raises:
+        SpecError: a field is wrong; it names the field.
+        NotFoundError: the registry has no such model, version or alias.
+    """
+    from ray import serve
+
+    spec = read_args(args)
+    settings = load_settings()
+    with Registry.open(settings) as registry:
+        version = registry.version(spec.model, spec.version)
+    _check_batch_holds_a_text(spec, version)
+    deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
+    return deployment.options(**deployment_options(spec)).bind(spec, version, **_places(settings))
+
+
+def _places(settings: Settings) -> dict[str, Any]:
+    """What a replica needs of the settings; the database's URL may hold a password."""
+    return {"artifact_root": settings.artifact_root, "cache_dir": settings.cache_dir}
+
+
+def _check_batch_holds_a_text(spec: ServingSpec, version: Version) -> None:
+    longest = version.manifest.signature.max_length
+    if longest is not None and longest > spec.batching.max_tokens:
+        raise SpecError(
+            f"a text of {version} may have {longest} tokens, more than a whole batch",
+            field="batching.max_tokens",
+            got=spec.batching.max_tokens,
+            allowed=f"at least {longest}",
+        )
+
+
+def deployment_options(spec: ServingSpec) -> dict[str, Any]:
+    """Return the options of the Serve deployment.
+
+    The values differ from Serve's defaults where those lose requests: a bounded queue refuses
+    with 429 instead of timing out, short router back-offs keep a busy replica fed, and a surge
+    starts new replicas before the old ones stop, so a version that cannot start breaks nothing.
+    """
+    limits, replicas = spec.limits, spec.num_replicas
+    options: dict[str, Any] = {
+        "ray_actor_options": actor_options(spec.replica, field="replica"),
+        "max_ongoing_requests": limits.max_queued + spec.batching.max_rows + SPARE_REQUESTS,
+        "max_queued_requests": MAX_QUEUED_AT_PROXY,
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
+        "request_router_config": {"initial_backoff_s": 0.01, "max_backoff_s": 0.02},
+        "max_surge_percent": 100 if replicas.max == 1 else 25,
+        "max_constructor_retry_count": 3,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "graceful_shutdown_timeout_s": limits.request_timeout_s + 5.0,
+        "health_check_period_s": 5.0,
+        "health_check_timeout_s": 10.0,
+    }
+    if replicas.is_fixed:
+        return options | {"num_replicas": replicas.min}
+    return options | {
+        "autoscaling_config": {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": spec.autoscaling.target_ongoing_requests,
+            "upscale_delay_s": spec.autoscaling.upscale_delay_s,
+            "downscale_delay_s": spec.autoscaling.downscale_delay_s,
+        }
+    }

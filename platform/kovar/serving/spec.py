@@ -1,0 +1,136 @@
+"""The serving spec: the `args` of an application in a Ray Serve configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from kovar.config import Config, Document, SizeBytes
+from kovar.inference import BatchLimits, RuntimeName
+from kovar.precision import Precision
+from kovar.resources import CpuRequest, Request
+
+MAX_REPLICAS: Final = 1_000
+
+
+class RequestLimits(Config):
+    """What one HTTP request may ask for; more is refused before any work is done."""
+
+    max_text_characters: int = Field(
+        default=20_000, ge=1, description="characters of one text, before tokenizing"
+    )
+    max_inputs: int = Field(default=256, ge=1, description="texts in one request")
+    max_body_bytes: SizeBytes = Field(
+        default=4 << 20, ge=1, description="size of a request's body, for example 4MiB"
+    )
+    max_queued: int = Field(
+        default=512, ge=1, description="texts that may wait at one replica; more are refused (429)"
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds from a request's arrival to its answer (504)"
+    )
+
+    @model_validator(mode="after")
+    def _one_request_fits_the_queue(self) -> Self:
+        if self.max_inputs > self.max_queued:
+            raise ValueError("max_inputs is larger than max_queued: such a request never fits")
+        return self
+
+
+class ReplicaRange(Config):
+    """How many replicas run: at least `min`, at most `max`; equal for a fixed number."""
+
+    min: int = Field(ge=1, le=MAX_REPLICAS, description="replicas without traffic")
+    max: int = Field(ge=1, le=MAX_REPLICAS, description="replicas under the highest traffic")
+
+    @field_validator("max")
+    @classmethod
+    def _max_is_not_below_min(cls, largest: int, info: ValidationInfo) -> int:
+        if largest < info.data.get("min", 1):
+            raise ValueError(f"max must be at least min, which is {info.data['min']}")
+        return largest
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the number of replicas does not follow the traffic."""
+        return self.min == self.max
+
+    @model_serializer
+    def _as_written(self) -> int | dict[str, int]:
+        return self.min if self.is_fixed else {"min": self.min, "max": self.max}
+
+
+def _from_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | dict | ReplicaRange):
+        raise ValueError("a whole number of replicas, or a range such as {min: 1, max: 4}")
+    if not isinstance(value, int):
+        return value
+    if not 1 <= value <= MAX_REPLICAS:
+        raise ValueError(f"the number of replicas must be from 1 to {MAX_REPLICAS:,}")
+    return {"min": value, "max": value}
+
+
+NumReplicas = Annotated[ReplicaRange, BeforeValidator(_from_number)]
+"""`num_replicas: 2`, or `num_replicas: {min: 1, max: 4}` for a number that follows the traffic."""
+
+
+class Autoscaling(Config):
+    """How the number of replicas follows the traffic, where it is a range."""
+
+    target_ongoing_requests: float = Field(
+        default=32.0, gt=0, description="requests that run or wait at one replica, on average"
+    )
+    upscale_delay_s: float = Field(default=5.0, ge=0, description="seconds above the target")
+    downscale_delay_s: float = Field(default=120.0, ge=0, description="seconds below the target")
+
+
+class ServingSpec(Config):
+    """Which version is served, on what, within which limits."""
+
+    model: str = Field(min_length=1, description="name of the model in the registry")
+    version: str = Field(
+        default="champion", min_length=1, description="alias, number or digest of the version"
+    )
+    runtime: RuntimeName = Field(default="torch", description="what executes the version")
+    precision: Precision = Field(default="auto", description="number format of the compute")
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of a replica; its CPUs, rounded up, if absent"
+    )
+    replica: Request = Field(default=CpuRequest(), description="hardware of one replica")
+    num_replicas: NumReplicas = Field(
+        default=ReplicaRange(min=1, max=1),
+        description="a number, or {min, max} for a number that follows the traffic",
+    )
+    autoscaling: Autoscaling = Field(default=Autoscaling(), description="how it follows")
+    limits: RequestLimits = Field(default=RequestLimits(), description="what is refused")
+    batching: BatchLimits = Field(default=BatchLimits(), description="what runs together")
+
+    @field_validator("replica")
+    @classmethod
+    def _the_runtime_knows_the_chip(cls, replica: Request) -> Request:
+        if replica.kind == "tpu":
+            raise ValueError("a replica runs on cpu or gpu: the torch runtime does not use TPUs")
+        return replica
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Kind of chip that a replica computes on."""
+        return "cuda" if self.replica.kind == "gpu" else "cpu"
+
+
+def read_args(args: Mapping[str, Any] | ServingSpec) -> ServingSpec:
+    """Validate the arguments of an application.
+
+    Raises:
+        SpecError: naming the field, what was got and what is allowed.
+    """
+    return args if isinstance(args, ServingSpec) else Document.of(args).parse(ServingSpec)

@@ -1,0 +1,44 @@
+"""One replica's HTTP application in this process, with a scripted runtime behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from kovar.serving.api import Predictor, create_api
+from kovar.serving.protocol import ServedVersion
+from kovar.serving.spec import RequestLimits
+
+LIMITS = RequestLimits(
+    max_text_characters=100, max_inputs=4, max_body_bytes=2000, max_queued=8, request_timeout_s=5.0
+)
+SERVED = ServedVersion(
+    model="movie-sentiment",
+    version=3,
+    digest="ab" * 32,
+    labels=("negative", "positive"),
+    max_length=16,
+    runtime="scripted",
+    precision="fp32",
+)
+
+Ask = Callable[..., httpx.Response]
+
+
+def asker(predictor: Predictor, limits: RequestLimits = LIMITS) -> Ask:
+    """Return a function that sends one request: `ask("GET", "/v2")`."""
+    app = create_api(predictor, served=SERVED, limits=limits)
+
+    def ask(method: str, path: str, **request: Any) -> httpx.Response:
+        return asyncio.run(send(app, method, path, **request))
+
+    return ask
+
+
+async def send(app: Any, method: str, path: str, **request: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.request(method, path, **request)
