@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -167,6 +168,17 @@ class Document:
             message, file=self.path, line=self.line(parts), field=dotted(parts), **details
         )
 
+    @contextmanager
+    def pointing(self) -> Iterator[None]:
+        """Give the file and the line to errors about a field that are found only later."""
+        try:
+            yield
+        except UserError as error:
+            parts = tuple(re.split(r"[.\[\]]+", error.field or ""))
+            if error.context["file"] is None and parts[0] and parts[0] in self.data:
+                error.context |= {"file": str(self.path), "line": self.line(parts)}
+            raise
+
     def parse(self, model: type[ModelT]) -> ModelT:
         """Validate the document as `model`.
 
@@ -254,7 +266,12 @@ def _locate(
         if isinstance(part, str):
             fields = {name: field for kind in here for name, field in kind.model_fields.items()}
             known = sorted(fields)
-            tagged = [kind for kind in here if part in _tags(kind)] if len(here) > 1 else []
+            # The class name tags a model that shares its union with plain values.
+            tagged = [
+                kind
+                for kind in here
+                if part == kind.__name__ or (len(here) > 1 and part in _tags(kind))
+            ]
             if tagged:
                 here = tagged
                 continue

@@ -70,7 +70,7 @@ def make_batches(
 
     Every row is in exactly one batch, and `len(batch.rows) * batch.length <= max_tokens`. Rows of
     like length share a batch. What does not fill a batch of its bucket moves into the next longer
-    one, so at most one batch of the epoch (of the longest bucket) is small.
+    one, so few batches are small.
 
     Args:
         lengths: tokens of each row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -183,6 +183,7 @@ def prepare_dataset(
         "format": FORMAT,
         "train": train.source.content_digest,
         "evaluation": evaluation.source.content_digest,
+        "labels": labels,
         "split": split_facts,
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
@@ -197,14 +198,11 @@ def prepare_dataset(
             for name, part in parts.items()
         }
         facts = {
-            **train.source.description,
             "split": split_facts,
             "max_length": spec.max_length,
             "tokenizer_sha256": identity["tokenizer"],
             **counts,
         }
-        if train.source is not evaluation.source:
-            facts["evaluation_source"] = evaluation.source.description
         return {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -216,7 +214,12 @@ def prepare_dataset(
 
     folder = cache_dir / "tokenized" / fingerprint
     cached = ensure_folder(folder, build=build, check=_check)
-    return TokenizedDataset.load(folder, cached=cached)
+    dataset = TokenizedDataset.load(folder, cached=cached)
+    # Where the rows came from belongs to this call: the same rows may lie under two names.
+    origin = dict(train.source.description)
+    if evaluation.source is not train.source:
+        origin["evaluation_source"] = evaluation.source.description
+    return replace(dataset, facts=origin | dataset.facts)
 
 
 def _check(folder: Path) -> None:

@@ -302,9 +302,7 @@ def _download(archive: Archive, scratch: Path, error: type[UserError], progress:
     )
     if "No module named pip" in output:
         hint = f"install pip into this environment (python -m ensurepip), or: {hint}"
-    raise error(
-        f"pip could not download {pin} (exit code {code})", got=_last_words(output), hint=hint
-    )
+    raise error(f"pip could not download {pin} (exit code {code})", got=_cause(output), hint=hint)
 
 
 def _write_back_end(archive: Archive, folder: Path) -> str:
@@ -363,7 +361,9 @@ def _largest(scratch: Path, archive: Archive) -> int:
     return min(max(sizes), archive.size_bytes)
 
 
-def _last_words(output: str) -> str:
+def _cause(output: str) -> str:
+    """Pick the line of pip's output that says most."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    unreachable = [line for line in lines if "connection broken" in line]
     errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["no output"])[0]
+    return (unreachable or errors or lines or ["no output"])[0]
