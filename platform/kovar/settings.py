@@ -86,7 +86,7 @@ def ensure_writable(folder: Path, *, field: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-probe-{os.getpid()}"
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another thread may share the name
     except OSError as problem:
         raise SettingsError(
             f"cannot write here: {problem.strerror}",

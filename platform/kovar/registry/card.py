@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 from pydantic import JsonValue
 
-from kovar.config import canonical_json, format_size
+from kovar.config import format_size
 from kovar.registry.manifest import Manifest
 from kovar.registry.version import Version
 
@@ -197,7 +197,9 @@ def _shown(value: JsonValue) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return canonical_json(value).decode()
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return ", ".join(f"{key}: {_shown(each)}" for key, each in value.items())
 
 
 def _longest_run(text: str, char: str) -> int:

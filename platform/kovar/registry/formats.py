@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from kovar.config import format_size
-from kovar.errors import NotFoundError, UnsafeArtifactError
+from kovar.errors import NotFoundError, RegistryError, UnsafeArtifactError
 from kovar.registry.manifest import check_path
 
 MAX_FILES: Final = 10_000
@@ -48,10 +48,14 @@ def scan_folder(folder: Path) -> list[SourceFile]:
     Raises:
         NotFoundError: the folder does not exist or is empty.
         UnsafeArtifactError: a symbolic link, a device, a pickle or another format.
+        RegistryError: a folder cannot be read.
     """
     if not folder.is_dir():
         raise NotFoundError("no such folder to register", got=str(folder))
-    files = sorted(_walk(folder, folder), key=lambda file: file.path)
+    try:
+        files = sorted(_walk(folder, folder), key=lambda file: file.path)
+    except OSError as problem:
+        raise RegistryError(f"cannot read {problem.filename}: {problem.strerror}") from None
     if not files:
         raise NotFoundError("the folder to register is empty", got=str(folder))
     for file in files:
@@ -62,18 +66,18 @@ def scan_folder(folder: Path) -> list[SourceFile]:
 
 def _walk(folder: Path, root: Path) -> list[SourceFile]:
     files: list[SourceFile] = []
-    for entry in os.scandir(folder):
-        path = Path(entry.path).relative_to(root).as_posix()
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_ISDIR(mode):
-            files += _walk(Path(entry.path), root)
-        elif stat.S_ISREG(mode):
+    for location in folder.iterdir():
+        path = location.relative_to(root).as_posix()
+        status = location.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            files += _walk(location, root)
+        elif stat.S_ISREG(status.st_mode):
             try:
                 check_path(path)
             except ValueError as problem:
                 raise refusal(path, str(problem)) from None
-            files.append(SourceFile(path, Path(entry.path), entry.stat().st_size))
-        elif stat.S_ISLNK(mode):
+            files.append(SourceFile(path, location, status.st_size))
+        elif stat.S_ISLNK(status.st_mode):
             raise refusal(path, "a symbolic link", hint="copy the file itself: cp -rL")
         else:
             raise refusal(path, "neither a file nor a folder")
