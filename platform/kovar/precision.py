@@ -17,6 +17,14 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 _VOLTA, _AMPERE, _ADA = (7, 0), (8, 0), (8, 9)
 
+CUDA_CAPABILITIES: Final[dict[str, tuple[int, int]]] = {
+    "P100": (6, 0), "P4": (6, 1), "V100": (7, 0), "T4": (7, 5),
+    "A100": (8, 0), "A100-40G": (8, 0), "A100-80G": (8, 0), "A10G": (8, 6),
+    "L4": (8, 9), "L40S": (8, 9), "H20": (9, 0), "H100": (9, 0), "H200": (9, 0),
+    "B200": (10, 0), "GB200": (10, 0), "B300": (10, 3), "GB300": (10, 3), "RTX-PRO-6000": (12, 0),
+}  # fmt: skip
+"""By Ray's accelerator type; source: https://developer.nvidia.com/cuda-gpus."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -89,6 +97,30 @@ def detect_device(
         bf16_matrix_units=capability is None or capability >= _AMPERE,
         capability=capability,
     )
+
+
+def declared_device(
+    kind: Literal["cpu", "gpu", "tpu"], accelerator_type: str | None = None
+) -> Device | None:
+    """Describe the chip that a request names, from a machine that need not have it.
+
+    Args:
+        kind: the request's kind; for "cpu" the plan assumes CPUs like this machine's.
+        accelerator_type: the request's type, for example "A100" or "v5e".
+
+    Returns:
+        None when the request leaves the GPU open or its type is unknown: the worker decides.
+    """
+    if kind == "cpu":
+        return detect_device("cpu")
+    if kind == "tpu":
+        return Device("xla", f"TPU {accelerator_type}", bf16_matrix_units=True)
+    if accelerator_type is not None and accelerator_type.startswith("AMD-Instinct-"):
+        return Device("cuda", accelerator_type, bf16_matrix_units=True)
+    capability = CUDA_CAPABILITIES.get(accelerator_type or "")
+    if accelerator_type is None or capability is None:
+        return None
+    return Device("cuda", accelerator_type, capability >= _AMPERE, capability)
 
 
 def _cpu(cpuinfo: str) -> Device:
