@@ -113,7 +113,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     end = 0
     for start, stop, name in spans:
         if start != end:
-            raise _damaged(path, f"a {'gap' if start > end else 'overlap'} before {name!r}")
+            raise _damaged(path, f"{'a gap' if start > end else 'an overlap'} before {name!r}")
         bits = _BITS[tensors[name].dtype] * math.prod(tensors[name].shape)
         if stop - start != bits // 8:
             raise _damaged(path, f"{name!r} has {stop - start:,} bytes instead of {bits // 8:,}")
