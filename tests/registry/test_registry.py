@@ -1,5 +1,7 @@
 """Register, resolve, move aliases, get files, verify."""
 
+import hashlib
+import itertools
 import os
 import pickle
 from datetime import UTC, datetime, timedelta
@@ -128,6 +130,20 @@ def test_an_unknown_alias_offers_the_nearest(registry, version):
 def test_an_unknown_version_is_not_found(registry, three, reference):
     with pytest.raises(NotFoundError, match="no version"):
         registry.resolve(reference)
+
+
+def test_a_prefix_of_two_digests_asks_for_more_digits(registry, folder, facts, version):
+    template, seen = version.manifest.to_bytes(), {}
+    for seed in itertools.count(1):
+        content = template.replace(b'"seed":0', b'"seed":%d' % seed)
+        prefix = hashlib.sha256(content).hexdigest()[:8]
+        if prefix in seen:
+            break
+        seen[prefix] = seed
+    for each in (seed, seen[prefix]):
+        registry.register("reviews", folder, facts=facts.model_copy(update={"seed": each}))
+    with pytest.raises(NotFoundError, match=r"more than one version.*\n.*\n.*\n.*more digits"):
+        registry.resolve(prefix)
 
 
 @pytest.mark.parametrize("reference", ["", "@1", "reviews@", "reviews@1@2", "a b"])

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from kovar.errors import NewerSchemaError, RegistryError, SettingsError
 from kovar.registry.schema import REVISIONS, VERSION_TABLE, metadata
@@ -65,11 +66,12 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as problem:
+        except (DBAPIError, PoolTimeoutError) as problem:
+            cause = problem.orig if isinstance(problem, DBAPIError) else problem
             raise RegistryError(
-                f"the registry's database {self.url} failed: {problem.orig}",
-                hint="check that it is reachable and has space; what was not confirmed was not "
-                "written",
+                f"the registry's database {self.url} failed: {str(cause).splitlines()[0]}",
+                hint="check that it is reachable and has space; look what it holds before you "
+                "repeat a change",
             ) from problem
 
     def _ensure_schema(self) -> None:
