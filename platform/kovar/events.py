@@ -31,14 +31,14 @@ EventKind = Literal[
 
 FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
-    "planned": "num_workers, where (node type → number of workers), precision, reason",
-    "preparing": "what (for example tokenizing), and on completion seconds, cached",
-    "started": "world_size, num_steps, epochs, device, precision",
+    "planned": "num_workers, placement, precision, reason, device",
+    "preparing": "what (for example evaluating), done, total",
+    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own)",
     "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm",
     "checkpoint": "step, path, size_bytes, seconds",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
-    "evaluated": "step, data (name), metrics",
-    "finished": "step, weights_digest, seconds",
+    "evaluated": "step, data (name), metrics, final (true: by the runtime that serves)",
+    "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
     "failed": "error (class), message",
 }

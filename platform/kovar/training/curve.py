@@ -18,9 +18,7 @@ def draw_curve(events: Path, picture: Path, *, title: str) -> None:
     records = list(read_events(events))
     steps = {r["step"]: r for r in records if r["event"] == "step"}
     scores = {
-        r["step"]: r["metrics"]
-        for r in records
-        if r["event"] == "evaluated" and not r.get("final")
+        r["step"]: r["metrics"] for r in records if r["event"] == "evaluated" and not r.get("final")
     }
     x, marks = sorted(steps), sorted(scores)
     figure = Figure(figsize=(8, 6), layout="constrained")

@@ -92,7 +92,7 @@ class Engine:
         self.steps = plan_steps(
             self.train_split.lengths,
             fingerprint=dataset.fingerprint,
-            max_length=dataset.max_length,
+            max_length=dataset.facts["max_length"],
             settings=settings,
         )
         self._report = report if rank == 0 else _silent
@@ -105,7 +105,9 @@ class Engine:
             if world_size > 1
             else self.model
         )
-        self._names = {p: name for name, p in self.model.named_parameters() if p.requires_grad}
+        self._names: dict[torch.Tensor, str] = {
+            p: name for name, p in self.model.named_parameters() if p.requires_grad
+        }
         decayed = [p for p in self._names if p.ndim >= 2]
         plain = [p for p in self._names if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -148,19 +150,19 @@ class Engine:
         split = self.evaluation_split
         predicted = torch.zeros(len(split.labels), dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        longest = bucket_length(int(split.lengths.max()), self.dataset.max_length)
+        longest = bucket_length(int(split.lengths.max()), self.dataset.facts["max_length"])
         batches = make_batches(
             split.lengths,
             fingerprint=self.dataset.fingerprint,
             seed=0,
             epoch=0,
             max_tokens=max(self.settings.max_tokens, longest),
-            max_length=self.dataset.max_length,
+            max_length=self.dataset.facts["max_length"],
         )
         self.model.eval()
         with torch.inference_mode():
             for batch in batches[self.rank :: self.world_size]:
-                inputs, targets = self._tensors(split, batch.rows, batch.length)
+                inputs, targets = self._tensors(split, batch.rows, batch.longest)
                 with self._autocast():
                     logits = self.model(**inputs).logits.float()
                 loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
@@ -183,16 +185,14 @@ class Engine:
         # A rank without rows still takes part in the all-reduce, with a row of weight zero.
         weight = 1.0 if len(rows) else 0.0
         rows = rows if len(rows) else planned.batch.rows[:1]
-        inputs, targets = self._tensors(self.train_split, rows, planned.batch.length)
-        torch.manual_seed(
-            (self.settings.seed * 1_000_003 + planned.step) * 65_537 + self.rank
-        )
+        inputs, targets = self._tensors(self.train_split, rows, planned.batch.longest)
+        torch.manual_seed((self.settings.seed * 1_000_003 + planned.step) * 65_537 + self.rank)
         self._ddp.train()
         with self._autocast():
             logits = self._ddp(**inputs).logits
         loss = weight * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
         # DDP averages over ranks; the true mean divides by the rows of the global batch.
-        (loss * self.world_size / len(planned.batch.rows)).backward()
+        torch.autograd.backward(loss * self.world_size / len(planned.batch.rows))
         norm = torch.nn.utils.clip_grad_norm_(self._names, self.settings.max_gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = planned.learning_rate
@@ -202,7 +202,7 @@ class Engine:
         window.gradient_norm = torch.maximum(window.gradient_norm, norm.detach())
         window.rows += len(planned.batch.rows)
         window.tokens += int(self.train_split.lengths[planned.batch.rows].sum())
-        window.padded += planned.batch.length * len(planned.batch.rows)
+        window.padded += planned.batch.longest * len(planned.batch.rows)
 
     def _report_window(self, planned: PlannedStep, window: _Window) -> None:
         self._sum_over_ranks(window.loss)
@@ -269,16 +269,19 @@ class Engine:
             for key, value in values.items()
         }
         model = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
-        folder = checkpoints.save(step, model=model, optimizer=optimizer, state={
+        folder = checkpoints.save(
+            step,
+            model=model,
+            optimizer=optimizer,
+            state={
                 "num_steps": len(self.steps),
                 "fingerprint": self.dataset.fingerprint,
                 "world_size": self.world_size,
-            })
+            },
+        )
         size = sum(path.stat().st_size for path in folder.iterdir())
         seconds = time.perf_counter() - started
-        self._report(
-            "checkpoint", step=step, path=folder.name, size_bytes=size, seconds=seconds
-        )
+        self._report("checkpoint", step=step, path=folder.name, size_bytes=size, seconds=seconds)
 
     def _resume(self, checkpoints: CheckpointFolder) -> int:
         found = checkpoints.newest() if self.rank == 0 else None

@@ -34,10 +34,11 @@ class RunProgress:
 
     Args:
         console: where to print; standard error by default, so that results can be piped.
+        quiet: show nothing.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, quiet=quiet)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
@@ -109,7 +110,7 @@ class RunProgress:
 
     def _event(self, record: dict[str, Any], state: dict[str, Any]) -> None:
         match record["event"]:
-            case "started":
+            case "started" if record["rank"] == 0:
                 self._show(state["waiting"], 1, 1, "")
                 state["total"] = record["num_steps"]
                 self._show(

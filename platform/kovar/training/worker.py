@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     import torch
 
     from kovar.data import TokenizedDataset
+    from kovar.events import EventKind
     from kovar.models import BaseModelFiles
     from kovar.precision import ResolvedPrecision
 
 GOLDEN_EXAMPLES = 16
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class WorkerTask:
     num_threads: int
 
 
-def train_worker(task: WorkerTask) -> None:
-    """Run one rank under Ray Train.
+def train_worker(config: dict[str, WorkerTask]) -> None:
+    """Run one rank under Ray Train; `config["task"]` says what.
 
     A Kovar error is the same on every rank and on every retry, so it is written to the event log
     and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. Any
@@ -49,7 +53,7 @@ def train_worker(task: WorkerTask) -> None:
 
     context = ray.train.get_context()
     execute(
-        task,
+        config["task"],
         device=ray.train.torch.get_device(),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
@@ -57,11 +61,23 @@ def train_worker(task: WorkerTask) -> None:
 
 
 def execute(
-    task: WorkerTask, *, device: torch.device, rank: int = 0, world_size: int = 1
+    task: WorkerTask,
+    *,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+    observe: Report | None = None,
 ) -> None:
     """Train on this rank, then (rank 0) save, evaluate and take golden examples.
 
     Writes `metrics.json` last. With one rank this runs in the calling process, without Ray.
+
+    Args:
+        task: what to do.
+        device: where the model lives.
+        rank: this process's rank.
+        world_size: number of ranks; above 1 the default process group must exist.
+        observe: receives rank 0's events beside the event log.
     """
     import torch
 
@@ -69,14 +85,17 @@ def execute(
 
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
-    attempt = 1 + max((e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0)
+    attempt = 1 + max(
+        (e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0
+    )
     with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
         try:
-            precision = resolve(task.spec.precision, detect_device(device.type))
-            with _reporting(log, paths, rank) as report:
+            chip = detect_device("cuda" if device.type == "cuda" else "cpu")
+            precision = resolve(task.spec.precision, chip)
+            with _reporting(log, paths, rank, observe) as report:
                 engine = _train(task, paths, report, precision, device, rank, world_size)
             if rank == 0:
-                _finish(task, paths, engine, log)
+                _finish(task, paths, engine, log, chip=chip.name)
         except KovarError as error:
             log.emit("failed", error=type(error).__name__, message=str(error))
 
@@ -106,32 +125,39 @@ def _train(
         rank=rank,
         world_size=world_size,
     )
-    if rank == 0:
-        report(
-            "started",
-            world_size=world_size,
-            num_steps=len(engine.steps),
-            epochs=settings.epochs,
-            device=str(device),
-            precision=precision.precision,
-            pid=os.getpid(),
-        )
+    report(
+        "started",
+        world_size=world_size,
+        num_steps=len(engine.steps),
+        epochs=settings.epochs,
+        device=str(device),
+        precision=precision.precision,
+        reason=precision.reason,
+        pid=os.getpid(),
+    )
     engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
     return engine
 
 
-def _finish(task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog) -> None:
+def _finish(
+    task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog, *, chip: str
+) -> None:
     from kovar.evaluation import evaluate
     from kovar.inference import load_runtime
     from kovar.models import save_model
-    from kovar.registry.golden import GOLDEN_FILE, GoldenExample, GoldenExamples
+    from kovar.registry import GoldenExample, GoldenExamples, write_golden
 
     partial = paths.model.with_name(".model")
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(engine.model, task.base, partial)
+    save_model(engine.model, task.base, partial, max_length=task.spec.data.max_length)
     split = engine.evaluation_split
     # fp32 is the reference: whatever a runtime computes in, it is held against these.
-    runtime = load_runtime(partial, precision="fp32", num_threads=task.num_threads)
+    runtime = load_runtime(
+        partial,
+        precision="fp32",
+        num_threads=task.num_threads,
+        device="cuda" if engine.device.type == "cuda" else "cpu",
+    )
     metrics = evaluate(
         runtime,
         split.texts,
@@ -148,17 +174,30 @@ def _finish(task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog) -
             for text, prediction in zip(texts, runtime.predict(texts), strict=True)
         ),
     )
-    (partial / GOLDEN_FILE).write_text(golden.model_dump_json(indent=1), encoding="utf-8")
+    write_golden(golden, partial)
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     log.emit("evaluated", step=len(engine.steps), data="evaluation", metrics=metrics, final=True)
+    with (paths.model / WEIGHTS_FILE).open("rb") as file:
+        weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
+    log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)
     write_json(
-        paths.metrics, {"evaluation": metrics, "precision": engine.precision.precision}
+        paths.metrics,
+        {
+            "evaluation": metrics,
+            "precision": engine.precision.precision,
+            "device": chip,
+            "num_workers": engine.world_size,
+            "num_steps": len(engine.steps),
+            "weights_digest": weights_digest,
+        },
     )
 
 
 @contextlib.contextmanager
-def _reporting(log: EventLog, paths: RunFolder, rank: int) -> Any:
+def _reporting(
+    log: EventLog, paths: RunFolder, rank: int, observe: Report | None
+) -> Iterator[Report]:
     """Yield a report that writes the event log and, on rank 0, TensorBoard scalars."""
     if rank != 0:
         yield log.emit
@@ -167,8 +206,10 @@ def _reporting(log: EventLog, paths: RunFolder, rank: int) -> Any:
 
     with SummaryWriter(str(paths.tensorboard)) as board:
 
-        def report(event: Any, **fields: Any) -> None:
+        def report(event: EventKind, **fields: Any) -> None:
             log.emit(event, **fields)
+            if observe is not None:
+                observe(event, **fields)
             values = fields.get("metrics") if event == "evaluated" else fields
             if event in ("step", "evaluated"):
                 group = "train" if event == "step" else "evaluation"

@@ -1,0 +1,186 @@
+"""`kovar plan`: where specs of any kind would run together, before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kovar.config import Document, load_document
+from kovar.errors import did_you_mean
+from kovar.precision import Precision, ResolvedPrecision
+from kovar.resources import (
+    Demand,
+    NodeType,
+    Placement,
+    Request,
+    local_node_types,
+    plan_placement,
+    read_cluster,
+)
+from kovar.training import FineTuneSpec
+from kovar.training.plan import resolve_for
+
+KINDS = ("finetune", "sweep")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One group of equal workers, trials or replicas that a file asks for."""
+
+    document: Document
+    kind: str
+    demand: Demand
+    precisions: tuple[Precision, ...]
+    """As written; the trials of a sweep may differ."""
+
+    @property
+    def request(self) -> Request:
+        """What each of them needs."""
+        return self.demand.request
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything goes, and at which precision."""
+
+    entries: tuple[Entry, ...]
+    precisions: tuple[tuple[ResolvedPrecision, ...], ...]
+    """Per entry, one for each of its precisions."""
+    placement: Placement
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        rows = [
+            {
+                "file": str(entry.document.path),
+                "kind": entry.kind,
+                "name": entry.demand.name,
+                "placed": dict(self.placement.assignments[entry.demand.name]),
+                "precisions": {one.precision: one.reason for one in resolved},
+            }
+            for entry, resolved in zip(self.entries, self.precisions, strict=True)
+        ]
+        return {"specs": rows, "placement": asdict(self.placement)}
+
+    def table(self) -> Table:
+        """Draw the plan."""
+        table = Table("spec", "kind", "placed", "precision", title="plan", show_lines=True)
+        for entry, resolved in zip(self.entries, self.precisions, strict=True):
+            assigned = self.placement.assignments[entry.demand.name]
+            placed = ", ".join(f"{count} × {where}" for where, count in assigned.items())
+            reasons = "\n".join(one.reason for one in resolved)
+            table.add_row(entry.demand.name, entry.kind, placed, reasons)
+        added = ", ".join(f"{n} × {where}" for where, n in self.placement.num_added.items() if n)
+        table.caption = f"nodes to add: {added or 'none'}"
+        return table
+
+
+def plan_specs(paths: Sequence[Path], *, cluster: Path | None = None) -> Plan:
+    """Place the workers, trials and replicas of all files together.
+
+    Args:
+        paths: fine-tuning, sweep or Ray Serve files.
+        cluster: a cluster.yaml; this machine when absent.
+
+    Raises:
+        SpecError: a file is wrong.
+        PlacementError: they do not fit; names the field and the nearest change.
+    """
+    entries = [entry for path in paths for entry in read_entries(path)]
+    entries = _with_unique_names(entries)
+    node_types = local_node_types() if cluster is None else read_cluster(cluster)
+    placement = _place(entries, node_types)
+    resolved = []
+    for entry in entries:
+        with entry.document.pointing():
+            resolved.append(tuple(resolve_for(one, entry.request)[0] for one in entry.precisions))
+    return Plan(tuple(entries), tuple(resolved), placement)
+
+
+def _place(entries: Sequence[Entry], node_types: Sequence[NodeType]) -> Placement:
+    """Place all together; an error points into the first file that no longer fits."""
+    for number, entry in enumerate(entries, start=1):
+        with entry.document.pointing():
+            placement = plan_placement([e.demand for e in entries[:number]], node_types)
+    return placement
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Read what one file asks for; its `kind:` or its `applications:` tells what it is.
+
+    Raises:
+        SpecError: not a file that Kovar plans, or a mistake in it.
+    """
+    document = load_document(path)
+    fields: dict[str, Any] = document.data if isinstance(document.data, dict) else {}
+    match fields.get("kind"):
+        case "finetune":
+            spec = document.parse(FineTuneSpec)
+            demand = Demand.of(spec.resources, name=spec.name)
+            return [Entry(document, "finetune", demand, (spec.precision,))]
+        case "sweep":
+            return [_sweep_entry(document, path)]
+        case None if "applications" in fields:
+            return _serving_entries(document)
+        case kind:
+            raise document.error_at(
+                ("kind",),
+                "not a spec that can be planned",
+                got=kind,
+                allowed=f"kind: {' or '.join(KINDS)}, or a Ray Serve file with applications:",
+                hint=did_you_mean(str(kind), list(KINDS)),
+            )
+
+
+def _sweep_entry(document: Document, path: Path) -> Entry:
+    from kovar.tuning import load_sweep
+
+    sweep = load_sweep(path)
+    trial = sweep.trials[0].spec
+    at_once = min(len(sweep.trials), sweep.spec.max_concurrent or len(sweep.trials))
+    demand = Demand(
+        name=sweep.spec.name,
+        field="resources.worker",
+        request=trial.resources.worker,
+        num_min=1,
+        num_max=at_once,
+    )
+    distinct = dict.fromkeys(one.spec.precision for one in sweep.trials)
+    return Entry(document, "sweep", demand, tuple(distinct))
+
+
+def _serving_entries(document: Document) -> list[Entry]:
+    from kovar.serving import read_args
+
+    entries = []
+    for application in document.data["applications"]:
+        if not str(application.get("import_path", "")).startswith("kovar.serving"):
+            continue
+        spec = read_args(application.get("args") or {})
+        demand = Demand(
+            name=str(application.get("name") or spec.model),
+            field="replica",
+            request=spec.replica,
+            num_min=spec.num_replicas.min,
+            num_max=spec.num_replicas.max,
+            num_field="num_replicas",
+        )
+        entries.append(Entry(document, "serve", demand, (spec.precision,)))
+    return entries
+
+
+def _with_unique_names(entries: list[Entry]) -> list[Entry]:
+    """Tell demands of one name apart: a model may be trained and served under its name."""
+    seen: dict[str, int] = {}
+    renamed = []
+    for entry in entries:
+        name = entry.demand.name
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            name = f"{name} ({entry.kind} {seen[name]})"
+        renamed.append(replace(entry, demand=replace(entry.demand, name=name)))
+    return renamed

@@ -1,0 +1,190 @@
+"""`kovar quickstart`: the whole route on real input, on this machine, ending by itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from kovar.config import load_document
+from kovar.errors import RunError, SpecError
+from kovar.settings import Settings, load_settings
+from kovar.training import FineTuneSpec
+
+if TYPE_CHECKING:
+    from kovar.training.run import RunResult
+
+TEXTS: Final = (
+    "A gorgeous, witty, seductive movie.",
+    "The plot is thin and the jokes fall flat.",
+    "I laughed, I cried, I want to see it again.",
+    "Two hours of my life that I will never get back.",
+)
+RECIPE: Final = "movie-sentiment.yaml"
+
+
+def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, port: int) -> None:
+    """Plan, fine-tune, evaluate, register, deploy, ask over HTTP; then stop everything.
+
+    Args:
+        spec_path: a fine-tuning spec; the movie-sentiment recipe if None.
+        keep_serving: serve until Ctrl-C instead of ending.
+        fresh: train again even if this run is finished.
+        port: port on 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        UserError: the spec, the data, the model or this machine is at fault.
+        RunError: training or serving failed.
+    """
+    from kovar.training.plan import plan_run
+    from kovar.training.progress import RunProgress
+    from kovar.training.run import run
+
+    console = Console()
+    started = time.monotonic()
+    path = spec_path or find_recipe()
+    settings = load_settings()
+    document = load_document(path)
+    spec = document.parse(FineTuneSpec)
+    with document.pointing():
+        console.rule(f"[bold]1 of 4 · plan[/] {path}", align="left")
+        planned = plan_run(spec)
+        num_workers = planned.placement.num_workers(spec.name)
+        console.print(
+            f"{num_workers} workers × {spec.resources.worker.cpus:g} CPU on {planned.device}\n"
+            f"precision {planned.precision.precision}: {planned.precision.reason}",
+            highlight=False,
+        )
+        console.rule("[bold]2 of 4 · fine-tune, evaluate, register[/]", align="left")
+        with _local_ray(num_cpus=num_workers * spec.resources.worker.cpus):
+            result = run(
+                spec,
+                base_dir=path.parent,
+                settings=settings,
+                progress=RunProgress(console),
+                fresh=fresh,
+            )
+            console.print(result.summary(), highlight=False, soft_wrap=True)
+            console.rule("[bold]3 of 4 · serve and ask over HTTP[/]", align="left")
+            _serve_and_ask(result, console, port=port, keep_serving=keep_serving)
+    console.rule("[bold]4 of 4 · what to try next[/]", align="left")
+    console.print(_next_steps(result, settings), highlight=False, soft_wrap=True)
+    console.print(f"\ndone in {time.monotonic() - started:.0f} s", highlight=False)
+
+
+def find_recipe() -> Path:
+    """Return the movie-sentiment recipe: of the source tree, else the one in the package.
+
+    Raises:
+        SpecError: neither is there.
+    """
+    package = Path(__file__).parent
+    for folder in (package.parents[1] / "jobs", package / "recipes"):
+        if (folder / RECIPE).exists():
+            return folder / RECIPE
+    raise SpecError("the recipe is missing from this installation", file=RECIPE)
+
+
+@contextmanager
+def _local_ray(*, num_cpus: float) -> Iterator[None]:
+    """Run a Ray of our own for the duration of the block."""
+    import logging
+
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=max(2, int(num_cpus)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _serve_and_ask(result: RunResult, console: Console, *, port: int, keep_serving: bool) -> None:
+    from ray import serve
+
+    from kovar.serving import build
+
+    version = result.version
+    port = port or _free_port()
+    with console.status("starting Ray Serve and loading the version"):
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        application = build({"model": version.model, "version": version.digest})
+        serve.run(application, name=version.model, route_prefix="/")
+    url = f"http://127.0.0.1:{port}"
+    try:
+        answers, digest = ask(f"{url}/v1/predict", TEXTS)
+        if digest != version.digest:
+            raise RunError(f"the endpoint serves {digest}, not {version.digest}")
+        table = Table("label", "score", "text", caption=f"x-kovar-digest: {digest}")
+        for text, answer in zip(TEXTS, answers, strict=True):
+            table.add_row(answer["label"], f"{answer['score']:.3f}", text)
+        console.print(f"POST {url}/v1/predict", highlight=False)
+        console.print(table)
+        if keep_serving:
+            _serve_until_interrupted(console, url)
+    finally:
+        with console.status("stopping Ray Serve"):
+            serve.shutdown()
+
+
+def ask(url: str, texts: tuple[str, ...]) -> tuple[list[dict[str, Any]], str]:
+    """POST texts to a `/v1/predict` endpoint; return the predictions and the version's digest."""
+    body = json.dumps({"inputs": texts}).encode()
+    request = urllib.request.Request(  # noqa: S310 (the URL is ours: http on loopback)
+        url, data=body, headers={"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        return json.load(response)["predictions"], response.headers["x-kovar-digest"]
+
+
+def _serve_until_interrupted(console: Console, url: str) -> None:
+    console.print(
+        f"serving on {url} until Ctrl-C; for example\n"
+        f"  curl -s {url}/v1/predict -H 'content-type: application/json' "
+        '-d \'{"inputs": ["What a film!"]}\'',
+        highlight=False,
+        soft_wrap=True,
+    )
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _next_steps(result: RunResult, settings: Settings) -> str:
+    model = result.version.model
+    return "\n".join(
+        [
+            f"look       kovar models show {model}@champion",
+            f'predict    kovar predict {model}@champion "What a film!"',
+            f"curves     tensorboard --logdir {settings.runs_dir}",
+            "cluster    ray start --head",
+            "submit     ray job submit --working-dir . --runtime-env jobs/runtime-env.yaml -- "
+            "python jobs/finetune.py jobs/movie-sentiment.yaml",
+            "sweep      python tune/sweep.py tune/tiny-lr-precision.yaml",
+            "serve      serve deploy serve/movie-sentiment.yaml   (or, without a cluster: "
+            "serve run serve/movie-sentiment.yaml)",
+        ]
+    )

@@ -1,0 +1,446 @@
+"""One run from spec to registered version: plan, prepare, train on Ray Train, register.
+
+A run's id is made of its content (spec, data, base model, library versions, chip), so the same
+submission finds the same folder: a finished run is returned, an interrupted one is resumed, and
+nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kovar import __version__, errors
+from kovar.config import canonical_json
+from kovar.errors import NotFoundError, RunError, SpecError, UserError
+from kovar.events import EventLog, read_events
+from kovar.resources import scaling_config_kwargs
+from kovar.settings import Settings, ensure_writable
+from kovar.training.curve import draw_curve
+from kovar.training.folder import RunFolder, write_json
+from kovar.training.plan import RunPlan, plan_run
+from kovar.training.progress import RunProgress
+from kovar.training.spec import FineTuneSpec
+from kovar.training.worker import WorkerTask, execute, train_worker
+
+if TYPE_CHECKING:
+    from kovar.data import TokenizedDataset
+    from kovar.models import BaseModelFiles
+    from kovar.registry import Registry, Version, VersionFacts
+    from kovar.resources import NodeType
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose inputs are all checked and cached: only the accelerators are missing."""
+
+    spec: FineTuneSpec
+    base: BaseModelFiles
+    dataset: TokenizedDataset
+    plan: RunPlan
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    folder: RunFolder
+    version: Version
+    reused: bool
+    """Whether the run had been finished before."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics on the evaluation split."""
+        return dict(self.version.manifest.metrics["evaluation"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "run": self.folder.run,
+            "folder": str(self.folder.root),
+            "model": self.version.model,
+            "version": self.version.number,
+            "digest": self.version.digest,
+            "metrics": self.version.manifest.metrics,
+            "reused": self.reused,
+        }
+
+    def summary(self) -> str:
+        """Return what a user wants to know first, a fact a line."""
+        facts = {
+            "version": f"{self.version.model}@{self.version.number}",
+            "digest": self.version.digest,
+            "accuracy": f"{self.metrics['accuracy']:.4f}",
+            "macro F1": f"{self.metrics['macro_f1']:.4f}",
+            "run": f"{self.folder.root}{' (finished before)' if self.reused else ''}",
+            "curve": str(self.folder.curve),
+            "card": str(self.folder.card),
+        }
+        return "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
+
+
+def run(
+    spec: FineTuneSpec,
+    *,
+    base_dir: Path,
+    settings: Settings,
+    progress: RunProgress | None = None,
+    node_types: Sequence[NodeType] | None = None,
+    fresh: bool = False,
+    in_process: bool = False,
+) -> RunResult:
+    """Fine-tune, evaluate and register; resume or return what an earlier submission did.
+
+    Args:
+        spec: the run.
+        base_dir: folder that relative paths in the spec start from.
+        settings: where runs, caches and the registry live.
+        progress: shows what happens; nothing by default.
+        node_types: the declared cluster; this machine when absent.
+        fresh: train again even if the same run is finished.
+        in_process: train one rank in this process, without Ray.
+
+    Raises:
+        UserError: the spec, the data, the model or the placement is at fault; nothing has started.
+        RunError: training failed more often than `max_failures` allows, or deterministically.
+    """
+    from filelock import FileLock, Timeout
+
+    from kovar.registry import Registry
+
+    progress = progress or RunProgress(quiet=True)
+    with progress.showing():
+        registry = Registry.open(settings)
+        prepared = prepare(
+            spec,
+            base_dir=base_dir,
+            settings=settings,
+            registry=registry,
+            progress=progress,
+            node_types=node_types,
+            fresh=fresh,
+        )
+        folder = prepared.folder
+        try:
+            with FileLock(folder.lock, timeout=0):
+                return _run_locked(prepared, registry, progress, in_process=in_process)
+        except Timeout:
+            raise UserError(
+                f"run {folder.run} is already being executed by another process",
+                hint="wait for it, or start an independent one with --fresh",
+            ) from None
+
+
+def prepare(
+    spec: FineTuneSpec,
+    *,
+    base_dir: Path,
+    settings: Settings,
+    registry: Registry,
+    progress: RunProgress,
+    node_types: Sequence[NodeType] | None = None,
+    fresh: bool = False,
+) -> Prepared:
+    """Check everything, fill the caches and choose the run's folder; start no worker.
+
+    Raises:
+        UserError: the spec, the data, the model or the placement is at fault.
+    """
+    base, dataset, plan = prepare_inputs(
+        spec,
+        base_dir=base_dir,
+        settings=settings,
+        registry=registry,
+        progress=progress,
+        node_types=node_types,
+    )
+    ensure_writable(settings.runs_dir, field="runs_dir")
+    identity = {
+        "spec": spec.model_dump(mode="json"),
+        "data": dataset.fingerprint,
+        "base": base.digest,
+        "kovar": __version__,
+        "torch": installed_version("torch"),
+        "device": plan.device,
+    }
+    run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
+    folder = RunFolder(settings.runs_dir / run_id)
+    number = 1
+    while fresh and folder.root.exists():
+        number += 1
+        folder = RunFolder(settings.runs_dir / f"{run_id}-{number}")
+    folder.root.mkdir(exist_ok=True)
+    return Prepared(spec, base, dataset, plan, folder)
+
+
+def prepare_inputs(
+    spec: FineTuneSpec,
+    *,
+    base_dir: Path,
+    settings: Settings,
+    registry: Registry,
+    progress: RunProgress,
+    node_types: Sequence[NodeType] | None = None,
+) -> tuple[BaseModelFiles, TokenizedDataset, RunPlan]:
+    """Check placement, model and data; download and tokenize what is not cached yet.
+
+    Raises:
+        UserError: the spec, the data, the model or the placement is at fault.
+    """
+    from kovar.data import prepare_dataset
+    from kovar.models import check_max_length, resolve_base
+
+    plan = plan_run(spec, node_types)
+    ensure_writable(settings.cache_dir, field="cache_dir")
+    base = resolve_base(
+        spec.model,
+        cache_dir=settings.cache_dir,
+        registry=registry,
+        base_dir=base_dir,
+        progress=progress,
+    )
+    check_max_length(base, spec.data.max_length)
+    dataset = prepare_dataset(
+        spec.data,
+        tokenizer_dir=base.folder,
+        cache_dir=settings.cache_dir,
+        base_dir=base_dir,
+        progress=progress,
+    )
+    check_budget(spec, longest=int(dataset.open("train").lengths.max()))
+    return base, dataset, plan
+
+
+def check_budget(spec: FineTuneSpec, *, longest: int) -> None:
+    """Refuse a token budget that does not hold the longest row.
+
+    Raises:
+        SpecError: naming the budget that would.
+    """
+    from kovar.data import bucket_length
+
+    needed = bucket_length(longest, spec.data.max_length)
+    if spec.training.max_tokens < needed:
+        raise SpecError(
+            "one batch cannot hold the longest training row",
+            field="training.max_tokens",
+            got=spec.training.max_tokens,
+            allowed=f"at least {needed} tokens",
+            hint="raise training.max_tokens or lower data.max_length",
+        )
+
+
+def _run_locked(
+    prepared: Prepared, registry: Registry, progress: RunProgress, *, in_process: bool
+) -> RunResult:
+    from kovar.registry import card
+
+    folder, spec = prepared.folder, prepared.spec
+    finished = folder.result.exists()
+    trained = folder.metrics.exists() and folder.model.exists()
+    with EventLog(folder.events, run=folder.run) as log:
+        if not trained:
+            log.emit("queued", spec=spec.name, kind=spec.kind)
+            plan = prepared.plan.to_json()
+            log.emit("planned", num_workers=spec.resources.num_workers.max, **plan)
+            write_json(folder.plan, plan)
+            write_json(folder.spec, spec.model_dump(mode="json"))
+            _train(prepared, log, progress, in_process=in_process)
+        draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
+        version = _register(prepared, registry, progress)
+        log.emit("registered", model=version.model, version=version.number, digest=version.digest)
+        if not finished and spec.registration.alias is not None:
+            point_alias(registry, version, spec.registration.alias, reason=f"run {folder.run}")
+        folder.card.write_text(card(version), encoding="utf-8")
+        write_json(
+            folder.result,
+            {
+                "run": folder.run,
+                "model": version.model,
+                "version": version.number,
+                "digest": version.digest,
+                "metrics": version.manifest.metrics,
+            },
+        )
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return RunResult(folder, version, reused=trained)
+
+
+def _train(
+    prepared: Prepared, log: EventLog, progress: RunProgress, *, in_process: bool
+) -> None:
+    folder = prepared.folder
+    task = WorkerTask(
+        spec=prepared.spec,
+        folder=folder.root,
+        dataset=prepared.dataset,
+        base=prepared.base,
+        num_threads=max(1, int(prepared.spec.resources.worker.cpus)),
+    )
+    seen = sum(1 for _ in read_events(folder.events))
+    try:
+        with progress.following(folder.events, waiting_for="starting workers"):
+            if in_process:
+                import torch
+
+                execute(task, device=torch.device("cpu"))
+            else:
+                train_on_ray(task)
+    except BaseException as error:
+        log.emit("failed", error=type(error).__name__, message=str(error))
+        raise
+    if folder.metrics.exists():
+        return
+    failures = [e for e in list(read_events(folder.events))[seen:] if e["event"] == "failed"]
+    if failures:
+        kind = getattr(errors, failures[-1]["error"], RunError)
+        raise kind(failures[-1]["message"])
+    raise RunError(f"the workers of run {folder.run} ended without a result")
+
+
+def train_on_ray(task: WorkerTask) -> None:
+    """Run the workers of a task through Ray Train; start Ray if this process has none.
+
+    Raises:
+        RunError: the workers failed more often than `max_failures` allows.
+    """
+    # The controller notices a dead worker at its next poll.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    folder = RunFolder(task.folder)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources)),
+        run_config=RunConfig(
+            # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes
+            # from the newest checkpoint that verifies.
+            name=f"{folder.run}-{time.time_ns()}",
+            storage_path=str(folder.ray),
+            failure_config=FailureConfig(max_failures=task.spec.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as failure:
+        raise RunError(
+            f"training failed after {task.spec.max_failures} retries: {_cause(failure)}",
+            hint=f"the event log has the story: {folder.events}",
+        ) from failure
+
+
+def _cause(failure: Exception) -> str:
+    workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    if not workers:
+        return str(failure).strip().splitlines()[-1]
+    rank, error = min(workers.items())
+    return f"rank {rank}: {str(error).strip().splitlines()[-1]}"
+
+
+def _register(prepared: Prepared, registry: Registry, progress: RunProgress) -> Version:
+    folder = prepared.folder
+    trained = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    seconds = sum(e["seconds"] for e in read_events(folder.events) if e["event"] == "step")
+    return registry.register(
+        prepared.spec.name,
+        folder.model,
+        facts=_facts(prepared, trained, registry),
+        run=folder.run,
+        run_facts={
+            "training_seconds": round(seconds, 1),
+            "device": trained["device"],
+            "num_workers": trained["num_workers"],
+        },
+        progress=progress,
+    )
+
+
+def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> VersionFacts:
+    from kovar.registry import (
+        BaseFacts,
+        DataFacts,
+        Parent,
+        Signature,
+        SplitFacts,
+        TensorFacts,
+        VersionFacts,
+        current_environment,
+        source_revision,
+    )
+
+    spec, base, dataset = prepared.spec, prepared.base, prepared.dataset
+    kind, _, reference = base.source.partition(":")
+    parents = (
+        (Parent(role="base", digest=registry.resolve(reference).digest),)
+        if kind == "version"
+        else ()
+    )
+    return VersionFacts(
+        base_model=BaseFacts(
+            source=base.source, digest=base.digest, num_parameters=base.num_parameters
+        ),
+        method="full",
+        precision=trained["precision"],
+        seed=spec.training.seed,
+        spec=spec.model_dump(mode="json"),
+        data=DataFacts(
+            source=spec.data.source,
+            fingerprint=dataset.fingerprint,
+            split=SplitFacts(
+                num_train=dataset.num_train,
+                num_evaluation=dataset.num_evaluation,
+                seed=spec.data.split_seed,
+            ),
+            details=dataset.facts,
+        ),
+        metrics={"evaluation": trained["evaluation"]},
+        training={
+            "num_steps": trained["num_steps"],
+            "num_workers": trained["num_workers"],
+            "weights_digest": trained["weights_digest"],
+        },
+        environment=current_environment(chip=trained["device"]),
+        source_revision=source_revision(Path(__file__).parent),
+        signature=Signature(
+            task="text-classification",
+            inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
+            outputs=(
+                TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
+                TensorFacts(name="scores", datatype="FP32", shape=(-1, len(dataset.labels))),
+            ),
+            labels=dataset.labels,
+            max_length=spec.data.max_length,
+        ),
+        parents=parents,
+        intended_use=spec.registration.intended_use,
+        limits=spec.registration.limits,
+    )
+
+
+def point_alias(registry: Registry, version: Version, alias: str, *, reason: str) -> None:
+    """Point an alias at a version, from wherever it points now, by compare-and-swap.
+
+    Raises:
+        ConflictError: somebody moved it in between.
+    """
+    try:
+        current = registry.version(version.model, alias).digest
+    except NotFoundError:
+        current = None
+    if current != version.digest:
+        registry.set_alias(version.model, alias, to=version.digest, expected=current, reason=reason)

@@ -1,0 +1,17 @@
+"""Sweeps over the fields of a fine-tuning spec, on Ray Tune."""
+
+from kovar.tuning.points import Sweep, TrialSpec, draw_points, load_sweep
+from kovar.tuning.report import SweepReport, TrialOutcome
+from kovar.tuning.run import run_sweep
+from kovar.tuning.spec import SweepSpec
+
+__all__ = [
+    "Sweep",
+    "SweepReport",
+    "SweepSpec",
+    "TrialOutcome",
+    "TrialSpec",
+    "draw_points",
+    "load_sweep",
+    "run_sweep",
+]

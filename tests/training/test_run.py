@@ -1,0 +1,164 @@
+"""One run from spec to registered version, in this process."""
+
+import hashlib
+import json
+
+import pytest
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kovar.errors import NonFiniteError
+from kovar.events import read_events
+from kovar.registry import Registry, read_golden
+from kovar.training.checkpoint import CheckpointFolder
+from tiny_run import run_spec, write_spec
+from tiny_version import settings_in
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    settings = settings_in(folder)
+    return settings, run_spec(write_spec(folder), settings)
+
+
+def weights_of(result):
+    return hashlib.sha256((result.folder.model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_learns_and_its_version_says_so(finished):
+    _, result = finished
+    assert result.metrics["accuracy"] >= 0.9
+    assert result.version.manifest.metrics["evaluation"]["num_rows"] == 24
+
+
+def test_the_version_records_data_spec_seed_environment_and_weights(finished):
+    _, result = finished
+    manifest = result.version.manifest
+    assert manifest.data.split.num_train == 96
+    assert manifest.spec["training"]["learning_rate"] == 0.005
+    assert manifest.environment.packages["torch"]
+    assert manifest.training["weights_digest"] == weights_of(result)
+    assert manifest.signature.labels == ("negative", "positive")
+
+
+def test_the_alias_points_at_the_version_and_the_history_names_the_run(finished):
+    settings, result = finished
+    with Registry.open(settings) as registry:
+        assert registry.resolve("tiny@champion").digest == result.version.digest
+        (move,) = registry.history("tiny", "champion")
+    assert result.folder.run in move.reason
+
+
+def test_the_events_tell_the_story_in_order(finished):
+    _, result = finished
+    kinds = [event["event"] for event in read_events(result.folder.events)]
+    milestones = ["queued", "planned", "started", "checkpoint", "evaluated", "finished"]
+    assert [k for k in dict.fromkeys(kinds) if k in milestones] == milestones
+    assert kinds[-1] == "registered"
+
+
+def test_the_run_folder_holds_curve_card_result_and_no_checkpoints(finished):
+    _, result = finished
+    folder = result.folder
+    assert folder.curve.read_bytes().startswith(b"\x89PNG")
+    assert result.version.digest in folder.card.read_text()
+    assert json.loads(folder.result.read_text())["digest"] == result.version.digest
+    assert not folder.checkpoints.exists()
+
+
+def test_tensorboard_reads_the_scalars(finished):
+    _, result = finished
+    board = EventAccumulator(str(result.folder.tensorboard)).Reload()
+    assert {"train/loss", "train/learning_rate", "evaluation/accuracy"} <= set(
+        board.Tags()["scalars"]
+    )
+
+
+def test_golden_examples_travel_with_the_version(finished):
+    settings, result = finished
+    with Registry.open(settings) as registry:
+        golden = read_golden(registry.materialize(result.version))
+    assert len(golden.examples) == 16
+
+
+def test_the_same_submission_returns_the_finished_run(finished):
+    settings, result = finished
+    before = len(list(read_events(result.folder.events)))
+    again = run_spec(result.folder.root.parents[1] / "spec.yaml", settings)
+    assert again.reused
+    assert again.version == result.version
+    events = list(read_events(result.folder.events))[before:]
+    assert [event["event"] for event in events] == ["registered"]
+
+
+def test_the_same_submission_does_not_take_an_alias_back(finished, tmp_path):
+    settings = settings_in(tmp_path)
+    path = write_spec(tmp_path)
+    first = run_spec(path, settings)
+    write_spec(tmp_path, training={"epochs": 1, "max_tokens": 128}, name="tiny")
+    second = run_spec(path, settings)
+    write_spec(tmp_path)
+    assert run_spec(path, settings).version == first.version
+    with Registry.open(settings) as registry:
+        assert registry.resolve("tiny@champion") == second.version
+
+
+def test_two_fresh_runs_end_with_the_same_weights(finished, tmp_path):
+    _, first = finished
+    second = run_spec(write_spec(tmp_path), settings_in(tmp_path))
+    assert weights_of(second) == weights_of(first)
+    assert second.version.digest == first.version.digest
+
+
+def test_another_seed_ends_with_other_weights(finished, tmp_path):
+    _, first = finished
+    training = dict(first.version.manifest.spec["training"], seed=1)
+    other = run_spec(write_spec(tmp_path, training=training), settings_in(tmp_path))
+    assert weights_of(other) != weights_of(first)
+
+
+class Interrupted(Exception):
+    """Stands for a process that ends here."""
+
+
+def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(
+    finished, tmp_path, monkeypatch
+):
+    _, undisturbed = finished
+    settings, path = settings_in(tmp_path), write_spec(tmp_path)
+    save = CheckpointFolder.save
+
+    def save_then_die(self, step, **tensors):
+        folder = save(self, step, **tensors)
+        if step == 40:
+            raise Interrupted
+        return folder
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CheckpointFolder, "save", save_then_die)
+        run_spec(path, settings)
+    resumed = run_spec(path, settings)
+    events = list(read_events(resumed.folder.events))
+    assert [event["step"] for event in events if event["event"] == "resumed"] == [40]
+    assert weights_of(resumed) == weights_of(undisturbed)
+
+
+def test_a_run_that_diverges_fails_and_registers_nothing(tmp_path):
+    settings = settings_in(tmp_path)
+    training = {"epochs": 20, "max_tokens": 128, "learning_rate": 1.0, "max_gradient_norm": 1e30}
+    path = write_spec(tmp_path, training=training)
+    encoder = tmp_path / "encoder" / "model.safetensors"
+    from safetensors.numpy import save_file
+
+    tensors = load_file(encoder)
+    tensors = {name: tensor * 1e18 for name, tensor in tensors.items()}
+    save_file(tensors, encoder, metadata={"format": "pt"})
+    with pytest.raises(NonFiniteError, match=r"step \d+: loss"):
+        run_spec(path, settings)
+    with Registry.open(settings) as registry:
+        assert registry.models() == ()
+    (run,) = (p for p in settings.runs_dir.iterdir())
+    assert [e["error"] for e in read_events(run / "events.jsonl") if e["event"] == "failed"] == [
+        "NonFiniteError"
+    ]

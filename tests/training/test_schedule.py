@@ -1,0 +1,65 @@
+"""The plan of steps: batches and learning rates, known before the first step."""
+
+import numpy as np
+import pytest
+
+from kovar.training import TrainingSettings
+from kovar.training.schedule import learning_rate, plan_steps
+
+LENGTHS = np.array([5, 9, 12, 30, 31, 32, 7, 18, 4, 22], dtype=np.int32)
+
+
+def rates(num_steps=100, **fields):
+    settings = TrainingSettings(learning_rate=1.0, **fields)
+    return [learning_rate(step, num_steps, settings) for step in range(1, num_steps + 1)]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_warm_up_rises_to_the_peak_and_nothing_exceeds_it(schedule):
+    found = rates(schedule=schedule, warmup=0.1)
+    assert found[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert max(found) == found[9] == 1.0
+    assert min(found) > 0
+
+
+def test_linear_decay_falls_in_equal_steps():
+    found = rates(schedule="linear", warmup=0.0)
+    assert np.diff(found) == pytest.approx(np.full(99, -0.01))
+
+
+def test_cosine_decay_is_half_way_down_in_the_middle():
+    assert rates(schedule="cosine", warmup=0.0)[50] == pytest.approx(0.5)
+
+
+def test_a_constant_rate_stays():
+    assert set(rates(schedule="constant", warmup=0.0)) == {1.0}
+
+
+def plan(**fields):
+    settings = TrainingSettings(max_tokens=64, **fields)
+    return plan_steps(LENGTHS, fingerprint="f", max_length=32, settings=settings)
+
+
+def test_every_epoch_holds_every_row_once_in_another_order():
+    steps = plan(epochs=2)
+    epochs = [
+        np.concatenate([s.batch.rows for s in steps if s.epoch == epoch]).tolist()
+        for epoch in (0, 1)
+    ]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(len(LENGTHS)))
+    assert epochs[0] != epochs[1]
+    assert sum(step.ends_epoch for step in steps) == 2
+
+
+def test_max_steps_cuts_the_plan_and_the_decay_fits_the_cut():
+    steps = plan(epochs=50, max_steps=7, schedule="linear", warmup=0.0, learning_rate=0.7)
+    assert [step.step for step in steps] == list(range(1, 8))
+    assert steps[-1].learning_rate == pytest.approx(0.1)
+
+
+def test_another_seed_gives_another_order():
+    def order(seed):
+        return [step.batch.rows.tolist() for step in plan(epochs=1, seed=seed)]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
