@@ -88,6 +88,26 @@ def test_a_hub_name_of_another_form_is_refused(tmp_path: Path) -> None:
     assert "hub:owner/name" in str(resolve_error("hub:a b", tmp_path))
 
 
+def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from kovar.errors import *; from kovar.models import *\n"
+        "try:\n resolve_base(ModelSpec(base='hub:nobody/nothing@main'), cache_dir=Path(), "
+        "base_dir=Path())\n"
+        "except ModelError as error:\n print(error)"
+    )
+    environment = {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("model.base: the hub model cannot be fetched")
+    assert "HF_TOKEN" in done.stdout
+
+
 def test_a_version_needs_a_registry(tmp_path: Path) -> None:
     assert "registry" in str(resolve_error("version:movie@champion", tmp_path))
 

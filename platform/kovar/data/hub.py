@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from kovar.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _NAME: Final = re.compile(
     r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?"
@@ -35,7 +38,7 @@ def read_hub(name: str, *, label: str, field: str) -> tuple[pa.Table, dict[str, 
             allowed="hub:owner/name, then optionally /config, @revision, #split",
         )
     split = match["split"] or "train"
-    from datasets import ClassLabel, load_dataset
+    from datasets import load_dataset
 
     try:
         # Without remote code: the library refuses data sets that are scripts.
@@ -43,22 +46,31 @@ def read_hub(name: str, *, label: str, field: str) -> tuple[pa.Table, dict[str, 
             match["id"], match["config"], split=split, revision=match["revision"]
         )
     except Exception as problem:
+        cause = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise DataError(
-            f"the hub data set cannot be loaded: {type(problem).__name__}",
+            f"the hub data set cannot be loaded: {cause}",
             field=field,
             got=f"hub:{name}",
-            allowed=str(problem).splitlines()[0] if str(problem) else None,
             hint="check the name, the network and HF_TOKEN; or save the data as a local Parquet "
             "file and name that file in data.source",
         ) from problem
-    table = dataset.with_format("arrow")[:]
-    kind = dataset.features.get(label)
-    if isinstance(kind, ClassLabel):
-        numbers = table.column(label)
-        # -1 is the hub's mark of a row without a label.
-        names = [kind.names[n] if n is not None and n >= 0 else None for n in numbers.to_pylist()]
-        index = table.column_names.index(label)
-        table = table.set_column(index, label, pa.array(names, pa.string()))
     facts = {"hub": match["id"], "revision": match["revision"] or "main", "split": split}
     license_ = dataset.info.license
-    return table, facts | ({"license": license_} if license_ else {})
+    return to_table(dataset, label=label), facts | ({"license": license_} if license_ else {})
+
+
+def to_table(dataset: Dataset, *, label: str) -> pa.Table:
+    """Return the rows as an Arrow table in which class numbers are class names.
+
+    -1, the hub's mark of a row without a label, becomes null.
+    """
+    from datasets import ClassLabel
+
+    table = dataset.with_format("arrow")[:]
+    kind = dataset.features.get(label)
+    if not isinstance(kind, ClassLabel):
+        return table
+    numbers = table.column(label).to_pylist()
+    names = [kind.names[n] if n is not None and n >= 0 else None for n in numbers]
+    index = table.column_names.index(label)
+    return table.set_column(index, label, pa.array(names, pa.string()))

@@ -161,11 +161,11 @@ def _fetch_from_hub(name: str) -> Path:
             )
         )
     except Exception as problem:
+        cause = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise ModelError(
-            f"the hub model cannot be fetched: {type(problem).__name__}",
+            f"the hub model cannot be fetched: {cause}",
             field=_FIELD,
             got=f"hub:{name}",
-            allowed=str(problem).splitlines()[0] if str(problem) else None,
             hint="check the name, the network and HF_TOKEN; or download the model elsewhere and "
             "name its folder in model.base",
         ) from problem
