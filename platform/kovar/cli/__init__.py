@@ -1,0 +1,5 @@
+"""The `kovar` command."""
+
+from kovar.cli.app import app, main
+
+__all__ = ["app", "main"]

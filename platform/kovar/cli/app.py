@@ -1,0 +1,129 @@
+"""The `kovar` command: `kovar --help` lists what it does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kovar import __version__
+from kovar.cli.models import models
+from kovar.cli.options import JsonFlag
+from kovar.errors import UserError, exit_code_of
+from kovar.settings import load_settings
+
+app = typer.Typer(
+    name="kovar",
+    help="From a labelled data set and a base model to an audited endpoint on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(models, name="models")
+
+
+def main() -> None:
+    """Run the command; a mistake of the user exits with 2, a failed run with 1."""
+    sys.exit(exit_code_of(lambda: int(app(prog_name="kovar") or 0)))
+
+
+@app.command()
+def version(as_json: JsonFlag = False) -> None:
+    """Print the versions of Kovar and of what it stands on."""
+    import platform
+    from importlib.metadata import version as installed
+
+    names = ("ray", "torch", "transformers", "datasets", "pyarrow", "pydantic", "sqlalchemy")
+    found = {"kovar": __version__, "python": platform.python_version()}
+    found |= {name: installed(name) for name in names}
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, number in found.items():
+        typer.echo(f"{name:<13} {number}")
+
+
+@app.command()
+def plan(
+    specs: Annotated[list[Path], typer.Argument(help="Fine-tuning, sweep or serving YAML files.")],
+    cluster: Annotated[
+        Path | None, typer.Option(help="cluster.yaml to place on; this machine if absent.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say where specs would run and at which precision, without starting anything."""
+    from kovar.planning import plan_specs
+
+    planned = plan_specs(specs, cluster=cluster)
+    if as_json:
+        typer.echo(json.dumps(planned.to_json()))
+        return
+    Console().print(planned.table())
+
+
+@app.command()
+def predict(
+    reference: Annotated[str, typer.Argument(help="name, name@alias, name@number or a digest.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to classify.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Text file with one input a line; - for standard input.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Classify texts with a registered version, in this process."""
+    from kovar.inference import load_runtime
+    from kovar.registry import Registry
+
+    inputs = list(texts or [])
+    if file is not None:
+        inputs += _lines(file)
+    if not inputs:
+        raise UserError("nothing to classify", hint="give texts, or --file FILE with one a line")
+    with Registry.open(load_settings()) as registry:
+        found = registry.resolve(reference)
+        folder = registry.materialize(found)
+    predictions = load_runtime(folder, require_golden=True).predict(inputs)
+    if as_json:
+        rows = [{"label": p.label, "score": p.score, "scores": p.scores} for p in predictions]
+        facts = {"model": found.model, "version": found.number, "digest": found.digest}
+        typer.echo(json.dumps({**facts, "predictions": rows}))
+        return
+    table = Table("label", "score", "text", caption=f"{found} · sha256 {found.digest}")
+    for text, prediction in zip(inputs, predictions, strict=True):
+        table.add_row(prediction.label, f"{prediction.score:.3f}", text)
+    Console().print(table)
+
+
+def _lines(file: Path) -> list[str]:
+    if str(file) == "-":
+        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"cannot read the inputs: {problem}", file=file) from None
+
+
+@app.command()
+def quickstart(
+    spec: Annotated[
+        Path | None, typer.Option(help="Fine-tuning YAML; movie-sentiment if absent.")
+    ] = None,
+    keep_serving: Annotated[
+        bool, typer.Option("--keep-serving", help="Serve until Ctrl-C instead of ending.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Train again even if this run is finished.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+) -> None:
+    """Fine-tune, evaluate, register and serve a real model on this machine, end to end."""
+    from kovar.quickstart import run_quickstart
+
+    run_quickstart(spec, keep_serving=keep_serving, fresh=fresh, port=port)
