@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kovar.inference.batcher import Batcher, BatchLimits, Item
+from kovar.inference.batcher import MAX_PADDING_TOKENS, Batcher, BatchLimits, Item
 
 LIMITS = BatchLimits(max_rows=4, max_tokens=64)
 
@@ -35,6 +35,14 @@ def test_texts_of_like_length_run_together_and_long_ones_apart():
     batcher = queue(waiting(16, 60, 15, 17))
     assert sorted(payloads(batcher.take(0.0).batch)) == [0, 2, 3]
     assert payloads(batcher.take(0.0).batch) == [1]
+
+
+def test_padding_never_costs_more_than_another_batch():
+    limits = BatchLimits(max_rows=64, max_tokens=4096)
+    batcher = queue(waiting(40, *[20] * 10), limits)
+    batch = batcher.take(0.0).batch
+    padded = len(batch) * max(item.length for item in batch)
+    assert 0 < padded - sum(item.length for item in batch) <= MAX_PADDING_TOKENS
 
 
 def test_the_oldest_text_runs_next_although_others_fit_better():
