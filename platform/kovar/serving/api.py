@@ -68,8 +68,7 @@ def create_api(predictor: Predictor, *, served: ServedVersion, limits: RequestLi
         responses={"default": {"model": ErrorResponse, "description": "a refusal"}},
     )
     app.add_middleware(_Envelope, headers=served.headers)
-    app.add_exception_handler(RequestError, _answer_refusal)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
+    _answer_mistakes(app)
     _add_prediction_route(app, predictor, served, limits)
     _add_metadata_routes(app, predictor, served)
     _add_inference_routes(app, predictor, served, limits)
@@ -149,6 +148,20 @@ def _add_inference_routes(
         return _json(protocol.infer_response(served, request, predictions))
 
 
+def _answer_mistakes(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
+        return _error(error.message, status=error.status, code=error.code, field=error.field)
+
+    @app.exception_handler(HTTPException)
+    async def not_routed(_: Request, error: HTTPException) -> Response:
+        known = {404: ("no such path", "path_not_found"), 405: ("wrong method", "wrong_method")}
+        message, code = known.get(error.status_code, ("the request was refused", "refused"))
+        response = _error(message, status=error.status_code, code=code)
+        response.headers.update(error.headers or {})
+        return response
+
+
 def _check_name(served: ServedVersion, model: str, version: str | None) -> None:
     if model != served.model:
         raise RequestError(
@@ -205,20 +218,6 @@ def _error(message: str, *, status: int, code: str, field: str | None = None) ->
     response = _json({"error": message, "code": code, "field": field}, status=status)
     if status == 429:
         response.headers["retry-after"] = str(RETRY_AFTER_S)
-    return response
-
-
-async def _answer_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)  # noqa: S101 - Starlette's signature is wider.
-    return _error(error.message, status=error.status, code=error.code, field=error.field)
-
-
-async def _answer_http_exception(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette's signature is wider.
-    known = {404: ("no such path", "path_not_found"), 405: ("wrong method", "method_not_allowed")}
-    message, code = known.get(error.status_code, ("the request was refused", "refused"))
-    response = _error(message, status=error.status_code, code=code)
-    response.headers.update(error.headers or {})
     return response
 
 
