@@ -2,14 +2,14 @@
 
 Workers of one request are alike and nodes of one type are alike, so a solution is counted, not
 enumerated: how many nodes of a type hold which mix of workers. A quick greedy pass finds most
-solutions; when it does not, a search over all mixes decides (vector bin packing, exponential in
-the number of different requests only).
+solutions, and sums rule out most of what is impossible; a mixed-integer program decides the rest.
 """
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -293,94 +293,100 @@ def _groups(requests: Sequence[Request], node_types: Sequence[NodeType]) -> list
     return [sorted(members) for _, members in groups]
 
 
-@dataclass(frozen=True)
-class _State:
-    added: int
-    nodes: tuple[_State, PackedNode] | None
+def _pack_alone(
+    request: Request, wanted: int, node_types: Sequence[NodeType]
+) -> list[PackedNode] | None:
+    """Place workers of one request on the fewest added nodes: those that are up, then the largest.
+
+    Nothing competes with them, so counting how many fit on each node is exact.
+    """
+    each = {kind.name: most_on_one_node(kind, [request], (0,), 0, wanted) for kind in node_types}
+    usable = sorted(
+        (kind for kind in node_types if each[kind.name]), key=lambda kind: -each[kind.name]
+    )
+    places = itertools.chain(
+        (kind for kind in usable for _ in range(kind.min_count)),
+        (kind for kind in usable for _ in range(kind.max_count - kind.min_count)),
+    )
+    nodes = []
+    while wanted:
+        kind = next(places, None)
+        if kind is None:
+            return None
+        count = min(each[kind.name], wanted)
+        nodes.append(PackedNode(kind, (count,)))
+        wanted -= count
+    return nodes
 
 
 def _pack_exactly(
     requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
 ) -> list[PackedNode] | None:
-    """Search all mixes node by node, keeping the best ways to cover each part of what is wanted.
+    """Choose how many nodes of each type hold which mix, adding the fewest nodes possible.
 
-    The result adds the fewest nodes possible.
+    This is Gilmore and Gomory's cutting-stock model, solved as a mixed-integer program.
     """
-    states: dict[Mix, _State] = {(0,) * len(wanted): _State(0, None)}
-    for kind in node_types:
-        mixes = _full_mixes(kind, requests, wanted)
-        for place in range(min(kind.max_count, sum(wanted))):
-            grown = _one_more_node(states, kind, mixes, wanted, cost=int(place >= kind.min_count))
-            if grown.keys() == states.keys() and all(
-                grown[mix].added == states[mix].added for mix in states
-            ):
-                break
-            states = grown
-    return _trace(states[wanted], wanted) if wanted in states else None
+    if len(requests) == 1:
+        return _pack_alone(requests[0], wanted[0], node_types)
+    import numpy as np
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
+    columns = [(kind, mix) for kind in node_types for mix in _full_mixes(kind, requests, wanted)]
+    if not columns:
+        return None
+    # The unknowns: how many nodes hold each mix, then how many nodes of each type are added.
+    held = np.array([mix for _, mix in columns]).T
+    of_type = np.array([[kind is one for kind, _ in columns] for one in node_types], dtype=int)
+    num_types = len(node_types)
+    added = np.eye(num_types, dtype=int)
+    solution = milp(
+        c=[0] * len(columns) + [1] * num_types,
+        integrality=1,
+        bounds=Bounds(
+            0,
+            [kind.max_count for kind, _ in columns]
+            + [kind.max_count - kind.min_count for kind in node_types],
+        ),
+        constraints=[
+            LinearConstraint(np.hstack([held, np.zeros((len(requests), num_types))]), lb=wanted),
+            LinearConstraint(
+                np.hstack([of_type, -added]), ub=[kind.min_count for kind in node_types]
+            ),
+        ],
+    )
+    if solution.x is None:
+        return None
+    return _counted_out(zip(columns, solution.x.round().astype(int), strict=False), wanted)
 
 
-def _one_more_node(
-    states: Mapping[Mix, _State], kind: NodeType, mixes: Sequence[Mix], wanted: Mix, *, cost: int
-) -> dict[Mix, _State]:
-    grown = dict(states)
-    for covered, state in states.items():
-        for mix in mixes:
-            more = tuple(
-                min(limit, done + count)
-                for limit, done, count in zip(wanted, covered, mix, strict=True)
-            )
-            known = grown.get(more)
-            if more != covered and (known is None or known.added > state.added + cost):
-                grown[more] = _State(state.added + cost, (state, PackedNode(kind, mix)))
-    return _best(grown)
+def _counted_out(
+    chosen: Iterable[tuple[tuple[NodeType, Mix], int]], wanted: Mix
+) -> list[PackedNode] | None:
+    """List the chosen nodes without the workers beyond those wanted; None if some are missing.
 
-
-def _best(states: Mapping[Mix, _State]) -> dict[Mix, _State]:
-    """Drop what another state surpasses: it covers as much with no more added nodes."""
-    kept: dict[Mix, _State] = {}
-    order = sorted(states, key=lambda mix: (-sum(mix), states[mix].added))
-    for mix in order:
-        if not any(
-            states[other].added <= states[mix].added
-            and all(mine <= theirs for mine, theirs in zip(mix, other, strict=True))
-            for other in kept
-        ):
-            kept[mix] = states[mix]
-    return kept
+    The solver computes in floating point; counting in whole numbers is what proves its answer.
+    """
+    left = list(wanted)
+    nodes = []
+    for (kind, full), number in chosen:
+        for _ in range(number):
+            mix = tuple(min(count, rest) for count, rest in zip(full, left, strict=True))
+            left = [rest - count for rest, count in zip(left, mix, strict=True)]
+            if any(mix):
+                nodes.append(PackedNode(kind, mix))
+    return None if any(left) else nodes
 
 
 def _full_mixes(kind: NodeType, requests: Sequence[Request], wanted: Mix) -> list[Mix]:
-    """List the mixes to which a node of this type can add no worker that is still wanted."""
+    """List the mixes that a node of this type can hold, with as many of the last as still fit."""
     mixes: list[Mix] = [()]
     for index, request in enumerate(requests):
-        last = index == len(requests) - 1
+        rest = (0,) * (len(requests) - index)
+        step = step_of(request)
         grown: list[Mix] = []
         for mix in mixes:
-            start = (*mix, *((0,) * (len(requests) - index)))
-            most = most_on_one_node(kind, requests, start, index, wanted[index])
-            step = step_of(request)
-            counts = [most] if last else range(most, -1, -step)
+            most = most_on_one_node(kind, requests, (*mix, *rest), index, wanted[index])
+            counts = [most] if index == len(requests) - 1 else range(0, most + 1, step)
             grown += [(*mix, count) for count in counts]
         mixes = grown
-    return [
-        mix
-        for mix in mixes
-        if any(mix)
-        and not any(
-            mix != other and all(mine <= theirs for mine, theirs in zip(mix, other, strict=True))
-            for other in mixes
-        )
-    ]
-
-
-def _trace(state: _State, wanted: Mix) -> list[PackedNode]:
-    """Walk back through the nodes; the last mixes may hold more than was wanted."""
-    nodes: list[PackedNode] = []
-    left = list(wanted)
-    while state.nodes is not None:
-        state, node = state.nodes
-        mix = tuple(min(count, rest) for count, rest in zip(node.mix, left, strict=True))
-        left = [rest - count for rest, count in zip(left, mix, strict=True)]
-        if any(mix):
-            nodes.append(PackedNode(node.node_type, mix))
-    return nodes
+    return [mix for mix in mixes if any(mix)]
