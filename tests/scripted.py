@@ -25,6 +25,7 @@ class ScriptedRuntime(Runtime):
         self.gate.set()
         self.busy = threading.Event()
         self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
         self._words = ["", "good", "poison", "fatal"]
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoded]:
@@ -36,6 +37,7 @@ class ScriptedRuntime(Runtime):
 
     def run(self, batch: Sequence[Encoded]) -> list[Prediction]:
         self.batches.append([item.length for item in batch])
+        self.threads.add(threading.current_thread().name)
         self.busy.set()
         self.gate.wait()
         if any(self._id("fatal") in item.ids for item in batch):

@@ -81,7 +81,7 @@ def deployment_options(spec: ServingSpec) -> dict[str, Any]:
         "max_queued_requests": MAX_QUEUED_AT_PROXY,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
         "request_router_config": {"initial_backoff_s": 0.01, "max_backoff_s": 0.02},
-        "max_surge_percent": 100 if replicas.max == 1 else 25,
+        "max_surge_percent": 25,  # rounded up: at least one replica
         "max_constructor_retry_count": 3,
         "graceful_shutdown_wait_loop_s": 0.2,
         "graceful_shutdown_timeout_s": limits.request_timeout_s + 5.0,
