@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 import urllib.request
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 TEXTS: Final = (
     "A gorgeous, witty, seductive movie.",
     "The plot is thin and the jokes fall flat.",
-    "I laughed, I cried, I want to see it again.",
-    "Two hours of my life that I will never get back.",
+    "Moving, funny and beautifully acted from start to finish.",
+    "A tedious and predictable mess.",
 )
 RECIPE: Final = "movie-sentiment.yaml"
 
@@ -60,8 +61,9 @@ def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, p
         num_workers = planned.placement.num_workers(spec.name)
         console.print(
             f"{num_workers} workers × {spec.resources.worker.cpus:g} CPU on {planned.device}\n"
-            f"precision {planned.precision.precision}: {planned.precision.reason}",
+            f"precision {planned.precision.reason}",
             highlight=False,
+            soft_wrap=True,
         )
         console.rule("[bold]2 of 4 · fine-tune, evaluate, register[/]", align="left")
         with _local_ray(num_cpus=num_workers * spec.resources.worker.cpus):
@@ -96,8 +98,6 @@ def find_recipe() -> Path:
 @contextmanager
 def _local_ray(*, num_cpus: float) -> Iterator[None]:
     """Run a Ray of our own for the duration of the block."""
-    import logging
-
     import ray
 
     ray.init(
@@ -120,6 +120,7 @@ def _serve_and_ask(result: RunResult, console: Console, *, port: int, keep_servi
 
     version = result.version
     port = port or _free_port()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with console.status("starting Ray Serve and loading the version"):
         serve.start(http_options={"host": "127.0.0.1", "port": port})
         application = build({"model": version.model, "version": version.digest})
@@ -137,8 +138,8 @@ def _serve_and_ask(result: RunResult, console: Console, *, port: int, keep_servi
         if keep_serving:
             _serve_until_interrupted(console, url)
     finally:
-        with console.status("stopping Ray Serve"):
-            serve.shutdown()
+        with console.status("draining the endpoint"):
+            serve.delete(version.model)
 
 
 def ask(url: str, texts: tuple[str, ...]) -> tuple[list[dict[str, Any]], str]:

@@ -152,4 +152,5 @@ class RunProgress:
         if finished or now - self._printed.get(what, -PLAIN_LINE_EVERY_S) >= PLAIN_LINE_EVERY_S:
             self._printed[what] = now
             amount = f" {done:,}/{total:,}" if total else ""
-            self.console.print(f"  {what}{amount}  {note}".rstrip(), highlight=False)
+            line = f"  {what}{amount}  {note}".rstrip()
+            self.console.print(line, highlight=False, soft_wrap=True)
