@@ -229,8 +229,9 @@ def first_mistake(model: type[BaseModel], data: Any, problem: ValidationError) -
         problem: what pydantic raised.
     """
     errors = problem.errors(include_url=False)
-    # A misspelled key causes two errors: the unknown key says more than the missing one.
-    errors.sort(key=lambda item: item["type"] != "extra_forbidden")
+    # The wrong kind of file is wrong in every key, so its kind comes first. A misspelled key causes
+    # two errors: the unknown key says more than the missing one.
+    errors.sort(key=lambda item: (item["loc"] != ("kind",), item["type"] != "extra_forbidden"))
     item = errors[0]
     path, known = _locate(model, data, item["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -178,6 +178,7 @@ def _next_steps(result: RunResult, settings: Settings) -> str:
     model = result.version.model
     return "\n".join(
         [
+            "first      source .venv/bin/activate",
             f"look       kovar models show {model}@champion",
             f'predict    kovar predict {model}@champion "What a film!"',
             f"curves     tensorboard --logdir {settings.runs_dir}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,25 @@ class RunProgress:
         finally:
             stop.set()
             thread.join()
+
+    @contextmanager
+    def counting(self, what: str, *, total: int, count: Callable[[], int]) -> Iterator[None]:
+        """Show how many of `total` are done, as `count` says, while the block runs."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(POLL_S):
+                self(what, count(), total)
+
+        self(what, 0, total)
+        thread = threading.Thread(target=watch, name="count-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self(what, count(), total)
 
     def _follow(
         self, events: Path, seen: int, stop: threading.Event, state: dict[str, Any]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -276,9 +277,7 @@ def _run_locked(
     return RunResult(folder, version, reused=trained)
 
 
-def _train(
-    prepared: Prepared, log: EventLog, progress: RunProgress, *, in_process: bool
-) -> None:
+def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_process: bool) -> None:
     folder = prepared.folder
     task = WorkerTask(
         spec=prepared.spec,
@@ -316,12 +315,10 @@ def train_on_ray(task: WorkerTask) -> None:
     """
     # The controller notices a dead worker at its next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+    start_ray()
     folder = RunFolder(task.folder)
     trainer = TorchTrainer(
         train_worker,
@@ -342,6 +339,14 @@ def train_on_ray(task: WorkerTask) -> None:
             f"training failed after {task.spec.max_failures} retries: {_cause(failure)}",
             hint=f"the event log has the story: {folder.events}",
         ) from failure
+
+
+def start_ray() -> None:
+    """Connect to the running cluster (a submitted job's own), else start Ray on this machine."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
 
 
 def _cause(failure: Exception) -> str:

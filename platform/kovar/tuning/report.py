@@ -73,25 +73,29 @@ class SweepReport:
     def table(self) -> Table:
         """Draw the ranked trials."""
         table = Table(title=f"{self.spec.name}: {len(self.outcomes)} trials by {self.spec.metric}")
+        shows_precision = "precision" not in self.spec.search
         table.add_column("rank", justify="right")
-        table.add_column("trial")
+        table.add_column("trial", justify="right")
         for path in self.spec.search:
-            table.add_column(path.removeprefix("training."), justify="right")
-        for column in ("ran as", "accuracy", "macro F1", "seconds"):
-            table.add_column(column, justify="right")
-        table.add_column("status")
+            table.add_column(path.removeprefix("training."), justify="right", overflow="fold")
+        for column in ("accuracy", "macro F1", *(["precision"] if shows_precision else [])):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("seconds", justify="right")
+        table.add_column("status", no_wrap=True)
         for rank, outcome in self._numbered():
             scores = [outcome.metrics.get(name) for name in ("accuracy", "macro_f1")]
             table.add_row(
                 str(rank) if outcome.status == "finished" else "–",
                 str(outcome.number),
                 *[_shown(outcome.point[path]) for path in self.spec.search],
-                outcome.precision or "–",
                 *["–" if score is None else f"{score:.4f}" for score in scores],
+                *([outcome.precision or "–"] if shows_precision else []),
                 f"{outcome.seconds:.1f}",
-                outcome.status if outcome.error is None else f"failed: {outcome.error}",
+                outcome.status,
                 style="bold green" if outcome == self.best else None,
             )
+        failed = [f"trial {o.number} failed: {o.error}" for o in self.outcomes if o.error]
+        table.caption = "\n".join(failed) or None
         return table
 
 

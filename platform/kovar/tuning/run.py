@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from kovar.resources import actor_options
 from kovar.settings import Settings, ensure_writable
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.progress import RunProgress
-from kovar.training.run import prepare_inputs
+from kovar.training.run import prepare_inputs, start_ray
 from kovar.training.worker import WorkerTask, execute
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
@@ -103,29 +104,30 @@ def _task(
 
 
 def _run_on_tune(tasks: list[WorkerTask], sweep: Sweep, root: Path, progress: RunProgress) -> None:
-    import ray
+
+    start_ray()
+    with progress.counting(
+        "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
+    ):
+        _tuner(tasks, sweep, root).fit()
+
+
+def _has_ended(task: WorkerTask) -> bool:
+    folder = RunFolder(task.folder)
+    return folder.metrics.exists() or any(
+        event["event"] == "failed" for event in read_events(folder.events)
+    )
+
+
+def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
+    # Kovar prints its own table; with this, Tune's verbosity of 0 really prints nothing.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
 
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
-    finished: set[int] = set()
+    def name_of(trial: Any) -> str:
+        return f"trial-{trial.config['trial'] + 1:04d}"
 
-    class ShowTrials(tune.Callback):  # type: ignore[misc]
-        """Moves the progress bar."""
-
-        def on_trial_complete(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            finished.add(trial.config["trial"])
-            progress("trials", len(finished), len(tasks))
-
-        def on_trial_error(
-            self, iteration: int, trials: list[Any], trial: Any, **info: Any
-        ) -> None:
-            self.on_trial_complete(iteration, trials, trial, **info)
-
-    progress("trials", 0, len(tasks))
-    tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, tasks=tasks), _tune_resources(tasks[0])
         ),
@@ -136,13 +138,11 @@ def _run_on_tune(tasks: list[WorkerTask], sweep: Sweep, root: Path, progress: Ru
             metric=sweep.spec.metric,
             mode=sweep.spec.mode,
             max_concurrent_trials=sweep.spec.max_concurrent,
-            trial_name_creator=lambda trial: sweep.trials[trial.config["trial"]].name,
-            trial_dirname_creator=lambda trial: sweep.trials[trial.config["trial"]].name,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
         ),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=str(root), verbose=0, callbacks=[ShowTrials()]
-        ),
-    ).fit()
+        run_config=tune.RunConfig(name="tune", storage_path=str(root), verbose=0),
+    )
 
 
 def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:

@@ -1,0 +1,117 @@
+"""Runs on Ray Train with two workers: the same bits every time, killed or not."""
+
+import hashlib
+import os
+import signal
+import threading
+
+import pytest
+
+from kovar.errors import RunError, UserError
+from kovar.events import read_events
+from tiny_run import run_spec, write_spec
+from tiny_version import settings_in
+
+pytestmark = pytest.mark.ray
+
+TWO_WORKERS = {"num_workers": 2, "worker": {"kind": "cpu", "cpus": 1}}
+LONG = {
+    "epochs": 40,
+    "max_tokens": 128,
+    "learning_rate": 0.002,
+    "checkpoint_every": 10,
+    "evaluate_every": 500,
+}
+
+
+def weights_of(result):
+    return hashlib.sha256((result.folder.model / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ray_session, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    path = write_spec(folder, resources=TWO_WORKERS, training=LONG)
+    return run_spec(path, settings_in(folder), in_process=False)
+
+
+def kill_a_worker_after(events, *, checkpoint, rank, killed):
+    """Wait for a checkpoint, then SIGKILL one worker by its pid."""
+    while not killed.is_set():
+        seen = list(read_events(events))
+        if any(e["event"] == "checkpoint" and e["step"] >= checkpoint for e in seen):
+            pids = [e["pid"] for e in seen if e["event"] == "started" and e["rank"] == rank]
+            os.kill(pids[0], signal.SIGKILL)
+            killed.set()
+        killed.wait(0.02)
+
+
+def test_two_workers_train_one_model(undisturbed):
+    started = [e for e in read_events(undisturbed.folder.events) if e["event"] == "started"]
+    assert {(e["rank"], e["world_size"]) for e in started} == {(0, 2), (1, 2)}
+    assert undisturbed.metrics["accuracy"] >= 0.9
+
+
+def test_another_run_with_as_many_workers_ends_with_the_same_weights(undisturbed, tmp_path):
+    path = write_spec(tmp_path, resources=TWO_WORKERS, training=LONG)
+    again = run_spec(path, settings_in(tmp_path), in_process=False)
+    assert weights_of(again) == weights_of(undisturbed)
+    assert again.version.digest == undisturbed.version.digest
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_with_a_killed_worker_resumes_and_ends_with_the_same_weights(
+    undisturbed, tmp_path, rank
+):
+    path = write_spec(tmp_path, resources=TWO_WORKERS, training=LONG)
+    settings = settings_in(tmp_path)
+    events = settings.runs_dir / undisturbed.folder.run / "events.jsonl"
+    killed = threading.Event()
+    options = {"checkpoint": 30, "rank": rank, "killed": killed}
+    killer = threading.Thread(target=kill_a_worker_after, args=(events,), kwargs=options)
+    killer.start()
+    try:
+        result = run_spec(path, settings, in_process=False)
+    finally:
+        killed.set()
+        killer.join()
+    story = list(read_events(result.folder.events))
+    resumed = [e for e in story if e["event"] == "resumed"]
+    assert len(resumed) == 1
+    assert resumed[0]["step"] >= 30
+    assert max(e["attempt"] for e in story) == 2
+    assert weights_of(result) == weights_of(undisturbed)
+
+
+def test_a_run_whose_workers_always_die_gives_up_and_registers_nothing(ray_session, tmp_path):
+    path = write_spec(tmp_path, training=LONG | {"epochs": 400}, max_failures=0)
+    settings = settings_in(tmp_path)
+    events = settings.runs_dir
+    killed = threading.Event()
+
+    def kill_when_started():
+        while not killed.is_set():
+            logs = list(events.glob("*/events.jsonl"))
+            if logs and any(e["event"] == "checkpoint" for e in read_events(logs[0])):
+                kill_a_worker_after(logs[0], checkpoint=1, rank=0, killed=killed)
+            killed.wait(0.05)
+
+    killer = threading.Thread(target=kill_when_started)
+    killer.start()
+    try:
+        with pytest.raises(RunError, match="training failed after 0 retries"):
+            run_spec(path, settings, in_process=False)
+    finally:
+        killed.set()
+        killer.join()
+    (log,) = events.glob("*/events.jsonl")
+    assert [e["event"] for e in read_events(log)][-1] == "failed"
+    assert not (log.parent / "result.json").exists()
+
+
+def test_a_request_that_no_node_can_hold_is_refused_before_anything_starts(tmp_path):
+    gpus = {"num_workers": 4, "worker": {"kind": "gpu", "type": "H100", "count": 8}}
+    settings = settings_in(tmp_path)
+    with pytest.raises(UserError, match=r"spec.yaml:\d+: resources"):
+        run_spec(write_spec(tmp_path, resources=gpus), settings, in_process=False)
+    assert not settings.runs_dir.exists()
