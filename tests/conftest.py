@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ray_head import RayHead
 from kovar.settings import load_settings
+from ray_head import RayHead
 
 REPOSITORY = Path(__file__).parents[1]
 

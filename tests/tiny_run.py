@@ -63,3 +63,12 @@ def run_spec(path: Path, settings: Settings, **options: Any) -> RunResult:
     options = {"in_process": True} | options
     with document.pointing():
         return run(spec, base_dir=path.parent, settings=settings, **options)
+
+
+def spoil_weights(encoder: Path) -> None:
+    """Make a base model so large that its first losses are not finite."""
+    from safetensors.numpy import load_file, save_file
+
+    path = encoder / "model.safetensors"
+    tensors = {name: tensor * 1e18 for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kovar.errors import NonFiniteError
 from kovar.events import read_events
 from kovar.registry import Registry, read_golden
-from kovar.training.checkpoint import CheckpointFolder
-from tiny_run import run_spec, write_spec
+from tiny_run import run_spec, spoil_weights, write_spec
 from tiny_version import settings_in
 
 
@@ -118,47 +119,52 @@ def test_another_seed_ends_with_other_weights(finished, tmp_path):
     assert weights_of(other) != weights_of(first)
 
 
-class Interrupted(Exception):
-    """Stands for a process that ends here."""
+RUN_IN_ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from tiny_run import run_spec
+from tiny_version import settings_in
+run_spec(Path(sys.argv[1]), settings_in(Path(sys.argv[1]).parent))
+"""
 
 
-def test_an_interrupted_run_resumes_and_ends_with_the_same_weights(
-    finished, tmp_path, monkeypatch
-):
-    _, undisturbed = finished
-    settings, path = settings_in(tmp_path), write_spec(tmp_path)
-    save = CheckpointFolder.save
+def start_and_kill_after_checkpoint(path, events, *, step):
+    """Run a spec in a process of its own, and SIGKILL it once it has saved `step`."""
+    command = [sys.executable, "-c", RUN_IN_ANOTHER_PROCESS, str(path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    with subprocess.Popen(command, env=environment) as process:
+        while process.poll() is None:
+            saved = [e["step"] for e in read_events(events) if e["event"] == "checkpoint"]
+            if saved and saved[-1] >= step:
+                process.kill()
 
-    def save_then_die(self, step, **tensors):
-        folder = save(self, step, **tensors)
-        if step == 40:
-            raise Interrupted
-        return folder
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CheckpointFolder, "save", save_then_die)
-        run_spec(path, settings)
+def test_a_killed_driver_resumes_when_submitted_again_and_ends_with_the_same_weights(tmp_path):
+    long = {"epochs": 60, "max_tokens": 128, "checkpoint_every": 10, "evaluate_every": 900}
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "undisturbed").mkdir()
+    path = write_spec(tmp_path / "killed", training=long)
+    settings = settings_in(path.parent)
+    undisturbed = run_spec(
+        write_spec(tmp_path / "undisturbed", training=long), settings_in(tmp_path / "undisturbed")
+    )
+    events = settings.runs_dir / undisturbed.folder.run / "events.jsonl"
+    start_and_kill_after_checkpoint(path, events, step=20)
     resumed = run_spec(path, settings)
-    events = list(read_events(resumed.folder.events))
-    assert [event["step"] for event in events if event["event"] == "resumed"] == [40]
+    story = [e for e in read_events(resumed.folder.events) if e["event"] == "resumed"]
+    assert len(story) == 1
+    assert story[0]["step"] >= 20
     assert weights_of(resumed) == weights_of(undisturbed)
 
 
 def test_a_run_that_diverges_fails_and_registers_nothing(tmp_path):
     settings = settings_in(tmp_path)
-    training = {"epochs": 20, "max_tokens": 128, "learning_rate": 1.0, "max_gradient_norm": 1e30}
-    path = write_spec(tmp_path, training=training)
-    encoder = tmp_path / "encoder" / "model.safetensors"
-    from safetensors.numpy import save_file
-
-    tensors = load_file(encoder)
-    tensors = {name: tensor * 1e18 for name, tensor in tensors.items()}
-    save_file(tensors, encoder, metadata={"format": "pt"})
+    path = write_spec(tmp_path)
+    spoil_weights(tmp_path / "encoder")
     with pytest.raises(NonFiniteError, match=r"step \d+: loss"):
         run_spec(path, settings)
     with Registry.open(settings) as registry:
         assert registry.models() == ()
-    (run,) = (p for p in settings.runs_dir.iterdir())
-    assert [e["error"] for e in read_events(run / "events.jsonl") if e["event"] == "failed"] == [
-        "NonFiniteError"
-    ]
+    (run,) = settings.runs_dir.iterdir()
+    failed = [e for e in read_events(run / "events.jsonl") if e["event"] == "failed"]
+    assert [e["error"] for e in failed] == ["NonFiniteError"]
