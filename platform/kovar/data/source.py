@@ -176,14 +176,16 @@ def _labels(column: pa.ChunkedArray, spec: DataSpec) -> tuple[pa.ChunkedArray, b
 
 def _refuse_nulls(column: pa.ChunkedArray, *, name: str, field: str, what: str) -> None:
     missing = column.is_null()
-    if what == "label" and _is_text(column.type):
-        missing = pc.or_(missing, pc.equal(pc.fill_null(column, ""), ""))
+    if _is_text(column.type):
+        # A CSV file writes a missing value as an empty one.
+        blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), "")), "")
+        missing = pc.or_(missing, blank)
     rows = np.flatnonzero(missing.to_numpy(zero_copy_only=False)) + 1
     if len(rows):
         raise DataError(
             f"{len(rows):,} of {len(column):,} rows have no {what}: {show_rows(rows.tolist())}",
             field=field,
-            got=f"{name}: null",
+            got=f"{name}: null or blank",
             allowed=f"a {what} in every row",
             hint="fill these rows or remove them",
         )
