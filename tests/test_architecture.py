@@ -25,7 +25,7 @@ HEAVY = {"torch", "ray", "transformers", "datasets", "matplotlib", "sklearn", "p
 
 def rooms() -> list[str]:
     names = {path.stem for path in LIBRARY.iterdir() if path.suffix == ".py" or path.is_dir()}
-    return sorted(names - {"__init__", "__pycache__", "py", "recipes"} - {"py.typed"})
+    return sorted(names - {"__init__", "__main__", "__pycache__", "py", "recipes"} - {"py.typed"})
 
 
 def imports_of(room: str) -> set[str]:

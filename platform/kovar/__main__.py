@@ -1,0 +1,5 @@
+"""`python -m kovar` is the `kovar` command."""
+
+from kovar.cli import main
+
+main()
