@@ -37,12 +37,12 @@ def test_the_wheel_installs_and_imports_without_the_source_tree(wheel, tmp_path)
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)]
     subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
     # The wheel alone is new; its dependencies are those of this environment.
-    (tmp_path / "clean" / "lib").glob("python*/site-packages")
     (site,) = (tmp_path / "clean" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text("\n".join(p for p in sys.path if "site-packages" in p))
     code = (
-        "import json, kovar, platform, kovar.cli, kovar.quickstart, kovar.serving, kovar.tuning; "
-        "print(json.dumps([kovar.__file__, platform.__file__, str(kovar.quickstart.find_recipe())]))"
+        "import json, kovar, platform, kovar.cli, kovar.serving, kovar.tuning; "
+        "from kovar.quickstart import find_recipe; "
+        "print(json.dumps([kovar.__file__, platform.__file__, str(find_recipe())]))"
     )
     done = subprocess.run(
         [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path

@@ -49,3 +49,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_variable_to_set(tmp_p
 def test_a_writable_folder_is_created_and_left_empty(tmp_path):
     folder = ensure_writable(tmp_path / "a" / "b", field="runs_dir")
     assert os.listdir(folder) == []  # noqa: PTH208
+
+
+def test_a_misspelled_variable_is_an_error(tmp_path):
+    with pytest.raises(SettingsError, match=r'KOVAR_RUN_DIR: unknown(.|\n)*"KOVAR_RUNS_DIR"'):
+        load_settings({"KOVAR_HOME": str(tmp_path), "KOVAR_RUN_DIR": "/data"})

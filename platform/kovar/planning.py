@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from kovar.config import Document, load_document
-from kovar.errors import did_you_mean
+from kovar.config import Document, FieldPath, load_document
+from kovar.errors import UserError, did_you_mean
 from kovar.precision import Precision, ResolvedPrecision
 from kovar.resources import (
     Demand,
@@ -22,7 +22,7 @@ from kovar.resources import (
     read_cluster,
 )
 from kovar.training import FineTuneSpec
-from kovar.training.plan import resolve_for
+from kovar.training.plan import check_engine, resolve_for
 
 KINDS = ("finetune", "sweep")
 
@@ -120,6 +120,8 @@ def read_entries(path: Path) -> list[Entry]:
     match fields.get("kind"):
         case "finetune":
             spec = document.parse(FineTuneSpec)
+            with document.pointing():
+                check_engine(spec, resolve_for(spec.precision, spec.resources.worker)[0])
             demand = Demand.of(spec.resources, name=spec.name)
             return [Entry(document, "finetune", demand, (spec.precision,))]
         case "sweep":
@@ -156,11 +158,17 @@ def _sweep_entry(document: Document, path: Path) -> Entry:
 def _serving_entries(document: Document) -> list[Entry]:
     from kovar.serving import read_args
 
+    applications = document.data["applications"]
+    if not isinstance(applications, list) or not all(isinstance(a, dict) for a in applications):
+        raise document.error_at(("applications",), "a list of applications is needed")
     entries = []
-    for application in document.data["applications"]:
+    for index, application in enumerate(applications):
         if not str(application.get("import_path", "")).startswith("kovar.serving"):
             continue
-        spec = read_args(application.get("args") or {})
+        try:
+            spec = read_args(application.get("args") or {})
+        except UserError as error:
+            raise _in_args(document, index, error) from None
         demand = Demand(
             name=str(application.get("name") or spec.model),
             field="replica",
@@ -171,6 +179,13 @@ def _serving_entries(document: Document) -> list[Entry]:
         )
         entries.append(Entry(document, "serve", demand, (spec.precision,)))
     return entries
+
+
+def _in_args(document: Document, index: int, error: UserError) -> UserError:
+    """Give a mistake in an application's arguments its place in the file."""
+    at: FieldPath = ("applications", index, "args", *(error.field or "").split("."))
+    details = {key: error.context[key] for key in ("got", "allowed")}
+    return document.error_at(at, error.message, **details, hint=error.hint)
 
 
 def _with_unique_names(entries: list[Entry]) -> list[Entry]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from kovar.config import Config, load_document
-from kovar.errors import SettingsError
+from kovar.errors import SettingsError, did_you_mean
 
 
 class Settings(Config):
@@ -25,7 +25,9 @@ class Settings(Config):
         description="folder or URL (s3://, gs://, hdfs://) of the content-addressed artifacts"
     )
     runs_dir: Path = Field(description="folder with one folder per run; shared by all nodes")
-    cache_dir: Path = Field(description="folder of rebuildable files: packages, tokenized data")
+    cache_dir: Path = Field(
+        description="folder of rebuildable files: packages, tokenized data; shared by all nodes"
+    )
 
 
 class _File(Config):
@@ -57,6 +59,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if named or path.exists():
         stored = load_document(path, error=SettingsError).parse(_File)
         values |= stored.model_dump(exclude_none=True)
+    _refuse_unknown(environ)
     for name in values:
         values[name] = environ.get(f"KOVAR_{name.upper()}") or values[name]
     if "://" not in values["database_url"]:
@@ -74,6 +77,19 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         runs_dir=Path(values["runs_dir"]).expanduser().absolute(),
         cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
     )
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelled variable would silently put a registry where nobody looks for it."""
+    known = ["KOVAR_HOME", "KOVAR_SETTINGS", *(f"KOVAR_{f.upper()}" for f in Settings.model_fields)]
+    for name in sorted(environ):
+        if name.startswith("KOVAR_") and name not in known:
+            raise SettingsError(
+                "unknown environment variable",
+                field=name,
+                allowed=", ".join(known),
+                hint=did_you_mean(name, known) or f"unset {name}",
+            )
 
 
 def ensure_writable(folder: Path, *, field: str) -> Path:

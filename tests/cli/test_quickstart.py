@@ -30,7 +30,15 @@ def home(tmp_path_factory):
 
 
 def command(home, *options):
-    return [sys.executable, "-m", "kovar", "quickstart", "--spec", str(home / "spec.yaml"), *options]
+    return [
+        sys.executable,
+        "-m",
+        "kovar",
+        "quickstart",
+        "--spec",
+        str(home / "spec.yaml"),
+        *options,
+    ]
 
 
 def environment(home):
@@ -87,7 +95,9 @@ def test_a_second_run_trains_nothing_and_serves_until_it_is_interrupted(home, fi
         for line in process.stdout:
             lines.append(line)
             if served := re.search(r"serving on (http://127\.0\.0\.1:\d+)", line):
-                answer = httpx.post(f"{served[1]}/v1/predict", json={"inputs": ["the film is good"]})
+                answer = httpx.post(
+                    f"{served[1]}/v1/predict", json={"inputs": ["the film is good"]}
+                )
                 process.send_signal(signal.SIGINT)
                 break
         lines += list(process.stdout)

@@ -101,6 +101,7 @@ MISTAKES = {
         "precision: fp16 does not run",
         "bf16",
     ),
+    "name that the registry refuses": (edit('"tiny"', '"123"'), "spec.yaml:3: name", "number"),
     "request that nothing can hold": (
         edit('"precision"', '"resources": {"num_workers": 9999}, "precision"'),
         "resources.num_workers",

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kovar.errors import NonFiniteError
+from kovar.errors import NonFiniteError, UserError
 from kovar.events import read_events
 from kovar.registry import Registry, read_golden
 from tiny_run import run_spec, spoil_weights, write_spec
@@ -137,6 +139,7 @@ def start_and_kill_after_checkpoint(path, events, *, step):
             saved = [e["step"] for e in read_events(events) if e["event"] == "checkpoint"]
             if saved and saved[-1] >= step:
                 process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_killed_driver_resumes_when_submitted_again_and_ends_with_the_same_weights(tmp_path):
@@ -168,3 +171,32 @@ def test_a_run_that_diverges_fails_and_registers_nothing(tmp_path):
     (run,) = settings.runs_dir.iterdir()
     failed = [e for e in read_events(run / "events.jsonl") if e["event"] == "failed"]
     assert [e["error"] for e in failed] == ["NonFiniteError"]
+
+
+def test_a_change_that_cannot_move_the_weights_trains_nothing(finished):
+    settings, result = finished
+    folder = result.folder.root.parents[1]
+    described = {"alias": "champion", "intended_use": "another description"}
+    path = write_spec(folder, max_failures=9, registration=described)
+    again = run_spec(path, settings)
+    write_spec(folder)
+    assert again.reused
+    assert again.folder == result.folder
+    assert again.version.number == result.version.number + 1
+    assert weights_of(again) == weights_of(result)
+    with Registry.open(settings) as registry:
+        assert registry.resolve("tiny@champion") == again.version
+
+
+def test_fresh_trains_again_in_a_folder_of_its_own_and_finds_the_same_version(finished):
+    settings, result = finished
+    again = run_spec(result.folder.root.parents[1] / "spec.yaml", settings, fresh=True)
+    assert not again.reused
+    assert again.folder.run == f"{result.folder.run}-2"
+    assert again.version.digest == result.version.digest
+
+
+def test_a_run_that_another_process_executes_is_refused(finished):
+    settings, result = finished
+    with FileLock(result.folder.lock), pytest.raises(UserError, match="already being executed"):
+        run_spec(result.folder.root.parents[1] / "spec.yaml", settings)

@@ -2,6 +2,7 @@
 
 from kovar.resources.cluster_file import read_cluster
 from kovar.resources.demand import Demand
+from kovar.resources.live_cluster import live_node_types
 from kovar.resources.local_machine import local_node_types
 from kovar.resources.node_type import NodeType
 from kovar.resources.plan import Placement, plan_placement
@@ -28,6 +29,7 @@ __all__ = [
     "TpuRequest",
     "WorkerRange",
     "actor_options",
+    "live_node_types",
     "local_node_types",
     "plan_placement",
     "read_cluster",

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10
 
+SMALLEST_SCALE = 1.0
+"""An fp16 loss scale below it means that gradients overflow at every step."""
+
 
 class Report(Protocol):
     """Receives what happens; `EventLog.emit` is one."""
@@ -118,6 +121,9 @@ class Engine:
             lr=settings.learning_rate,
             fused=True,
         )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision.scaler)
+        # fp32 weights are multiplied in TF32 on matrix units only where the spec says so.
+        torch.set_float32_matmul_precision("high" if precision.precision == "tf32" else "highest")
 
     def train(self, checkpoints: CheckpointFolder) -> None:
         """Run all steps, from the newest checkpoint that verifies if there is one.
@@ -192,13 +198,19 @@ class Engine:
             logits = self._ddp(**inputs).logits
         loss = weight * torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
         # DDP averages over ranks; the true mean divides by the rows of the global batch.
-        torch.autograd.backward(loss * self.world_size / len(planned.batch.rows))
+        mean = loss * self.world_size / len(planned.batch.rows)
+        torch.autograd.backward(self.scaler.scale(mean))
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._names, self.settings.max_gradient_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = planned.learning_rate
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
         window.loss += loss.detach()
+        if self.precision.scaler:
+            # The scaler skips a step whose gradients overflow, and lowers its scale.
+            norm = norm.nan_to_num(posinf=0.0)
         window.gradient_norm = torch.maximum(window.gradient_norm, norm.detach())
         window.rows += len(planned.batch.rows)
         window.tokens += int(self.train_split.lengths[planned.batch.rows].sum())
@@ -207,9 +219,10 @@ class Engine:
     def _report_window(self, planned: PlannedStep, window: _Window) -> None:
         self._sum_over_ranks(window.loss)
         loss, norm = float(window.loss) / window.rows, float(window.gradient_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        scale = float(self.scaler.get_scale())
+        if not (math.isfinite(loss) and math.isfinite(norm) and scale >= SMALLEST_SCALE):
             raise NonFiniteError(
-                f"step {planned.step}: loss {loss}, gradient norm {norm}",
+                f"step {planned.step}: loss {loss}, gradient norm {norm}, loss scale {scale}",
                 hint="lower training.learning_rate, or set precision: fp32",
             )
         self._report(
@@ -277,6 +290,7 @@ class Engine:
                 "num_steps": len(self.steps),
                 "fingerprint": self.dataset.fingerprint,
                 "world_size": self.world_size,
+                "scaler": self.scaler.state_dict(),
             },
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
@@ -302,6 +316,7 @@ class Engine:
                 key: optimizer[f"{key}/{name}"].to(self.device if key != "step" else "cpu")
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
+        self.scaler.load_state_dict(state["scaler"])
         self._report(
             "resumed", step=found.step, path=found.folder.name, ignored=list(found.ignored)
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from kovar.errors import SpecError
 from kovar.precision import ResolvedPrecision, declared_device, detect_device, resolve
 from kovar.resources import Demand, NodeType, Placement, local_node_types, plan_placement
 
@@ -47,7 +48,31 @@ def plan_run(spec: FineTuneSpec, node_types: Sequence[NodeType] | None = None) -
     demand = Demand.of(spec.resources, name=spec.name)
     placement = plan_placement([demand], local_node_types() if node_types is None else node_types)
     precision, device = resolve_for(spec.precision, spec.resources.worker)
+    check_engine(spec, precision)
     return RunPlan(placement, precision, device)
+
+
+def check_engine(spec: FineTuneSpec, precision: ResolvedPrecision) -> None:
+    """Refuse what can be placed but not trained.
+
+    Raises:
+        SpecError: a TPU, or fp8.
+    """
+    if spec.resources.worker.kind == "tpu":
+        raise SpecError(
+            "the engine does not train on TPUs",
+            field="resources.worker.kind",
+            got="tpu",
+            allowed="cpu, gpu",
+        )
+    if precision.precision == "fp8":
+        raise SpecError(
+            "the engine does not train in fp8",
+            field="precision",
+            got="fp8",
+            allowed="bf16, fp16, tf32, fp32, auto",
+            hint="use bf16 on this chip",
+        )
 
 
 def resolve_for(precision: Precision, request: Request) -> tuple[ResolvedPrecision, str]:

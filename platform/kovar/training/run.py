@@ -9,34 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar import __version__, errors
 from kovar.config import canonical_json
-from kovar.errors import NotFoundError, RunError, SpecError, UserError
+from kovar.errors import RunError, SpecError, UserError
 from kovar.events import EventLog, read_events
-from kovar.resources import scaling_config_kwargs
 from kovar.settings import Settings, ensure_writable
+from kovar.training.cluster import connected_node_types, train_on_ray
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.plan import RunPlan, plan_run
 from kovar.training.progress import RunProgress
+from kovar.training.registration import point_alias, register_run
 from kovar.training.spec import FineTuneSpec
-from kovar.training.worker import WorkerTask, execute, train_worker
+from kovar.training.worker import WorkerTask, execute
 
 if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
     from kovar.models import BaseModelFiles
-    from kovar.registry import Registry, Version, VersionFacts
+    from kovar.registry import Registry, Version
     from kovar.resources import NodeType
+
+
+DECISIVE_PACKAGES: Final = ("torch", "transformers", "tokenizers")
+"""Their versions can change the weights, so they are part of a run's identity."""
+
+NOT_IN_IDENTITY: Final[Mapping[str, bool | Mapping[str, bool]]] = {
+    "max_failures": True,
+    "registration": True,
+    "training": {"checkpoint_every": True, "keep_checkpoints": True},
+}
+"""Fields that cannot change the weights: after a change of them the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,9 @@ def run(
         base_dir: folder that relative paths in the spec start from.
         settings: where runs, caches and the registry live.
         progress: shows what happens; nothing by default.
-        node_types: the declared cluster; this machine when absent.
-        fresh: train again even if the same run is finished.
+        node_types: the declared cluster; when absent, the one that this process is connected to,
+            else this machine.
+        fresh: train again even if the same run is finished; an unfinished repetition is resumed.
         in_process: train one rank in this process, without Ray.
 
     Raises:
@@ -167,17 +177,17 @@ def prepare(
     )
     ensure_writable(settings.runs_dir, field="runs_dir")
     identity = {
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json", exclude=NOT_IN_IDENTITY),
         "data": dataset.fingerprint,
         "base": base.digest,
         "kovar": __version__,
-        "torch": installed_version("torch"),
+        "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
         "device": plan.device,
     }
     run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
     folder = RunFolder(settings.runs_dir / run_id)
     number = 1
-    while fresh and folder.root.exists():
+    while fresh and folder.result.exists():
         number += 1
         folder = RunFolder(settings.runs_dir / f"{run_id}-{number}")
     folder.root.mkdir(exist_ok=True)
@@ -201,7 +211,7 @@ def prepare_inputs(
     from kovar.data import prepare_dataset
     from kovar.models import check_max_length, resolve_base
 
-    plan = plan_run(spec, node_types)
+    plan = plan_run(spec, node_types if node_types is not None else connected_node_types())
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(
         spec.model,
@@ -247,7 +257,7 @@ def _run_locked(
     from kovar.registry import card
 
     folder, spec = prepared.folder, prepared.spec
-    finished = folder.result.exists()
+    announced = _announced(folder)
     trained = folder.metrics.exists() and folder.model.exists()
     with EventLog(folder.events, run=folder.run) as log:
         if not trained:
@@ -258,9 +268,9 @@ def _run_locked(
             write_json(folder.spec, spec.model_dump(mode="json"))
             _train(prepared, log, progress, in_process=in_process)
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
-        version = _register(prepared, registry, progress)
+        version = register_run(prepared, registry, progress)
         log.emit("registered", model=version.model, version=version.number, digest=version.digest)
-        if not finished and spec.registration.alias is not None:
+        if version.digest != announced and spec.registration.alias is not None:
             point_alias(registry, version, spec.registration.alias, reason=f"run {folder.run}")
         folder.card.write_text(card(version), encoding="utf-8")
         write_json(
@@ -275,6 +285,14 @@ def _run_locked(
         )
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return RunResult(folder, version, reused=trained)
+
+
+def _announced(folder: RunFolder) -> str | None:
+    """Return the digest that this run registered before: its alias is no longer ours to move."""
+    if not folder.result.exists():
+        return None
+    digest: str = json.loads(folder.result.read_text(encoding="utf-8"))["digest"]
+    return digest
 
 
 def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_process: bool) -> None:
@@ -305,147 +323,3 @@ def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_proce
         kind = getattr(errors, failures[-1]["error"], RunError)
         raise kind(failures[-1]["message"])
     raise RunError(f"the workers of run {folder.run} ended without a result")
-
-
-def train_on_ray(task: WorkerTask) -> None:
-    """Run the workers of a task through Ray Train; start Ray if this process has none.
-
-    Raises:
-        RunError: the workers failed more often than `max_failures` allows.
-    """
-    # The controller notices a dead worker at its next poll.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
-    start_ray()
-    folder = RunFolder(task.folder)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"task": task},
-        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources)),
-        run_config=RunConfig(
-            # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes
-            # from the newest checkpoint that verifies.
-            name=f"{folder.run}-{time.time_ns()}",
-            storage_path=str(folder.ray),
-            failure_config=FailureConfig(max_failures=task.spec.max_failures),
-        ),
-    )
-    try:
-        trainer.fit()
-    except TrainingFailedError as failure:
-        raise RunError(
-            f"training failed after {task.spec.max_failures} retries: {_cause(failure)}",
-            hint=f"the event log has the story: {folder.events}",
-        ) from failure
-
-
-def start_ray() -> None:
-    """Connect to the running cluster (a submitted job's own), else start Ray on this machine."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-
-
-def _cause(failure: Exception) -> str:
-    workers: dict[int, Exception] = getattr(failure, "worker_failures", {})
-    if not workers:
-        return str(failure).strip().splitlines()[-1]
-    rank, error = min(workers.items())
-    return f"rank {rank}: {str(error).strip().splitlines()[-1]}"
-
-
-def _register(prepared: Prepared, registry: Registry, progress: RunProgress) -> Version:
-    folder = prepared.folder
-    trained = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    seconds = sum(e["seconds"] for e in read_events(folder.events) if e["event"] == "step")
-    return registry.register(
-        prepared.spec.name,
-        folder.model,
-        facts=_facts(prepared, trained, registry),
-        run=folder.run,
-        run_facts={
-            "training_seconds": round(seconds, 1),
-            "device": trained["device"],
-            "num_workers": trained["num_workers"],
-        },
-        progress=progress,
-    )
-
-
-def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> VersionFacts:
-    from kovar.registry import (
-        BaseFacts,
-        DataFacts,
-        Parent,
-        Signature,
-        SplitFacts,
-        TensorFacts,
-        VersionFacts,
-        current_environment,
-        source_revision,
-    )
-
-    spec, base, dataset = prepared.spec, prepared.base, prepared.dataset
-    kind, _, reference = base.source.partition(":")
-    parents = (
-        (Parent(role="base", digest=registry.resolve(reference).digest),)
-        if kind == "version"
-        else ()
-    )
-    return VersionFacts(
-        base_model=BaseFacts(
-            source=base.source, digest=base.digest, num_parameters=base.num_parameters
-        ),
-        method="full",
-        precision=trained["precision"],
-        seed=spec.training.seed,
-        spec=spec.model_dump(mode="json"),
-        data=DataFacts(
-            source=spec.data.source,
-            fingerprint=dataset.fingerprint,
-            split=SplitFacts(
-                num_train=dataset.num_train,
-                num_evaluation=dataset.num_evaluation,
-                seed=spec.data.split_seed,
-            ),
-            details=dataset.facts,
-        ),
-        metrics={"evaluation": trained["evaluation"]},
-        training={
-            "num_steps": trained["num_steps"],
-            "num_workers": trained["num_workers"],
-            "weights_digest": trained["weights_digest"],
-        },
-        environment=current_environment(chip=trained["device"]),
-        source_revision=source_revision(Path(__file__).parent),
-        signature=Signature(
-            task="text-classification",
-            inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
-            outputs=(
-                TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
-                TensorFacts(name="scores", datatype="FP32", shape=(-1, len(dataset.labels))),
-            ),
-            labels=dataset.labels,
-            max_length=spec.data.max_length,
-        ),
-        parents=parents,
-        intended_use=spec.registration.intended_use,
-        limits=spec.registration.limits,
-    )
-
-
-def point_alias(registry: Registry, version: Version, alias: str, *, reason: str) -> None:
-    """Point an alias at a version, from wherever it points now, by compare-and-swap.
-
-    Raises:
-        ConflictError: somebody moved it in between.
-    """
-    try:
-        current = registry.version(version.model, alias).digest
-    except NotFoundError:
-        current = None
-    if current != version.digest:
-        registry.set_alias(version.model, alias, to=version.digest, expected=current, reason=reason)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from kovar.config import Config
 from kovar.data import DataSpec
+from kovar.errors import UserError
 from kovar.models import ModelSpec
 from kovar.precision import Precision
+from kovar.registry.reference import check_name
 from kovar.resources import Resources
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-"""Name of a model, alias or run: lower-case letters, digits, `-`, `_` and `.`."""
+
+def _registrable(name: str) -> str:
+    """Refuse now what the registry would refuse after the training."""
+    try:
+        return check_name(name, field="name")
+    except UserError as error:
+        details = (error.message, error.context["allowed"], error.hint)
+        raise ValueError("; ".join(filter(None, details))) from None
+
+
+Name = Annotated[str, AfterValidator(_registrable)]
+"""Name of a model, an alias or a sweep, as the registry accepts it."""
 
 
 class TrainingSettings(Config):

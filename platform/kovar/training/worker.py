@@ -85,9 +85,7 @@ def execute(
 
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
-    attempt = 1 + max(
-        (e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0
-    )
+    attempt = _next_attempt(paths, device, rank, world_size)
     with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
@@ -98,6 +96,21 @@ def execute(
                 _finish(task, paths, engine, log, chip=chip.name)
         except KovarError as error:
             log.emit("failed", error=type(error).__name__, message=str(error))
+
+
+def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> int:
+    """Count this start of the workers; rank 0 reads the log, so that all ranks agree."""
+    import torch
+    import torch.distributed
+
+    number = torch.zeros((), dtype=torch.int64, device=device)
+    if rank == 0:
+        number += 1 + max(
+            (e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0
+        )
+    if world_size > 1:
+        torch.distributed.broadcast(number, src=0)
+    return int(number)
 
 
 def _train(

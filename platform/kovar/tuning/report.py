@@ -36,12 +36,11 @@ class SweepReport:
     @property
     def ranked(self) -> list[TrialOutcome]:
         """Best first; equal ones in the order of their numbers; failed ones last."""
-        sign = -1 if self.spec.mode == "max" else 1
         return sorted(
             self.outcomes,
             key=lambda outcome: (
                 outcome.status != "finished",
-                sign * outcome.metrics.get(self.spec.metric, 0.0),
+                -outcome.metrics.get(self.spec.metric, 0.0),
                 outcome.number,
             ),
         )

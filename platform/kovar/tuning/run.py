@@ -15,9 +15,10 @@ from kovar.events import read_events
 from kovar.registry import Registry
 from kovar.resources import actor_options
 from kovar.settings import Settings, ensure_writable
+from kovar.training.cluster import start_ray
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.progress import RunProgress
-from kovar.training.run import prepare_inputs, start_ray
+from kovar.training.run import prepare_inputs
 from kovar.training.worker import WorkerTask, execute
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
@@ -45,7 +46,7 @@ def run_sweep(
         RunError: no trial finished.
     """
     progress = progress or RunProgress(quiet=True)
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     root = ensure_writable(settings.runs_dir, field="runs_dir") / f"{sweep.spec.name}-{stamp}"
     with progress.showing():
         with Registry.open(settings) as registry:
@@ -53,7 +54,7 @@ def run_sweep(
                 _task(trial, sweep, root, settings, registry, progress, node_types)
                 for trial in sweep.trials
             ]
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True)
         _run_on_tune(tasks, sweep, root, progress)
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
@@ -129,7 +130,8 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
 
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(run_trial, tasks=tasks), _tune_resources(tasks[0])
+            tune.with_parameters(run_trial, tasks=tasks),
+            lambda config: _tune_resources(tasks[config["trial"]]),
         ),
         param_space={
             "trial": tune.grid_search(list(range(len(tasks)))),
@@ -185,5 +187,5 @@ def _outcome(trial: TrialSpec, task: WorkerTask) -> TrialOutcome:
             trial.number, trial.point, "finished", scores, trained["precision"], seconds
         )
     failures = [e["message"] for e in events if e["event"] == "failed"]
-    error = failures[-1].splitlines()[0] if failures else "ended without a result"
+    error = failures[-1].partition("\n")[0] if failures else "ended without a result"
     return TrialOutcome(trial.number, trial.point, "failed", {}, None, seconds, error)

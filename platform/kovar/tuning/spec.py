@@ -81,7 +81,9 @@ class SweepSpec(Config):
     metric: Literal["accuracy", "macro_f1"] = Field(
         default="accuracy", description="metric on the evaluation split that ranks the trials"
     )
-    mode: Literal["max", "min"] = Field(default="max", description="whether larger is better")
+    mode: Literal["max"] = Field(
+        default="max", description="larger is better, as it is for every metric here"
+    )
     max_concurrent: int | None = Field(
         default=None, ge=1, description="trials at once; as many as fit if absent"
     )

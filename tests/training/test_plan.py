@@ -1,0 +1,59 @@
+"""What a run will do, decided before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kovar.errors import PlacementError, SpecError
+from kovar.resources import read_cluster
+from kovar.training import FineTuneSpec
+from kovar.training.plan import plan_run
+
+CLUSTER = read_cluster(Path(__file__).parents[2] / "cluster.yaml")
+
+
+def spec(worker, *, precision="auto", num_workers=1):
+    return FineTuneSpec.model_validate(
+        {
+            "kind": "finetune",
+            "name": "planned",
+            "model": {"base": "encoder"},
+            "data": {"source": "reviews.csv"},
+            "precision": precision,
+            "resources": {"num_workers": num_workers, "worker": worker},
+        }
+    )
+
+
+def test_gpu_workers_are_placed_on_their_node_type_at_the_precision_of_its_chip():
+    plan = plan_run(spec({"kind": "gpu", "type": "L4"}, num_workers=2), CLUSTER)
+    assert plan.placement.assignments == {"planned": {"gpu-l4": 2}}
+    assert plan.placement.num_added == {"gpu-l4": 2}
+    assert (plan.precision.precision, plan.device) == ("bf16", "L4")
+
+
+def test_a_plan_has_a_json_form():
+    plan = plan_run(spec({"kind": "cpu"}), CLUSTER).to_json()
+    assert plan["placement"]["assignments"] == {"planned": {"cpu": 1}}
+    assert plan["reason"]
+
+
+def test_more_workers_than_the_cluster_can_have_are_refused_with_the_nearest_change():
+    with pytest.raises(PlacementError) as refusal:
+        plan_run(spec({"kind": "gpu", "type": "A100"}, num_workers=3), CLUSTER)
+    assert "gpu-a100" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("worker", "precision", "field"),
+    [
+        ({"kind": "tpu", "type": "v5e", "topology": "2x2"}, "auto", "resources.worker.kind"),
+        ({"kind": "gpu", "type": "H100", "count": 8}, "fp8", "precision"),
+    ],
+)
+def test_what_can_be_placed_but_not_trained_is_refused(worker, precision, field):
+    with pytest.raises(SpecError, match="the engine does not train") as refusal:
+        plan_run(spec(worker, precision=precision), CLUSTER)
+    assert refusal.value.field == field
