@@ -49,7 +49,7 @@ def test_more_workers_than_the_cluster_can_have_are_refused_with_the_nearest_cha
 @pytest.mark.parametrize(
     ("worker", "precision", "field"),
     [
-        ({"kind": "tpu", "type": "v5e", "topology": "2x2"}, "auto", "resources.worker.kind"),
+        ({"kind": "tpu", "type": "v5e", "topology": "2x4"}, "auto", "resources.worker.kind"),
         ({"kind": "gpu", "type": "H100", "count": 8}, "fp8", "precision"),
     ],
 )
