@@ -56,7 +56,8 @@ def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, p
     document = load_document(path)
     spec = document.parse(FineTuneSpec)
     with document.pointing():
-        console.rule(f"[bold]1 of 4 · plan[/] {path}", align="left")
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        console.rule(f"[bold]1 of 4 · plan[/] {shown}", align="left")
         planned = plan_run(spec)
         num_workers = planned.placement.num_workers(spec.name)
         console.print(
