@@ -54,3 +54,28 @@ def test_a_writable_folder_is_created_and_left_empty(tmp_path):
 def test_a_misspelled_variable_is_an_error(tmp_path):
     with pytest.raises(SettingsError, match=r'KOVAR_RUN_DIR: unknown(.|\n)*"KOVAR_RUNS_DIR"'):
         load_settings({"KOVAR_HOME": str(tmp_path), "KOVAR_RUN_DIR": "/data"})
+
+
+def test_the_bound_of_the_cache_is_a_size(tmp_path):
+    (tmp_path / "settings.yaml").write_text("cache_max_bytes: 2GiB\n")
+    assert load_settings({"KOVAR_HOME": str(tmp_path)}).cache_max_bytes == 2 << 30
+    changed = {"KOVAR_HOME": str(tmp_path), "KOVAR_CACHE_MAX_BYTES": "500"}
+    assert load_settings(changed).cache_max_bytes == 500
+    with pytest.raises(SettingsError, match="KOVAR_CACHE_MAX_BYTES: a size is"):
+        load_settings(changed | {"KOVAR_CACHE_MAX_BYTES": "much"})
+
+
+def test_keys_and_webhooks_come_from_the_file_or_from_the_environment(tmp_path):
+    (tmp_path / "settings.yaml").write_text("trusted_keys: [/keys]\nwebhook_urls: [http://a/b]\n")
+    stored = load_settings({"KOVAR_HOME": str(tmp_path)})
+    assert (stored.trusted_keys, stored.webhook_urls) == ((Path("/keys"),), ("http://a/b",))
+    given = {"KOVAR_TRUSTED_KEYS": "/a.pub:/b.pub", "KOVAR_WEBHOOK_URLS": "http://c http://d"}
+    changed = load_settings({"KOVAR_HOME": str(tmp_path)} | given)
+    assert changed.trusted_keys == (Path("/a.pub"), Path("/b.pub"))
+    assert changed.webhook_urls == ("http://c", "http://d")
+
+
+def test_the_secret_of_the_webhooks_is_not_shown(tmp_path):
+    settings = load_settings({"KOVAR_HOME": str(tmp_path), "KOVAR_WEBHOOK_SECRET": "hush"})
+    assert settings.webhook_secret == "hush"
+    assert "hush" not in repr(settings)

@@ -1,8 +1,9 @@
-"""Where the registry, artifacts, runs and caches live.
+"""Where the registry, artifacts, runs and caches live, whom it trusts and whom it tells.
 
-Three sources, strongest first: environment variables (`KOVAR_DATABASE_URL`, `KOVAR_ARTIFACT_ROOT`,
-`KOVAR_RUNS_DIR`, `KOVAR_CACHE_DIR`), the settings file (`KOVAR_SETTINGS`, else
+Three sources, strongest first: environment variables (`KOVAR_` and the name of the setting in
+capitals, for example `KOVAR_DATABASE_URL`), the settings file (`KOVAR_SETTINGS`, else
 `$KOVAR_HOME/settings.yaml` if it exists), and defaults under `KOVAR_HOME` (else `~/.kovar`).
+In a variable, several keys are separated by colons and several URLs by spaces.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from kovar.config import Config, load_document
+from kovar.config import Config, SizeBytes, load_document, parse_size
 from kovar.errors import SettingsError, did_you_mean
 
 
@@ -28,6 +29,23 @@ class Settings(Config):
     cache_dir: Path = Field(
         description="folder of rebuildable files: packages, tokenized data; shared by all nodes"
     )
+    cache_max_bytes: int | None = Field(
+        default=None, ge=0, description="bound on the cached versions, in bytes; none if absent"
+    )
+    signing_key: Path | None = Field(
+        default=None, description="private key that signs each version that is registered"
+    )
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(),
+        description="public keys, or folders of them; if any, versions signed by none of them "
+        "are refused",
+    )
+    webhook_urls: tuple[str, ...] = Field(
+        default=(), description="http(s) URLs that are told of each move of an alias"
+    )
+    webhook_secret: str | None = Field(
+        default=None, repr=False, description="key of the signature in each webhook request"
+    )
 
 
 class _File(Config):
@@ -35,6 +53,11 @@ class _File(Config):
     artifact_root: str | None = None
     runs_dir: str | None = None
     cache_dir: str | None = None
+    cache_max_bytes: SizeBytes | None = Field(default=None, ge=0)
+    signing_key: str | None = None
+    trusted_keys: tuple[str, ...] = ()
+    webhook_urls: tuple[str, ...] = ()
+    webhook_secret: str | None = None
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -56,12 +79,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         "runs_dir": str(home / "runs"),
         "cache_dir": str(home / "cache"),
     }
+    stored = _File()
     if named or path.exists():
         stored = load_document(path, error=SettingsError).parse(_File)
-        values |= stored.model_dump(exclude_none=True)
     _refuse_unknown(environ)
     for name in values:
-        values[name] = environ.get(f"KOVAR_{name.upper()}") or values[name]
+        values[name] = environ.get(f"KOVAR_{name.upper()}") or getattr(stored, name) or values[name]
     if "://" not in values["database_url"]:
         raise SettingsError(
             "not a database URL",
@@ -70,12 +93,19 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             allowed="sqlite:///path/to/registry.db or postgresql+psycopg://user@host/name",
         )
     if "://" not in values["artifact_root"]:
-        values["artifact_root"] = str(Path(values["artifact_root"]).expanduser().absolute())
+        values["artifact_root"] = str(_path(values["artifact_root"]))
+    signing_key = environ.get("KOVAR_SIGNING_KEY") or stored.signing_key
+    keys = [key for key in environ.get("KOVAR_TRUSTED_KEYS", "").split(os.pathsep) if key]
     return Settings(
         database_url=values["database_url"],
         artifact_root=values["artifact_root"],
-        runs_dir=Path(values["runs_dir"]).expanduser().absolute(),
-        cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
+        runs_dir=_path(values["runs_dir"]),
+        cache_dir=_path(values["cache_dir"]),
+        cache_max_bytes=_cache_bound(environ, stored),
+        signing_key=_path(signing_key) if signing_key else None,
+        trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
+        webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
+        webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
     )
 
 
@@ -90,6 +120,20 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
                 allowed=", ".join(known),
                 hint=did_you_mean(name, known) or f"unset {name}",
             )
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _cache_bound(environ: Mapping[str, str], stored: _File) -> int | None:
+    text = environ.get("KOVAR_CACHE_MAX_BYTES")
+    if not text:
+        return stored.cache_max_bytes
+    try:
+        return int(text) if text.isdecimal() else int(str(parse_size(text)))
+    except ValueError as problem:
+        raise SettingsError(str(problem), field="KOVAR_CACHE_MAX_BYTES", got=text) from None
 
 
 def ensure_writable(folder: Path, *, field: str) -> Path:

@@ -5,9 +5,10 @@ import os
 import pytest
 from pyarrow.fs import LocalFileSystem
 
-from kovar.errors import DamagedArtifactError, RegistryError, SettingsError
+from kovar.errors import DamagedArtifactError, RegistryError, SettingsError, UnsafeArtifactError
 from kovar.registry.artifacts import LocalArtifacts, RemoteArtifacts, blob_path, open_artifacts
 from kovar.registry.formats import SourceFile
+from kovar.registry.transfer import put_all
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -127,6 +128,40 @@ def test_a_store_that_cannot_be_written_says_where(tmp_path, source):
 def test_a_url_of_an_unknown_scheme_is_refused():
     with pytest.raises(SettingsError, match="s3://"):
         open_artifacts("carrier-pigeon://loft/models")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "base"),
+    [
+        ("s3://models?endpoint_override=minio:9000&scheme=http&region=eu-west-1", "s3", "models"),
+        ("s3://models/kovar/?region=eu-west-1", "s3", "models/kovar"),
+        ("gs://models/kovar", "gcs", "models/kovar"),
+        ("gs://anonymous@models/kovar?endpoint_override=localhost:4443", "gcs", "models/kovar"),
+    ],
+)
+def test_a_url_chooses_the_file_system(url, kind, base):
+    store = open_artifacts(url)
+    assert isinstance(store, RemoteArtifacts)
+    assert (store.filesystem.type_name, store.base) == (kind, base)
+
+
+def test_hdfs_without_its_native_library_says_what_to_set():
+    with pytest.raises(SettingsError, match=r"(?s)hdfs://.*JAVA_HOME, HADOOP_HOME"):
+        open_artifacts("hdfs://namenode:8020/models")
+
+
+@pytest.mark.parametrize("url", ["s3:///models", "s3://", "gs://models?colour=blue"])
+def test_a_malformed_url_is_refused(url):
+    with pytest.raises(SettingsError, match="artifact_root"):
+        open_artifacts(url)
+
+
+def test_after_a_failure_no_further_file_is_begun(store, source, tmp_path):
+    missing = SourceFile("absent.txt", tmp_path / "absent", 1)
+    begun: list[int] = []
+    with pytest.raises(UnsafeArtifactError, match="absent"):
+        put_all(store, [missing, *[source] * 50], progress=begun.append, num_threads=1)
+    assert len(begun) < 50
 
 
 def test_a_file_url_is_a_folder(tmp_path):

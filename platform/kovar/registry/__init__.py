@@ -23,6 +23,7 @@ from kovar.registry.manifest import (
     VersionFacts,
 )
 from kovar.registry.registry import Registry
+from kovar.registry.sharing import check_shared
 from kovar.registry.version import AliasMove, Model, Problem, Version
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "VersionFacts",
     "card",
     "check_golden",
+    "check_shared",
     "current_environment",
     "read_golden",
     "source_revision",

@@ -1,16 +1,18 @@
 """The content-addressed store: `<root>/sha256/<first 2 digits>/<64 digits>`, one file per blob.
 
 A blob appears under its name only when it is whole: it is written to `<root>/incoming/` first. It
-never changes afterwards. Every read hashes what it reads.
+never changes afterwards. Every read hashes what it reads. Small objects that belong to no version's
+content, such as signatures, lie beside the blobs in folders of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
@@ -21,11 +23,21 @@ from kovar.registry.manifest import FileEntry
 from kovar.settings import ensure_writable
 
 CHUNK_BYTES: Final = 1 << 20
+PART_BYTES: Final = 8 << 20
+"""What one request to a remote store carries, at most."""
 FOLDER: Final = "sha256"
 INCOMING: Final = "incoming"
+DAMAGED: Final = "damaged"
 
 Progress = Callable[[int], None]
 """Told the number of bytes that were handled since the last call."""
+
+_HDFS_HINT: Final = (
+    "HDFS needs Java and Hadoop's libhdfs: set JAVA_HOME, HADOOP_HOME and CLASSPATH "
+    "(`hadoop classpath --glob`)"
+)
+# Here an object appears only when its upload is complete, and folders do not exist.
+_OBJECT_STORES: Final = ("s3", "gcs", "abfs")
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +66,25 @@ class ArtifactStore(Protocol):
             DamagedArtifactError: the blob is missing, truncated or altered.
         """
 
+    def read_object(self, path: str) -> bytes | None:
+        """Return the content of a small object, or None if there is none."""
+
+    def write_object(self, path: str, content: bytes) -> None:
+        """Store a small object, whole or not at all; replace what is there.
+
+        Raises:
+            RegistryError: the store cannot be written.
+        """
+
 
 def open_artifacts(root: str) -> ArtifactStore:
     """Open the store at a folder or at a URL that Arrow knows: s3://, gs://, hdfs://, file://.
 
+    The query of a URL carries options, as `pyarrow.fs.FileSystem.from_uri` defines them:
+    `s3://bucket/path?endpoint_override=minio:9000&scheme=http&region=us-east-1`.
+
     Raises:
-        SettingsError: an unknown scheme or a malformed URL.
+        SettingsError: an unknown scheme, a malformed URL, or a driver that is not installed.
     """
     if root.startswith("file://"):
         root = root.removeprefix("file://")
@@ -76,7 +101,15 @@ def open_artifacts(root: str) -> ArtifactStore:
             field="artifact_root",
             got=root,
             allowed="a folder, or a URL that begins with s3://, gs:// or hdfs://",
+            hint=_HDFS_HINT if root.startswith(("hdfs://", "viewfs://")) else None,
         ) from None
+    if not base.strip("/"):
+        raise SettingsError(
+            "the artifact root names no bucket or folder",
+            field="artifact_root",
+            got=root,
+            allowed="for example s3://bucket/models",
+        )
     return RemoteArtifacts(filesystem, base)
 
 
@@ -161,12 +194,46 @@ class LocalArtifacts:
             raise _damaged(entry, "altered", f"cannot be read: {problem.strerror}") from None
         _compare(entry, size, digest)
 
+    def read_object(self, path: str) -> bytes | None:
+        """Return a small object; see `ArtifactStore.read_object`."""
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write_object(self, path: str, content: bytes) -> None:
+        """Store a small object; see `ArtifactStore.write_object`."""
+        incoming, target = self.root / INCOMING, self.root / path
+        temporary = incoming / uuid.uuid4().hex
+        try:
+            for folder in (incoming, target.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+            for folder in (target.parent, target.parent.parent, self.root):
+                _sync_folder(folder)
+        except OSError as problem:
+            raise _unwritable(str(self.root), problem) from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
 
 class RemoteArtifacts:
     """Blobs on any file system that Arrow reaches.
 
-    The network is slower than hashing, so a file is hashed first and sent only if its blob is not
-    there; what is sent is hashed again.
+    The name of a blob is its digest, so a file is hashed first and sent only if its blob is not
+    there. While it is sent, every part is compared with what was hashed before it leaves.
+
+    On an object store a blob is sent straight to its name: a multi-part upload becomes visible
+    only when it is complete, so a killed process leaves nothing there. Two uploads of one blob
+    write equal bytes, whichever ends last; a conditional write (`If-None-Match`) would change
+    nothing. On a file system with folders a blob is sent to `incoming` and renamed.
+
+    Reading a blob back to compare it costs as much as sending it, so `put` trusts a blob of the
+    right size unless `check` or `fetch` has marked it below `damaged/`.
 
     Args:
         filesystem: a `pyarrow.fs.FileSystem`.
@@ -180,45 +247,83 @@ class RemoteArtifacts:
     def put(self, file: SourceFile, *, progress: Progress | None = None) -> FileEntry:
         """Store the content of a file; see `ArtifactStore.put`."""
         with open_regular(file.location) as source:
-            entry = _copy(file, source, lambda chunk: None, None)
-            blob = self._path(blob_path(entry.sha256))
+            prefixes: list[bytes] = []
+            size, digest = _hash(source, lambda part: None, each=prefixes.append, step=PART_BYTES)
+            if size != file.size_bytes:
+                raise _changed(file)
+            entry = FileEntry(path=file.path, size_bytes=size, sha256=digest)
             try:
-                if self._size(blob) != entry.size_bytes:
-                    source.seek(0)
-                    self._send(file, source, entry, blob, progress)
-                elif progress:
-                    progress(entry.size_bytes)
+                if self._holds(entry):
+                    if progress:
+                        progress(size)
+                    return entry
+                source.seek(0)
+                self._send(entry, _as_hashed(file, source, prefixes, progress))
             except OSError as problem:
                 raise _unwritable(self.base, problem) from None
         return entry
 
-    def _send(
-        self,
-        file: SourceFile,
-        source: BinaryIO,
-        entry: FileEntry,
-        blob: str,
-        progress: Progress | None,
-    ) -> None:
-        temporary = self._path(f"{INCOMING}/{uuid.uuid4().hex}")
-        for path in (temporary, blob):
-            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(temporary) as target:
-            sent = _copy(file, source, target.write, progress)
-        if sent != entry:
-            self.filesystem.delete_file(temporary)
-            raise _changed(file)
-        self.filesystem.move(temporary, blob)
+    def _holds(self, entry: FileEntry) -> bool:
+        """Whether the blob is there and nobody has found it damaged."""
+        paths = [blob_path(entry.sha256), f"{DAMAGED}/{entry.sha256}"]
+        blob, mark = self.filesystem.get_file_info([self._path(path) for path in paths])
+        return bool(blob.is_file and blob.size == entry.size_bytes and not mark.is_file)
+
+    def _send(self, entry: FileEntry, parts: Iterator[bytes]) -> None:
+        blob = self._path(blob_path(entry.sha256))
+        self._write(blob, parts)
+        mark = self._path(f"{DAMAGED}/{entry.sha256}")
+        if self.filesystem.get_file_info(mark).is_file:
+            log.warning("%s: the damaged blob is replaced", blob)
+            self.filesystem.delete_file(mark)
+
+    def _write(self, path: str, parts: Iterator[bytes]) -> None:
+        """Write a file that appears under its name only when it is whole."""
+        direct = self.filesystem.type_name in _OBJECT_STORES
+        target = path if direct else self._path(f"{INCOMING}/{uuid.uuid4().hex}")
+        if not direct:
+            for each in (target, path):
+                self.filesystem.create_dir(each.rpartition("/")[0], recursive=True)
+        stream = self.filesystem.open_output_stream(target)
+        try:
+            for part in parts:
+                stream.write(part)
+            stream.close()
+        except BaseException:
+            self._abandon(stream, target)
+            raise
+        if not direct:
+            self.filesystem.move(target, path)
+
+    def _abandon(self, stream: Any, target: str) -> None:
+        # Arrow cannot abort an upload: a stream that is closed, or collected as garbage, publishes
+        # the parts sent so far. They are shorter than the blob, so no one takes them for it.
+        with contextlib.suppress(OSError):
+            stream.close()
+        with contextlib.suppress(OSError):
+            self.filesystem.delete_file(target)
 
     def fetch(self, entry: FileEntry, target: Path) -> None:
         """Download a blob to `target`, verified; see `ArtifactStore.fetch`."""
-        with self._open(entry) as source:
-            _receive(entry, source, target)
+        with self._open(entry) as source, self._marking(entry):
+            _receive(entry, source, target, step=PART_BYTES)
 
     def check(self, entry: FileEntry) -> None:
         """Read and hash a blob; see `ArtifactStore.check`."""
-        with self._open(entry) as source:
-            _compare(entry, *_hash(source, lambda chunk: None))
+        with self._open(entry) as source, self._marking(entry):
+            _compare(entry, *_hash(source, lambda part: None, step=PART_BYTES))
+
+    @contextlib.contextmanager
+    def _marking(self, entry: FileEntry) -> Iterator[None]:
+        """Mark a blob that turns out to be damaged, so that the next `put` replaces it."""
+        try:
+            yield
+        except DamagedArtifactError:
+            try:
+                self.write_object(f"{DAMAGED}/{entry.sha256}", b"")
+            except RegistryError as problem:
+                log.warning("the damage cannot be marked: %s", problem.message)
+            raise
 
     def _open(self, entry: FileEntry) -> Any:
         try:
@@ -226,17 +331,53 @@ class RemoteArtifacts:
         except FileNotFoundError:
             raise _missing(entry) from None
         except OSError as problem:
-            raise RegistryError(
-                f"cannot read the artifact store: {problem}",
-                hint="check the network and the credentials",
-            ) from None
+            raise _unreadable(problem) from None
 
-    def _size(self, path: str) -> int | None:
-        size: int | None = self.filesystem.get_file_info(path).size
-        return size
+    def read_object(self, path: str) -> bytes | None:
+        """Return a small object; see `ArtifactStore.read_object`."""
+        try:
+            with self.filesystem.open_input_stream(self._path(path)) as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            raise _unreadable(problem) from None
+        return content
+
+    def write_object(self, path: str, content: bytes) -> None:
+        """Store a small object; see `ArtifactStore.write_object`."""
+        try:
+            self._write(self._path(path), iter((content,)))
+        except OSError as problem:
+            raise _unwritable(self.base, problem) from None
 
     def _path(self, path: str) -> str:
         return f"{self.base}/{path}"
+
+
+def _as_hashed(
+    file: SourceFile, source: BinaryIO, prefixes: Sequence[bytes], progress: Progress | None
+) -> Iterator[bytes]:
+    """Read a file again, part by part, up to the first part that is not as it was hashed.
+
+    Args:
+        file: where it comes from.
+        source: the open file, at its start.
+        prefixes: the digest of the content up to the end of each part.
+        progress: told of each part.
+
+    Raises:
+        RegistryError: the file changed meanwhile.
+    """
+    digest = hashlib.sha256()
+    for expected in prefixes:
+        part = source.read(PART_BYTES)
+        digest.update(part)
+        if digest.digest() != expected:
+            raise _changed(file)
+        yield part
+        if progress:
+            progress(len(part))
 
 
 def _copy(
@@ -251,9 +392,9 @@ def _copy(
     return FileEntry(path=file.path, size_bytes=size, sha256=digest)
 
 
-def _receive(entry: FileEntry, source: BinaryIO, target: Path) -> None:
+def _receive(entry: FileEntry, source: BinaryIO, target: Path, *, step: int = CHUNK_BYTES) -> None:
     with target.open("xb") as stream:
-        size, digest = _hash(source, stream.write)
+        size, digest = _hash(source, stream.write, step=step)
         stream.flush()
         os.fchmod(stream.fileno(), 0o444)
         os.fsync(stream.fileno())
@@ -261,13 +402,21 @@ def _receive(entry: FileEntry, source: BinaryIO, target: Path) -> None:
 
 
 def _hash(
-    source: BinaryIO, write: Callable[[bytes], object], progress: Progress | None = None
+    source: BinaryIO,
+    write: Callable[[bytes], object],
+    progress: Progress | None = None,
+    *,
+    each: Callable[[bytes], object] | None = None,
+    step: int = CHUNK_BYTES,
 ) -> tuple[int, str]:
+    """Read a stream in steps; `each` is given the digest up to the end of each step."""
     digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK_BYTES):
+    while chunk := source.read(step):
         digest.update(chunk)
         write(chunk)
         size += len(chunk)
+        if each:
+            each(digest.digest())
         if progress:
             progress(len(chunk))
     return size, digest.hexdigest()
@@ -308,6 +457,13 @@ def _unwritable(root: str, problem: OSError) -> RegistryError:
     return RegistryError(
         f"cannot store artifacts in {root}: {problem.strerror or problem}",
         hint="check the space and the permissions; nothing was registered",
+    )
+
+
+def _unreadable(problem: OSError) -> RegistryError:
+    return RegistryError(
+        f"cannot read the artifact store: {problem}",
+        hint="check the network and the credentials",
     )
 
 

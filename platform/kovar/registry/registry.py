@@ -22,6 +22,7 @@ from kovar.registry.reference import (
     is_digest,
     parse_reference,
 )
+from kovar.registry.transfer import put_all
 from kovar.registry.version import AliasMove, Model, Problem, Version
 from kovar.settings import Settings
 
@@ -78,7 +79,7 @@ class Registry:
         return cls(
             Catalog(database, clock=clock or utc_now),
             artifacts,
-            VersionCache(settings.cache_dir / "versions"),
+            VersionCache(settings.cache_dir / "versions", max_bytes=settings.cache_max_bytes),
             close=database.close,
         )
 
@@ -138,7 +139,7 @@ class Registry:
             if progress:
                 progress("registering", done, total)
 
-        entries = [self._artifacts.put(file, progress=advance) for file in files]
+        entries = put_all(self._artifacts, files, progress=advance)
         return self._catalog.add_version(
             model,
             Manifest.of(facts, entries),
@@ -293,6 +294,10 @@ class Registry:
                 if found := checked[entry.sha256]:
                     problems.append(_problem(model, number, found, path=entry.path))
         return problems
+
+    def release(self, version: Version) -> None:
+        """Let the local copy of a version be evicted; this process no longer reads it."""
+        self._cache.release(version.digest)
 
     def _damage(self, entry: FileEntry) -> DamagedArtifactError | None:
         try:
