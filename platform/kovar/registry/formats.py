@@ -6,12 +6,13 @@ The content decides, not only the name: a pickle runs code when it is loaded, wh
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from kovar.config import format_size
 from kovar.errors import NotFoundError, RegistryError, UnsafeArtifactError
@@ -28,6 +29,17 @@ _ALLOWED: Final = (
     f".safetensors, .onnx, .json, .jsonl, .parquet, .arrow and text ({', '.join(_TEXT_SUFFIXES)})"
 )
 _CONTROL: Final = frozenset(map(chr, range(32))) - frozenset("\t\n\r\f")
+_BITS: Final = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    **dict.fromkeys(("U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
 # The opcodes with which a pickle calls something.
 _CALLS: Final = frozenset(("REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"))
 
@@ -145,19 +157,34 @@ def _check_safetensors(path: str, stream: BinaryIO, size_bytes: int) -> None:
     if size_bytes < 8 or length > min(size_bytes - 8, MAX_HEADER_BYTES):
         raise refusal(path, f"its safetensors header claims {length:,} bytes of {size_bytes:,}")
     try:
-        header = json.loads(stream.read(length))
-        spans = sorted(
-            tuple(tensor["data_offsets"])
-            for name, tensor in header.items()
-            if name != "__metadata__"
-        )
-        ends = [0, *(end for _, end in spans)]
-        whole = ends[-1] == size_bytes - 8 - length
-        gapless = all(begin == end for (begin, _), end in zip(spans, ends[:-1], strict=True))
+        header = json.loads(stream.read(length), object_pairs_hook=_unique)
+        spans = sorted(_span(tensor) for name, tensor in header.items() if name != "__metadata__")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise refusal(path, "its safetensors header cannot be read") from None
+    ends = [0, *(end for _, end in spans)]
+    whole = ends[-1] == size_bytes - 8 - length
+    gapless = all(begin == end for (begin, _), end in zip(spans, ends[:-1], strict=True))
     if not (whole and gapless):
         raise refusal(path, "damaged: its tensors do not cover the file exactly")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse a key that appears twice: readers differ in which one they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _span(tensor: dict[str, Any]) -> tuple[int, int]:
+    """Return where a tensor begins and ends; its type and shape must need exactly that."""
+    begin, end = tensor["data_offsets"]
+    shape = tensor["shape"]
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+        raise ValueError("not a size")
+    if (end - begin) * 8 != math.prod(shape) * _BITS[tensor["dtype"]]:
+        raise ValueError("a tensor's span does not fit its type and shape")
+    return begin, end
 
 
 def _check_onnx(path: str, stream: BinaryIO, size_bytes: int) -> None:
