@@ -13,6 +13,7 @@ KovarError                       exit code 1: the work failed
 │   ├── ConflictError            a compare-and-swap lost: the alias moved meanwhile
 │   ├── DamagedArtifactError     a blob is missing, truncated or altered
 │   ├── UnsafeArtifactError      a file that may not enter the registry (pickle, symbolic link, …)
+│   ├── UntrustedVersionError    no trusted key has signed the version
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
 │   └── NonFiniteError           the loss or a gradient is NaN or infinite
@@ -170,6 +171,10 @@ class DamagedArtifactError(RegistryError):
 
 class UnsafeArtifactError(RegistryError):
     """A file that may not enter the registry: pickle, symbolic link, path outside the version."""
+
+
+class UntrustedVersionError(RegistryError):
+    """No trusted key has signed the version, or its signature is wrong."""
 
 
 class NewerSchemaError(RegistryError):

@@ -48,13 +48,15 @@ class Call:
 
 
 def accepts(folder, name: str, content: bytes) -> bool:
-    """Whether a folder with this one file may be registered; no other error may come out."""
+    """Whether a folder with this one file may be registered; no other error may come out.
+
+    A refusal that does not name the file counts as none, so that it fails the test.
+    """
     (folder / name).write_bytes(content)
     try:
         scan_folder(folder)
     except UnsafeArtifactError as refused:
-        assert name in refused.message
-        return False
+        return name not in refused.message
     finally:
         (folder / name).unlink()
     return True

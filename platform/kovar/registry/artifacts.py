@@ -69,6 +69,9 @@ class ArtifactStore(Protocol):
     def read_object(self, path: str) -> bytes | None:
         """Return the content of a small object, or None if there is none."""
 
+    def list_objects(self, folder: str) -> list[str]:
+        """Return the paths of the small objects in a folder, sorted."""
+
     def write_object(self, path: str, content: bytes) -> None:
         """Store a small object, whole or not at all; replace what is there.
 
@@ -200,6 +203,13 @@ class LocalArtifacts:
             return (self.root / path).read_bytes()
         except FileNotFoundError:
             return None
+
+    def list_objects(self, folder: str) -> list[str]:
+        """List small objects; see `ArtifactStore.list_objects`."""
+        try:
+            return sorted(f"{folder}/{path.name}" for path in (self.root / folder).iterdir())
+        except FileNotFoundError:
+            return []
 
     def write_object(self, path: str, content: bytes) -> None:
         """Store a small object; see `ArtifactStore.write_object`."""
@@ -344,6 +354,17 @@ class RemoteArtifacts:
             raise _unreadable(problem) from None
         return content
 
+    def list_objects(self, folder: str) -> list[str]:
+        """List small objects; see `ArtifactStore.list_objects`."""
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self._path(folder), allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as problem:
+            raise _unreadable(problem) from None
+        return sorted(f"{folder}/{info.base_name}" for info in found if info.is_file)
+
     def write_object(self, path: str, content: bytes) -> None:
         """Store a small object; see `ArtifactStore.write_object`."""
         try:
@@ -443,6 +464,17 @@ def _damaged(entry: FileEntry, kind: str, what: str) -> DamagedArtifactError:
         kind=kind,
         what=what,
         sha256=entry.sha256,
+    )
+
+
+def not_as_manifest(path: str, what: str) -> DamagedArtifactError:
+    """Build the error for a file that is not as the manifest it came with says."""
+    return DamagedArtifactError(
+        f"{path}: not as its manifest says: {what}",
+        hint="nothing was registered; get the export again from where it was made",
+        kind="altered",
+        what=what,
+        path=path,
     )
 
 

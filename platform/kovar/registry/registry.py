@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from kovar.errors import DamagedArtifactError, NotFoundError, UserError
-from kovar.registry.artifacts import ArtifactStore, open_artifacts
+from kovar.registry.artifacts import ArtifactStore, not_as_manifest, open_artifacts
 from kovar.registry.cache import VersionCache
-from kovar.registry.formats import scan_folder
+from kovar.registry.formats import SourceFile, scan_folder
 from kovar.registry.manifest import FileEntry, Manifest, VersionFacts
 from kovar.registry.reference import (
     DEFAULT_ALIAS,
@@ -22,15 +24,19 @@ from kovar.registry.reference import (
     is_digest,
     parse_reference,
 )
+from kovar.registry.signing import Signatures, VersionSignature
 from kovar.registry.transfer import put_all
 from kovar.registry.version import AliasMove, Model, Problem, Version
 from kovar.settings import Settings
 
 if TYPE_CHECKING:
     from kovar.registry.catalog import Catalog, Clock
+    from kovar.registry.webhook import AliasWebhook
 
 Progress = Callable[[str, int, int], None]
 """Told what is going on, the bytes done and the bytes in all."""
+
+log = logging.getLogger(__name__)
 
 
 def current_user() -> str:
@@ -51,11 +57,17 @@ class Registry:
         cache: VersionCache,
         *,
         close: Callable[[], None],
+        signatures: Signatures | None = None,
+        webhook: AliasWebhook | None = None,
     ) -> None:
         self._catalog = catalog
         self._artifacts = artifacts
         self._cache = cache
         self._close = close
+        self._signatures = signatures or Signatures(artifacts)
+        self._webhook = webhook
+        self.on_alias_move: Callable[[AliasMove], None] | None = webhook
+        """Told of each move of an alias after its commit; must neither wait nor raise."""
 
     @classmethod
     def open(cls, settings: Settings, *, clock: Clock | None = None) -> Registry:
@@ -73,19 +85,26 @@ class Registry:
         # SQLAlchemy takes longer to import than everything else here together.
         from kovar.registry.catalog import Catalog, utc_now
         from kovar.registry.database import Database
+        from kovar.registry.webhook import AliasWebhook
 
         artifacts = open_artifacts(settings.artifact_root)
+        signatures = Signatures.of(settings, artifacts)
+        webhook = AliasWebhook.of(settings)
         database = Database(settings.database_url)
         return cls(
             Catalog(database, clock=clock or utc_now),
             artifacts,
             VersionCache(settings.cache_dir / "versions", max_bytes=settings.cache_max_bytes),
             close=database.close,
+            signatures=signatures,
+            webhook=webhook,
         )
 
     def close(self) -> None:
-        """Close the connections to the database."""
+        """Close the connections to the database; wait a bounded time for webhooks under way."""
         self._close()
+        if self._webhook:
+            self._webhook.close()
 
     def __enter__(self) -> Registry:
         return self
@@ -131,18 +150,12 @@ class Registry:
         check_name(model, field="model")
         files = scan_folder(folder)
         total = sum(file.size_bytes for file in files)
-        done = 0
-
-        def advance(size: int) -> None:
-            nonlocal done
-            done += size
-            if progress:
-                progress("registering", done, total)
-
-        entries = put_all(self._artifacts, files, progress=advance)
+        entries = put_all(self._artifacts, files, progress=_counting(progress, total))
+        manifest = Manifest.of(facts, entries)
+        self._signatures.sign(manifest.digest)
         return self._catalog.add_version(
             model,
-            Manifest.of(facts, entries),
+            manifest,
             created_by=created_by or current_user(),
             run=run,
             sweep=sweep,
@@ -241,7 +254,7 @@ class Registry:
                 field="reason",
                 hint="say why, or give the version that you expect the alias to point at",
             )
-        return self._catalog.move_alias(
+        move = self._catalog.move_alias(
             model,
             alias,
             parse_reference(to),
@@ -250,6 +263,8 @@ class Registry:
             reason=reason,
             by=by or current_user(),
         )
+        self._announce(move)
+        return move
 
     def history(self, model: str, alias: str) -> tuple[AliasMove, ...]:
         """Return every move of an alias, oldest first.
@@ -271,8 +286,10 @@ class Registry:
 
         Raises:
             DamagedArtifactError: a blob is missing, truncated or altered.
+            UntrustedVersionError: keys are trusted, and none of them signed the version.
             SettingsError: the cache cannot be written.
         """
+        self.check_signature(version)
         cache = VersionCache(cache_dir / "versions") if cache_dir else self._cache
         return cache.materialize(version.digest, version.manifest, self._artifacts, rehash=rehash)
 
@@ -299,12 +316,98 @@ class Registry:
         """Let the local copy of a version be evicted; this process no longer reads it."""
         self._cache.release(version.digest)
 
+    def check_signature(self, version: Version) -> None:
+        """Refuse a version that no trusted key signed; accept all if no key is configured.
+
+        Raises:
+            UntrustedVersionError: unsigned, signed by others only, or wrongly signed.
+        """
+        self._signatures.check(version.manifest.digest, name=str(version))
+
+    def signatures(self, version: Version) -> tuple[VersionSignature, ...]:
+        """Return the signatures of a version, whoever made them."""
+        return self._signatures.list(version.digest)
+
+    def adopt(
+        self,
+        model: str,
+        manifest: Manifest,
+        files: Sequence[SourceFile],
+        *,
+        signatures: Sequence[VersionSignature] = (),
+        created_by: str | None = None,
+        run: str | None = None,
+        sweep: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        run_facts: Mapping[str, JsonValue] | None = None,
+        progress: Progress | None = None,
+    ) -> Version:
+        """Make files the version that a manifest from elsewhere describes; its digest stays.
+
+        Args:
+            model: name of the model; created with its first version.
+            manifest: what the version is.
+            files: its files, checked.
+            signatures: signatures that came with it.
+            created_by: who registers it; this user by default.
+            run: id of the run that made it.
+            sweep: id of the sweep that the run belongs to.
+            tags: free labels.
+            run_facts: what an identical run would not repeat.
+            progress: told of the bytes stored.
+
+        Raises:
+            DamagedArtifactError: a file is not as the manifest says.
+            UntrustedVersionError: keys are trusted, and none of them signed the version.
+            UserError: the name is not valid.
+        """
+        check_name(model, field="model")
+        self._signatures.check(manifest.digest, name=model, extra=signatures)
+        stored = put_all(self._artifacts, files, progress=_counting(progress, manifest.size_bytes))
+        for entry, expected in zip_longest(stored, manifest.files):
+            if entry != expected:
+                raise not_as_manifest((expected or entry).path, "another content")
+        for signature in signatures:
+            if signature.digest == manifest.digest:
+                self._signatures.add(signature)
+        self._signatures.sign(manifest.digest)
+        return self._catalog.add_version(
+            model,
+            manifest,
+            created_by=created_by or current_user(),
+            run=run,
+            sweep=sweep,
+            tag_values=tags or {},
+            run_facts=run_facts or {},
+        )
+
+    def _announce(self, move: AliasMove) -> None:
+        """Tell `on_alias_move` of a move that is committed: nothing can undo or fail it now."""
+        if self.on_alias_move is None:
+            return
+        try:
+            self.on_alias_move(move)
+        except Exception:
+            log.exception("the move of %s@%s stands; telling of it failed", move.model, move.alias)
+
     def _damage(self, entry: FileEntry) -> DamagedArtifactError | None:
         try:
             self._artifacts.check(entry)
         except DamagedArtifactError as damage:
             return damage
         return None
+
+
+def _counting(progress: Progress | None, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress:
+            progress("registering", done, total)
+
+    return advance
 
 
 def _problem(model: str, number: int, damage: DamagedArtifactError, *, path: str = "") -> Problem:
