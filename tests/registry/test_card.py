@@ -22,6 +22,7 @@ def rich(version):
     """The version, with every fact that there can be."""
     metrics = {
         "accuracy": 0.8437,
+        "macro_f1": 0.83,
         "num_rows": 1605,
         "labels": ["negative", "positive"],
         "per_class": {"negative": {"f1": 0.81, "support": 800}, "positive": {"f1": 0.85}},
@@ -67,7 +68,9 @@ def rich(version):
         "| Training examples | 9,000 |",
         "| Licence | MIT |",
         "| Rows per label | negative: 5,000, positive: 5,605 |",
-        "| Accuracy | 0.8437 |",
+        "| Accuracy | 0.8437 | 0.8251 to 0.8606 |",
+        "| Macro f1 | 0.83 | ",
+        "## Cost and hardware\n\n| Fact | Value |\n| --- | --- |\n| Chip | a CPU |",
         "| Class | F1 | Support |\n| --- | --- | --- |\n| negative | 0.81 | 800 |",
         "|  | negative | positive |\n| --- | --- | --- |\n| negative | 640 | 160 |",
         "| Num steps | 420 |",

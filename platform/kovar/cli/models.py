@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -98,16 +99,27 @@ def _when(moment: datetime) -> str:
 @models.command()
 def show(
     reference: Annotated[str, typer.Argument(help="name, name@alias, name@number or a digest.")],
+    html: Annotated[
+        Path | None, typer.Option(help="Write the card as an HTML page with plots into this file.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the model card of a version."""
-    from kovar.registry import Registry, card
+    from kovar.registry import Registry, card, card_html
 
     with Registry.open(load_settings()) as registry:
         found = registry.resolve(reference)
         aliases = [a for a, n in registry.aliases(found.model).items() if n == found.number]
+    if html is not None:
+        try:
+            html.write_text(card_html(found, aliases), encoding="utf-8")
+        except OSError as problem:
+            raise UserError(f"cannot write the page: {problem.strerror}", file=html) from None
     if as_json:
         typer.echo(json.dumps(_facts(found, aliases)))
+        return
+    if html is not None:
+        typer.echo(f"{found}: {html}")
         return
     Console().print(Markdown(card(found, aliases=aliases)))
 

@@ -1,6 +1,7 @@
 """Versions, aliases, history and artifacts. Imports neither Ray nor torch."""
 
 from kovar.registry.card import card
+from kovar.registry.card_page import card_html
 from kovar.registry.environment import current_environment, source_revision
 from kovar.registry.golden import (
     GoldenExample,
@@ -46,6 +47,7 @@ __all__ = [
     "Version",
     "VersionFacts",
     "card",
+    "card_html",
     "check_golden",
     "check_shared",
     "current_environment",

@@ -13,6 +13,7 @@ import yaml
 from pydantic import JsonValue
 
 from kovar.config import format_size
+from kovar.registry.interval import Interval, macro_f1_interval, wilson
 from kovar.registry.manifest import Manifest
 from kovar.registry.version import Version
 
@@ -21,6 +22,7 @@ SECTIONS: Final = (
     "Data",
     "Metrics",
     "Training",
+    "Cost and hardware",
     "Limits",
     "Lineage",
     "Files",
@@ -41,6 +43,7 @@ def card(version: Version, aliases: Iterable[str] = ()) -> str:
         _data(manifest),
         _metrics(manifest),
         _training(version),
+        _cost(version),
         manifest.limits or _MISSING,
         _lineage(version),
         _files(manifest),
@@ -94,14 +97,38 @@ def _metrics(manifest: Manifest) -> str:
             for key, value in metrics.items()
             if key not in ("per_class", "confusion_matrix", "labels")
         }
-        rows = [[_title(key), _shown(value)] for key, value in sorted(plain.items())]
-        parts.append(_table(["Metric", "Value"], rows))
+        intervals = intervals_of(metrics)
+        rows = [
+            [_title(key), _shown(value), _interval(intervals.get(key))]
+            for key, value in sorted(plain.items())
+        ]
+        parts.append(_table(["Metric", "Value", "95 % interval"], rows))
         labels = metrics.get("labels") or list(manifest.signature.labels)
         if isinstance(per_class := metrics.get("per_class"), dict):
             parts += ["Per class:", _per_class(per_class)]
         if isinstance(matrix := metrics.get("confusion_matrix"), list):
             parts += ["Confusion matrix (rows: true, columns: predicted):", _matrix(matrix, labels)]
     return "\n\n".join(parts)
+
+
+def intervals_of(metrics: Mapping[str, Any]) -> dict[str, Interval]:
+    """Return the confidence intervals of the metrics on one data set, as far as they are known.
+
+    Args:
+        metrics: metric → value, as in a manifest.
+    """
+    found: dict[str, Interval] = {}
+    accuracy, num_rows = metrics.get("accuracy"), metrics.get("num_rows")
+    if isinstance(accuracy, float) and isinstance(num_rows, int) and num_rows > 0:
+        found["accuracy"] = wilson(accuracy, num_rows)
+    matrix = metrics.get("confusion_matrix")
+    if isinstance(matrix, list) and sum(map(sum, matrix)) > 0 and "macro_f1" in metrics:
+        found["macro_f1"] = macro_f1_interval(matrix)
+    return found
+
+
+def _interval(interval: Interval | None) -> str:
+    return f"{_shown(interval[0])} to {_shown(interval[1])}" if interval else ""
 
 
 def _per_class(per_class: Mapping[str, Any]) -> str:
@@ -129,8 +156,6 @@ def _training(version: Version) -> str:
         "Method": manifest.method,
         "Precision": manifest.precision,
         "Seed": manifest.seed,
-        "Chip": environment.chip,
-        "Driver": environment.driver,
         "Platform": environment.platform,
         "Python": environment.python,
         "Packages": ", ".join(
@@ -140,11 +165,21 @@ def _training(version: Version) -> str:
         ),
         "Code revision": revision,
         **{_title(key): _shown(value) for key, value in manifest.training.items()},
-        **{_title(key): _shown(value) for key, value in version.run_facts.items()},
     }
     text = yaml.safe_dump(manifest.spec, sort_keys=True, allow_unicode=True)
     fence = "`" * max(3, 1 + _longest_run(text, "`"))
     return f"{_facts(facts)}\n\nSpec:\n\n{fence}yaml\n{text}{fence}"
+
+
+def _cost(version: Version) -> str:
+    environment = version.manifest.environment
+    return _facts(
+        {
+            "Chip": environment.chip,
+            "Driver": environment.driver,
+            **{_title(key): _shown(value) for key, value in version.run_facts.items()},
+        }
+    )
 
 
 def _lineage(version: Version) -> str:

@@ -5,8 +5,8 @@ Each request is a POST of JSON with these headers:
 - `Kovar-Event`: `alias.moved`.
 - `Kovar-Delivery`: `<model>/<alias>/<sequence>`; the same for every attempt, so a receiver can
   drop repetitions. Repeating a promotion that is in place already sends the event again.
-- `Kovar-Signature`: `t=<Unix time>,v1=<hex>`: HMAC-SHA256 with the secret over `<Unix time>.<body>`.
-  A receiver that refuses old times is safe from replays.
+- `Kovar-Signature`: `t=<Unix time>,v1=<hex>`: HMAC-SHA256 with the secret over
+  `<Unix time>.<body>`. A receiver that refuses old times is safe from replays.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import struct
 import tempfile
 import uuid
 import zipfile
@@ -29,6 +30,15 @@ SUFFIX: Final = ".kovar.zip"
 MAX_ARCHIVE_BYTES: Final = 1 << 40
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 _ENCRYPTED: Final = 0x1
+# What zipfile raises when the structure of an archive is damaged.
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 
 
 def export_archive(registry: Registry, version: Version, target: Path) -> Path:
@@ -98,17 +108,15 @@ def import_archive(
             allowed=f"at most {format_size(max_bytes)}",
         )
     try:
-        with (
-            zipfile.ZipFile(path) as archive,
-            tempfile.TemporaryDirectory(prefix="kovar-import-") as temporary,
-        ):
-            envelope = _read_envelope(archive, path)
-            for entry in envelope.manifest.files:
-                _extract(archive, entry, Path(temporary) / entry.path)
-            files = check_files(Path(temporary), envelope.manifest)
-            return envelope.register(registry, files, model=model, progress=progress)
-    except zipfile.BadZipFile as problem:
+        archive = zipfile.ZipFile(path)
+    except (*_DAMAGE, OSError) as problem:
         raise _no_archive(path, str(problem)) from None
+    with archive, tempfile.TemporaryDirectory(prefix="kovar-import-") as temporary:
+        envelope = _read_envelope(archive, path)
+        for entry in envelope.manifest.files:
+            _extract(archive, entry, Path(temporary) / entry.path)
+        files = check_files(Path(temporary), envelope.manifest)
+        return envelope.register(registry, files, model=model, progress=progress)
 
 
 def _read_envelope(archive: zipfile.ZipFile, path: Path) -> Envelope:
@@ -125,9 +133,10 @@ def _read_envelope(archive: zipfile.ZipFile, path: Path) -> Envelope:
     if archive.getinfo(MANIFEST_FILE).file_size > MAX_BYTES:
         raise not_as_manifest(MANIFEST_FILE, f"larger than {format_size(MAX_BYTES)}")
     try:
-        envelope = Envelope.parse(archive.read(MANIFEST_FILE))
-    except zipfile.BadZipFile:
+        content = archive.read(MANIFEST_FILE)
+    except (*_DAMAGE, OSError):
         raise not_as_manifest(MANIFEST_FILE, "another content") from None
+    envelope = Envelope.parse(content)
     if envelope.manifest.size_bytes > path.stat().st_size:
         raise not_as_manifest(MANIFEST_FILE, "it names more bytes than the archive has")
     expected = {file.path: file.size_bytes for file in envelope.manifest.files}
@@ -172,7 +181,7 @@ def _extract(archive: zipfile.ZipFile, entry: FileEntry, target: Path) -> None:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 stream.write(chunk)
-    except (zipfile.BadZipFile, EOFError):
+    except _DAMAGE:
         raise not_as_manifest(entry.path, "another content") from None
     except OSError as problem:
         raise UserError(
