@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kovar import __version__
+from kovar.cli.interchange import export_version, import_version
+from kovar.cli.keys import keys
 from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.errors import UserError, exit_code_of
@@ -24,7 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+models.command("export")(export_version)
+models.command("import")(import_version)
 app.add_typer(models, name="models")
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

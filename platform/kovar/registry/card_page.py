@@ -42,7 +42,7 @@ _MAX_LABELS: Final = 20
 _CELL: Final = 64
 _ROW: Final = 30
 _BARS: Final = 260
-_LABEL_CHARS: Final = 18
+_LABEL_CHARS: Final = 16
 
 
 def card_html(version: Version, aliases: Iterable[str] = ()) -> str:
@@ -159,7 +159,7 @@ def _heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
                 f'fill="rgb(var(--bar) / {0.06 + 0.6 * share:.2f})"/>',
                 f'<text x="{x + _CELL / 2 - 1}" y="{y + _CELL / 2 - 2}" text-anchor="middle">'
                 f"{count:,}</text>",
-                f'<text class="soft" x="{x + _CELL / 2 - 1}" y="{y + _CELL / 2 + 15}" '
+                f'<text x="{x + _CELL / 2 - 1}" y="{y + _CELL / 2 + 15}" '
                 f'text-anchor="middle">{share:.0%}</text>',
             ]
     return _figure("Confusion matrix", left + size * _CELL, top + size * _CELL, parts)

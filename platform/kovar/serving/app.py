@@ -39,6 +39,7 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     Raises:
         SpecError: a field is wrong; it names the field.
         NotFoundError: the registry has no such model, version or alias.
+        UntrustedVersionError: keys are trusted, and none of them signed the version.
     """
     from ray import serve
 
@@ -46,6 +47,7 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     settings = load_settings()
     with Registry.open(settings) as registry:
         version = registry.version(spec.model, spec.version)
+        registry.check_signature(version)
     _check_batch_holds_a_text(spec, version)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     return deployment.options(**deployment_options(spec)).bind(spec, version, **_places(settings))
