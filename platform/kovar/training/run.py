@@ -210,8 +210,10 @@ def prepare_inputs(
     """
     from kovar.data import prepare_dataset
     from kovar.models import check_max_length, resolve_base
+    from kovar.registry import check_shared
 
     plan = plan_run(spec, node_types if node_types is not None else connected_node_types())
+    check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(
         spec.model,
