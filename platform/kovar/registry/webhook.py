@@ -79,6 +79,7 @@ class AliasWebhook:
         self._secret = secret.encode()
         self._retry = retry or RetryPolicy()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="webhook")
+        self._lock = threading.Lock()
         self._pending: list[Future[Delivery]] = []
         self._closing = threading.Event()
 
@@ -111,13 +112,16 @@ class AliasWebhook:
         """Begin to tell every URL; return at once, raise nothing."""
         body = json.dumps(body_of(move), sort_keys=True).encode()
         delivery = delivery_of(move)
-        self._pending = [each for each in self._pending if not each.done()]
-        for url in self._urls:
-            self._pending.append(self._threads.submit(self._deliver, url, delivery, body))
+        with self._lock:
+            self._pending = [each for each in self._pending if not each.done()]
+            for url in self._urls:
+                self._pending.append(self._threads.submit(self._deliver, url, delivery, body))
 
     def close(self) -> list[Delivery]:
-        """Wait a bounded time for the deliveries under way; return those that ended meanwhile."""
-        done, late = wait_for(self._pending, timeout=self._retry.drain_s)
+        """Wait a bounded time for the deliveries under way; return the latest that ended."""
+        with self._lock:
+            pending = list(self._pending)
+        done, late = wait_for(pending, timeout=self._retry.drain_s)
         self._closing.set()
         if late:
             log.error("%d webhook deliveries were given up: too slow", len(late))
