@@ -170,7 +170,7 @@ def test_an_archive_holds_files_as_they_are(archive, version):
     assert kinds == {zipfile.ZIP_STORED}
 
 
-@pytest.mark.parametrize("name", ["../escaped.json", "/tmp/escaped.json", "a/../../escaped.json"])
+@pytest.mark.parametrize("name", ["../escaped.json", "/escaped.json", "a/../../escaped.json"])
 def test_an_entry_outside_the_archive_is_refused_and_written_nowhere(
     archive, tmp_path, elsewhere, name
 ):

@@ -183,6 +183,18 @@ def test_a_whole_registry_works_over_s3(settings, root, folder, facts):
         assert registry.verify() == []
 
 
+def test_what_verify_finds_altered_on_the_server_is_mended_by_registering_again(
+    settings, root, store, folder, facts
+):
+    with Registry.open(settings.model_copy(update={"artifact_root": root})) as registry:
+        version = registry.register("reviews", folder, facts=facts)
+        entry = version.manifest.files[1]
+        overwrite(store, entry, bytes(entry.size_bytes))
+        assert [problem.kind for problem in registry.verify()] == ["altered"]
+        assert registry.register("reviews", folder, facts=facts) == version
+        assert registry.verify() == []
+
+
 def test_a_bucket_that_does_not_exist_is_named(root, source):
     store = open_artifacts(root.replace("s3://kovar-", "s3://absent-"))
     with pytest.raises(RegistryError, match=r"cannot store artifacts in absent-.*/models"):

@@ -21,7 +21,10 @@ POSTGRESQL = "postgresql+psycopg://kovar@db/kovar"
 
 def settings_of(database: str, artifacts: str, runs: str) -> Settings:
     return Settings(
-        database_url=database, artifact_root=artifacts, runs_dir=Path(runs), cache_dir=Path("/tmp")
+        database_url=database,
+        artifact_root=artifacts,
+        runs_dir=Path(runs),
+        cache_dir=Path("/cache"),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kovar.errors import NotFoundError, SpecError
+from kovar.errors import NotFoundError, SpecError, UntrustedVersionError
+from kovar.registry.signing import generate_keys
 from kovar.serving import ServingSpec, build, read_args
 from kovar.serving.app import deployment_options
 from tiny_version import build_tiny_version, environment_of, register_tiny_version, settings_in
@@ -93,6 +94,12 @@ def test_an_alias_is_resolved_to_one_version_when_the_application_is_built(regis
 def test_no_database_url_travels_to_the_replicas(registered):
     application = build({"model": "tiny"})
     assert set(application._bound_deployment.init_kwargs) == {"artifact_root", "cache_dir"}
+
+
+def test_a_version_that_no_trusted_key_signed_is_not_served(registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("KOVAR_TRUSTED_KEYS", str(generate_keys(tmp_path / "key")))
+    with pytest.raises(UntrustedVersionError, match="is not signed"):
+        build({"model": "tiny"})
 
 
 @pytest.mark.parametrize("args", [{"model": "tyni"}, {"model": "tiny", "version": "7"}])

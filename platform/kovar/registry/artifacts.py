@@ -25,6 +25,8 @@ from kovar.settings import ensure_writable
 CHUNK_BYTES: Final = 1 << 20
 PART_BYTES: Final = 8 << 20
 """What one request to a remote store carries, at most."""
+PARTS_UNDER_WAY: Final = 4
+"""How many parts of one file may wait for the network, in memory."""
 FOLDER: Final = "sha256"
 INCOMING: Final = "incoming"
 DAMAGED: Final = "damaged"
@@ -296,8 +298,11 @@ class RemoteArtifacts:
                 self.filesystem.create_dir(each.rpartition("/")[0], recursive=True)
         stream = self.filesystem.open_output_stream(target)
         try:
-            for part in parts:
+            for number, part in enumerate(parts, start=1):
                 stream.write(part)
+                if number % PARTS_UNDER_WAY == 0:
+                    # Arrow sends parts in the background and queues them without a bound.
+                    stream.flush()
             stream.close()
         except BaseException:
             self._abandon(stream, target)
