@@ -53,9 +53,12 @@ def test_an_exported_version_comes_back_with_its_digest(registry, version, track
 
 def test_a_file_store_works_too(registry, version, tmp_path, elsewhere, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     folder = (tmp_path / "mlruns").as_uri()
     made = export_mlflow(registry, version, folder)
     assert import_mlflow(elsewhere, made.uri, folder).digest == version.digest
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_mlflow_shows_metrics_parameters_and_the_digest(registry, version, tracking_uri, client):

@@ -124,12 +124,16 @@ def import_mlflow(
 def _client(tracking_uri: str) -> Iterator[MlflowClient]:
     """Give a client; turn MLflow's errors into Kovar's."""
     try:
-        from mlflow import MlflowClient
+        import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError:
         raise MissingExtraError.of("mlflow", needed_for="exchange with MLflow") from None
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    # A client is not enough: parts of MLflow open the default store, and make one in the working
+    # folder if there is none.
+    mlflow.set_tracking_uri(tracking_uri)
     try:
-        yield MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        yield mlflow.MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
     except MlflowException as problem:
         text = str(problem).splitlines()[0]
         if problem.error_code == "RESOURCE_DOES_NOT_EXIST":
@@ -137,6 +141,8 @@ def _client(tracking_uri: str) -> Iterator[MlflowClient]:
         raise RegistryError(
             f"MLflow at {tracking_uri}: {text}", hint="check the address and MLflow's own log"
         ) from None
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def _find(client: MlflowClient, version: Version) -> MlflowVersion | None:
