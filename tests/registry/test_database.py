@@ -14,6 +14,13 @@ from kovar.errors import DamagedArtifactError, NewerSchemaError, RegistryError, 
 from kovar.registry import Registry
 from kovar.registry.database import Database
 from kovar.registry.schema import REVISIONS, VERSION_TABLE, metadata
+from kovar.settings import load_settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """SQLite alone: these tests look into its file."""
+    return load_settings({"KOVAR_HOME": str(tmp_path / "home")})
 
 
 def run_sql(settings, statement, parameters=()):
