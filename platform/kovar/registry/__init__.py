@@ -1,7 +1,9 @@
 """Versions, aliases, history and artifacts. Imports neither Ray nor torch."""
 
 from kovar.registry.card import card
+from kovar.registry.difference import Change, Difference, diff
 from kovar.registry.environment import current_environment, source_revision
+from kovar.registry.gates import BetterThanIncumbent, Gates, MetricBound
 from kovar.registry.golden import (
     GoldenExample,
     GoldenExamples,
@@ -22,20 +24,43 @@ from kovar.registry.manifest import (
     TensorFacts,
     VersionFacts,
 )
+from kovar.registry.predictions import (
+    DatasetPredictions,
+    Predictions,
+    read_predictions,
+    rows_digest,
+    write_predictions,
+)
 from kovar.registry.registry import Registry
-from kovar.registry.version import AliasMove, Model, Problem, Version
+from kovar.registry.version import (
+    AliasMove,
+    GateResult,
+    GoldenResult,
+    Model,
+    Problem,
+    Version,
+)
 
 __all__ = [
     "AliasMove",
     "BaseFacts",
+    "BetterThanIncumbent",
+    "Change",
     "DataFacts",
+    "DatasetPredictions",
+    "Difference",
     "EnvironmentFacts",
     "FileEntry",
+    "GateResult",
+    "Gates",
     "GoldenExample",
     "GoldenExamples",
+    "GoldenResult",
     "Manifest",
+    "MetricBound",
     "Model",
     "Parent",
+    "Predictions",
     "Problem",
     "Registry",
     "Signature",
@@ -47,7 +72,11 @@ __all__ = [
     "card",
     "check_golden",
     "current_environment",
+    "diff",
     "read_golden",
+    "read_predictions",
+    "rows_digest",
     "source_revision",
     "write_golden",
+    "write_predictions",
 ]

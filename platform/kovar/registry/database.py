@@ -24,6 +24,7 @@ LOCK_TIMEOUT_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 10
 _ALLOWED: Final = "sqlite:///path/to/registry.db or postgresql+psycopg://user@host/name"
 _MIGRATION_LOCK: Final = 0x6B6F766172  # "kovar", as the key of a PostgreSQL advisory lock
+_BLOB_LOCK: Final = _MIGRATION_LOCK + 1
 
 
 class Database:
@@ -68,6 +69,19 @@ class Database:
         """Open a transaction that writes; it commits on leaving and rolls back on an error."""
         with self._translated(), self._writer.begin() as connection:
             yield connection
+
+    def keep_blobs(self, connection: sa.Connection) -> None:
+        """Let no blob be swept until this writing transaction ends.
+
+        Many may keep at once; SQLite has one writer at a time anyway.
+        """
+        if self.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_BLOB_LOCK)))
+
+    def sweep_blobs(self, connection: sa.Connection) -> None:
+        """Let no version be committed until this writing transaction ends."""
+        if self.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_BLOB_LOCK)))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
