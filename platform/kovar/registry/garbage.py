@@ -34,6 +34,9 @@ from kovar.registry.schema import blob_uses, versions
 BATCH: Final = 100
 """Blobs that are swept in one transaction; registrations wait that long at most."""
 
+STALLED: Final = timedelta(hours=1)
+"""An upload that wrote nothing for so long is dead, whatever the grace period."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
@@ -171,7 +174,8 @@ def sweep(
     """
     limit = clock() - grace
     blobs = list(files.walk(FOLDER))
-    unfinished = [file for file in files.walk(INCOMING) if file.modified_at <= limit]
+    dead = min(limit, clock() - STALLED)
+    unfinished = [file for file in files.walk(INCOMING) if file.modified_at <= dead]
     garbage = _unreferenced(database, blobs, limit)
     old = [file for file in garbage if file.modified_at <= limit]
     swept = [*unfinished, *old]

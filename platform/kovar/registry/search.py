@@ -119,19 +119,18 @@ def _within(bound: MetricBound) -> list[sa.ColumnElement[bool]]:
 
 
 def _has_word(word: str) -> sa.ColumnElement[bool]:
-    return sa.exists().where(
-        version_words.c.word == word, version_words.c.version_id == versions.c.id
-    )
+    here = version_words.c.version_id == versions.c.id
+    return sa.exists().where(version_words.c.word == word, here).correlate(versions)
 
 
 def _has_tag(key: str, value: str) -> sa.ColumnElement[bool]:
-    return sa.exists().where(
-        tags.c.version_id == versions.c.id, tags.c.key == key, tags.c.value == value
-    )
+    here = tags.c.version_id == versions.c.id
+    return sa.exists().where(tags.c.key == key, tags.c.value == value, here).correlate(versions)
 
 
 def _has_metric(bound: MetricBound) -> sa.ColumnElement[bool]:
-    return sa.exists().where(version_metrics.c.version_id == versions.c.id, *_within(bound))
+    here = version_metrics.c.version_id == versions.c.id
+    return sa.exists().where(*_within(bound), here).correlate(versions)
 
 
 def _rarest_first(connection: sa.Connection, words: set[str]) -> list[str]:
