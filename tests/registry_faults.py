@@ -43,6 +43,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def promote_for(settings: Settings, acks: Path, deadline: float) -> None:
     """Promote by compare-and-swap till the deadline; write down what was acknowledged."""
+    pause = threading.Event()
     descriptor = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with Registry.open(settings) as registry:
         for count in range(NO_STEP):
@@ -55,6 +56,8 @@ def promote_for(settings: Settings, acks: Path, deadline: float) -> None:
                     "reviews", to=current % 3 + 1, expected=current, reason=reason
                 )
             except ConflictError:
+                # Without a pause of random length most attempts of so many are in vain.
+                pause.wait(random.uniform(0.0, 0.3))
                 continue
             os.write(descriptor, f"{json.dumps([move.sequence, reason])}\n".encode())
 
