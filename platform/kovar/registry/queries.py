@@ -27,6 +27,9 @@ ALIASES = (
     .order_by(aliases.c.name)
 )
 
+_OWNER = models.alias("owner")
+_POINTED_AT = sa.select(aliases.c.version_id).join(_OWNER, aliases.c.model_id == _OWNER.c.id)
+
 
 def utc_now() -> datetime:
     """Return the time of this machine, in UTC."""
@@ -80,12 +83,7 @@ def matches(model: str | None, reference: Reference) -> sa.ColumnElement[bool]:
     if reference.digest is not None:
         # A range, because it uses the index in every database; "g" follows the last digit.
         return versions.c.digest.between(reference.digest, f"{reference.digest}g")
-    owner = models.alias("owner")
-    pointed_at = (
-        sa.select(aliases.c.version_id)
-        .join(owner, aliases.c.model_id == owner.c.id)
-        .where(owner.c.name == model, aliases.c.name == reference.alias)
-    )
+    pointed_at = _POINTED_AT.where(_OWNER.c.name == model, aliases.c.name == reference.alias)
     return versions.c.id.in_(pointed_at)
 
 
