@@ -392,6 +392,7 @@ def main() -> None:
         "machine": {
             "cpu": platform.processor() or platform.machine(),
             "num_cpus": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
             "platform": platform.platform(),
         },
         "versions": {

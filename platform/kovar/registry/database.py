@@ -22,6 +22,7 @@ from kovar.settings import ensure_writable
 
 LOCK_TIMEOUT_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 10
+CACHE_KIB: Final = 65_536
 _ALLOWED: Final = "sqlite:///path/to/registry.db or postgresql+psycopg://user@host/name"
 _MIGRATION_LOCK: Final = 0x6B6F766172  # "kovar", as the key of a PostgreSQL advisory lock
 _BLOB_LOCK: Final = _MIGRATION_LOCK + 1
@@ -182,6 +183,8 @@ def _create_sqlite(url: sa.URL) -> sa.Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        # The default of 2 MB holds a few hundred manifests.
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
