@@ -31,21 +31,32 @@ def test_the_wheel_holds_the_library_its_migrations_and_the_recipe_alone(wheel):
     assert [name for name in names if name.startswith("kovar/registry/migrations/versions/")]
 
 
-def test_the_wheel_installs_and_imports_without_the_source_tree(wheel, tmp_path):
-    venv.create(tmp_path / "clean", with_pip=True)
-    python = tmp_path / "clean" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, cwd=tmp_path)
-    # The wheel alone is new; its dependencies are those of this environment.
-    (site,) = (tmp_path / "clean" / "lib").glob("python*/site-packages")
+@pytest.fixture(scope="module")
+def clean(wheel, tmp_path_factory):
+    """Return an environment that holds the wheel, with the dependencies of this environment."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder, with_pip=True)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True, capture_output=True, cwd=folder)
+    (site,) = (folder / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text("\n".join(p for p in sys.path if "site-packages" in p))
+    return folder
+
+
+def test_the_wheel_installs_and_imports_without_the_source_tree(clean, tmp_path):
+    (site,) = (clean / "lib").glob("python*/site-packages")
     code = (
         "import json, kovar, platform, kovar.cli, kovar.serving, kovar.tuning; "
         "from kovar.quickstart import find_recipe; "
         "print(json.dumps([kovar.__file__, platform.__file__, str(find_recipe())]))"
     )
     done = subprocess.run(
-        [python, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
+        [clean / "bin" / "python", "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path)},
     )
     library, standard, recipe = json.loads(done.stdout)
     assert Path(library).is_relative_to(site)
@@ -53,12 +64,13 @@ def test_the_wheel_installs_and_imports_without_the_source_tree(wheel, tmp_path)
     assert Path(standard).name == "platform.py"
 
 
-def test_the_command_of_the_wheel_answers(wheel, tmp_path):
+def test_the_command_of_the_wheel_answers(clean, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "kovar", "version", "--json"],
+        [clean / "bin" / "kovar", "version", "--json"],
         check=True,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(REPOSITORY / "platform"), "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path)},
     )
     assert json.loads(done.stdout)["ray"].startswith("2.60")

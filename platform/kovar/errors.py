@@ -10,6 +10,7 @@ KovarError                       exit code 1: the work failed
 │   ├── NotFoundError            a model, version, alias or run that does not exist
 │   └── MissingExtraError        an optional dependency, with the pip command that installs it
 ├── RegistryError                the registry refused or could not finish
+│   ├── GateError                a gate of a protected alias refused a promotion
 │   ├── ConflictError            a compare-and-swap lost: the alias moved meanwhile
 │   ├── DamagedArtifactError     a blob is missing, truncated or altered
 │   ├── UnsafeArtifactError      a file that may not enter the registry (pickle, symbolic link, …)
@@ -159,6 +160,10 @@ class MissingExtraError(UserError):
 
 class RegistryError(KovarError):
     """The registry refused or could not finish."""
+
+
+class GateError(RegistryError):
+    """A gate of a protected alias refused a promotion."""
 
 
 class ConflictError(RegistryError):

@@ -184,6 +184,24 @@ def test_an_absent_column_is_told_with_the_nearest(
     assert f'did you mean "{near}"?' in str(error)
 
 
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_lines_of_json_in_another_encoding_are_listed(column: str, tmp_path: Path) -> None:
+    row = {"text": "fine", "label": "good", column: "café"}
+    data = (as_lines(ROWS) + json.dumps(row, ensure_ascii=False)).encode("latin-1")
+    (tmp_path / "a.jsonl").write_bytes(data)
+    error = load_error(tmp_path, "a.jsonl")
+    assert error.field == f"data.{column}"
+    assert "1 of 3 rows are not UTF-8 text: row 3" in str(error)
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_half_of_a_surrogate_pair_is_refused(column: str, write: Write, tmp_path: Path) -> None:
+    write("a.jsonl", as_lines([*ROWS, {"text": "fine", "label": "good", column: "\ud83d"}]))
+    error = load_error(tmp_path, "a.jsonl")
+    assert error.field == f"data.{column}"
+    assert "row 3: half of a surrogate pair" in str(error)
+
+
 def test_a_column_that_appears_twice_is_refused(write: Write, tmp_path: Path) -> None:
     write("a.csv", "text,label,text\na,x,b\n")
     assert "appears twice" in str(load_error(tmp_path, "a.csv"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -189,6 +190,29 @@ def test_closing_answers_what_waits(runtime):
         return await answer
 
     assert len(asyncio.run(talk())) == 9
+
+
+def test_a_closed_runner_says_that_it_is_not_the_text(runtime):
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16)
+    runner.close()
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["good"], deadline=soon()))
+    assert (refusal.value.status, refusal.value.code) == (503, "closing")
+
+
+def test_a_text_that_is_tokenized_while_the_runner_closes_does_not_wait_in_vain(runtime):
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16)
+    tokenize = runtime.tokenize
+
+    def close_meanwhile(texts):
+        threading.Thread(target=runner.close).start()
+        runner._thread.join(5)
+        return tokenize(texts)
+
+    runtime.tokenize = close_meanwhile
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["good"], deadline=soon()))
+    assert refusal.value.code == "closing"
 
 
 def test_limits_that_cannot_hold_one_whole_text_are_refused(runtime):

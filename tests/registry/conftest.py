@@ -9,12 +9,36 @@ import pytest
 from safetensors.numpy import save_file
 
 from kovar.registry import EnvironmentFacts, Registry, Signature, Version, VersionFacts
+from kovar.registry.database import Database
 from kovar.settings import Settings, load_settings
+from postgres import PostgresServer
 
 
-@pytest.fixture
-def settings(tmp_path) -> Settings:
-    return load_settings({"KOVAR_HOME": str(tmp_path / "home")})
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole session."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres) -> str:
+    """Name of a database with the schema, which the databases of the tests are copied from."""
+    url = postgres.create_database()
+    Database(url).close()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request, tmp_path) -> Settings:
+    """A new registry's places: every test that uses them runs on both kinds of database."""
+    environ = {"KOVAR_HOME": str(tmp_path / "home")}
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        template = request.getfixturevalue("migrated")
+        environ["KOVAR_DATABASE_URL"] = server.create_database(template=template)
+    return load_settings(environ)
 
 
 @pytest.fixture

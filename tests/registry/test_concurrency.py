@@ -36,16 +36,6 @@ with Registry.open(settings) as registry:
             pass
 """
 
-DIE_BEFORE_COMMIT = """
-class DyingCatalog:
-    def add_version(self, *args, **kwargs):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-from kovar.registry.artifacts import open_artifacts
-registry = Registry(DyingCatalog(), open_artifacts(settings.artifact_root), None, close=print)
-registry.register("reviews", folder, facts=facts)
-"""
-
 
 @pytest.fixture
 def start(settings, folder, facts):
@@ -113,15 +103,6 @@ def test_processes_that_create_the_registry_together_make_one_version(settings, 
     with Registry.open(settings) as registry:
         assert [model.num_versions for model in registry.models()] == [1]
         assert registry.verify() == []
-
-
-def test_a_process_killed_between_upload_and_commit_leaves_no_version(settings, start):
-    dying = start(DIE_BEFORE_COMMIT)
-    dying.communicate()
-    assert dying.returncode == -9
-    with Registry.open(settings) as registry:
-        assert registry.models() == ()
-    assert start(REGISTER).communicate()[0] == "1\n"
 
 
 def test_threads_that_materialize_together_get_one_whole_folder(registry, version):

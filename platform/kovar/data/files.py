@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,8 @@ import pyarrow as pa
 
 from kovar.data.rows import show_rows
 from kovar.errors import DataError, did_you_mean
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def read_files(path: Path, *, text: str, label: str, field: str) -> pa.Table:
@@ -129,8 +132,9 @@ def _read_json_slowly(path: Path, text: str, label: str, *, is_array: bool) -> p
         values = [record.get(name) for record in records]
         kinds = {type(value) for value in values} - {type(None)}
         wrong = [n for n, v in enumerate(values, 1) if v is not None and type(v) not in allowed]
+        which = "text" if name == text else "label"
+        _refuse_halves(values, file=path, field=f"data.{which}")
         if wrong and len(kinds) > 1:
-            which = "text" if name == text else "label"
             raise DataError(
                 f"{show_rows(wrong)}: the {which} is not {'text' if name == text else 'a label'}",
                 file=path,
@@ -141,6 +145,20 @@ def _read_json_slowly(path: Path, text: str, label: str, *, is_array: bool) -> p
         columns[name] = _array(values, kinds)
     others = sorted({key for record in records for key in record} - set(columns))
     return pa.table(columns | {key: pa.nulls(len(records)) for key in others})
+
+
+def _refuse_halves(values: list[Any], *, file: Path, field: str) -> None:
+    """JSON can write half of a surrogate pair, which no UTF-8 text holds."""
+    rows = [n for n, v in enumerate(values, 1) if isinstance(v, str) and _SURROGATE.search(v)]
+    if rows:
+        raise DataError(
+            f"{show_rows(rows)}: half of a surrogate pair is not text",
+            file=file,
+            field=field,
+            got=json.dumps(values[rows[0] - 1]),
+            allowed="text that UTF-8 can hold",
+            hint="repair what wrote the file: it cut a character in two",
+        )
 
 
 def _array(values: list[Any], kinds: set[type]) -> pa.Array:

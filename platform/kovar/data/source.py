@@ -126,17 +126,45 @@ def _read_ratings(path: Path) -> pa.Table:
 def _column(table: pa.Table, name: str, *, field: str) -> pa.ChunkedArray:
     known: list[str] = table.column_names
     if known.count(name) != 1:
+        near = None if name in known else did_you_mean(name, known)
         raise DataError(
             "the data set has no such column" if name not in known else "the column appears twice",
             field=field,
             got=name,
             allowed=", ".join(known),
-            hint=did_you_mean(name, known) or f"set {field} to one of the columns",
+            hint=near or f"set {field} to one of the columns",
         )
     column = table.column(name)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        _refuse_broken_text(column, name=name, field=field)
     return column
+
+
+def _refuse_broken_text(column: pa.ChunkedArray, *, name: str, field: str) -> None:
+    """Arrow's readers do not look inside texts: a file in another encoding gets this far."""
+    try:
+        column.validate(full=True)
+        return
+    except pa.ArrowInvalid:
+        values = column.cast(pa.large_binary()).to_pylist()
+    rows = [number for number, value in enumerate(values, 1) if not _is_utf8(value or b"")]
+    raise DataError(
+        f"{len(rows):,} of {len(column):,} rows are not UTF-8 text: {show_rows(rows)}",
+        field=field,
+        got=f"{name}: bytes of another encoding",
+        allowed="text in UTF-8",
+        hint="convert the file to UTF-8",
+    )
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_text(kind: pa.DataType) -> bool:

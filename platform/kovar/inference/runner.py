@@ -114,8 +114,8 @@ class BatchRunner:
             deadline: moment on the clock after which the answer is not wanted.
 
         Raises:
-            RequestError: 429 the queue is full; 504 the deadline has passed; 422 or 500 a text
-                cannot be tokenized or run.
+            RequestError: 429 the queue is full; 503 the runner is closed; 504 the deadline has
+                passed; 422 or 500 a text cannot be tokenized or run.
         """
         self._refuse_if_full(len(texts))
         items: list[Item[_Row]] = []
@@ -128,6 +128,8 @@ class BatchRunner:
                     for index, item in enumerate(encoded)
                 ]
                 with self._wake:
+                    if self._closed:
+                        raise _closing()
                     self._refuse_if_full(len(items))
                     self._batcher.add(items)
                     self._wake.notify()
@@ -159,7 +161,11 @@ class BatchRunner:
     async def _tokenize(self, texts: Sequence[str]) -> list[Encoded]:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._tokenizing, self.runtime.tokenize, texts)
+            tokenized = loop.run_in_executor(self._tokenizing, self.runtime.tokenize, texts)
+        except RuntimeError:  # the executor was shut down
+            raise _closing() from None
+        try:
+            return await tokenized
         except Exception as problem:
             # The message may quote the text, so only the kind of error is kept.
             logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
@@ -196,6 +202,12 @@ class BatchRunner:
             return
         for row, prediction in zip(rows, predictions, strict=True):
             row.job.answer(row.index, prediction)
+
+
+def _closing() -> RequestError:
+    return RequestError(
+        "this replica is closing, try another", status=503, code="closing", hint="try again"
+    )
 
 
 def _deadline_passed() -> RequestError:

@@ -2,7 +2,9 @@
 
 from kovar.registry.card import card
 from kovar.registry.card_page import card_html
+from kovar.registry.difference import Change, Difference, diff
 from kovar.registry.environment import current_environment, source_revision
+from kovar.registry.gates import BetterThanIncumbent, Gates, MetricBound
 from kovar.registry.golden import (
     GoldenExample,
     GoldenExamples,
@@ -23,21 +25,44 @@ from kovar.registry.manifest import (
     TensorFacts,
     VersionFacts,
 )
+from kovar.registry.predictions import (
+    DatasetPredictions,
+    Predictions,
+    read_predictions,
+    rows_digest,
+    write_predictions,
+)
 from kovar.registry.registry import Registry
 from kovar.registry.sharing import check_shared
-from kovar.registry.version import AliasMove, Model, Problem, Version
+from kovar.registry.version import (
+    AliasMove,
+    GateResult,
+    GoldenResult,
+    Model,
+    Problem,
+    Version,
+)
 
 __all__ = [
     "AliasMove",
     "BaseFacts",
+    "BetterThanIncumbent",
+    "Change",
     "DataFacts",
+    "DatasetPredictions",
+    "Difference",
     "EnvironmentFacts",
     "FileEntry",
+    "GateResult",
+    "Gates",
     "GoldenExample",
     "GoldenExamples",
+    "GoldenResult",
     "Manifest",
+    "MetricBound",
     "Model",
     "Parent",
+    "Predictions",
     "Problem",
     "Registry",
     "Signature",
@@ -51,7 +76,11 @@ __all__ = [
     "check_golden",
     "check_shared",
     "current_environment",
+    "diff",
     "read_golden",
+    "read_predictions",
+    "rows_digest",
     "source_revision",
     "write_golden",
+    "write_predictions",
 ]

@@ -16,13 +16,16 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from kovar.errors import NewerSchemaError, RegistryError, SettingsError
+from kovar.errors import MissingExtraError, NewerSchemaError, RegistryError, SettingsError
 from kovar.registry.schema import REVISIONS, VERSION_TABLE, metadata
 from kovar.settings import ensure_writable
 
 LOCK_TIMEOUT_S: Final = 30
+CONNECT_TIMEOUT_S: Final = 10
+CACHE_KIB: Final = 65_536
 _ALLOWED: Final = "sqlite:///path/to/registry.db or postgresql+psycopg://user@host/name"
 _MIGRATION_LOCK: Final = 0x6B6F766172  # "kovar", as the key of a PostgreSQL advisory lock
+_BLOB_LOCK: Final = _MIGRATION_LOCK + 1
 
 
 class Database:
@@ -40,6 +43,12 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _create_engine(url)
         self._writer = self._engine.execution_options(writes=True)
+        # SQLite reads one consistent state anyway.
+        self._reader = (
+            self._engine.execution_options(isolation_level="REPEATABLE READ")
+            if self._engine.dialect.name == "postgresql"
+            else self._engine
+        )
         self.url = self._engine.url.render_as_string(hide_password=True)
         self.dialect = self._engine.dialect.name
         # Connections close when the last reference goes, also where nobody called close().
@@ -52,8 +61,8 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open a transaction that only reads: one consistent state on SQLite."""
-        with self._translated(), self._engine.begin() as connection:
+        """Open a transaction that only reads: one consistent state."""
+        with self._translated(), self._reader.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -61,6 +70,19 @@ class Database:
         """Open a transaction that writes; it commits on leaving and rolls back on an error."""
         with self._translated(), self._writer.begin() as connection:
             yield connection
+
+    def keep_blobs(self, connection: sa.Connection) -> None:
+        """Let no blob be swept until this writing transaction ends.
+
+        Many may keep at once; SQLite has one writer at a time anyway.
+        """
+        if self.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_BLOB_LOCK)))
+
+    def sweep_blobs(self, connection: sa.Connection) -> None:
+        """Let no version be committed until this writing transaction ends."""
+        if self.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_BLOB_LOCK)))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -128,17 +150,23 @@ def _create_engine(url: str) -> sa.Engine:
             raise ArgumentError(f"{backend} is not supported")
         if backend == "sqlite":
             return _create_sqlite(parsed)
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        return _create_postgresql(parsed)
     except (ArgumentError, NoSuchModuleError) as problem:
         raise SettingsError(
             f"not a usable database URL: {problem}", field="database_url", allowed=_ALLOWED
         ) from None
-    except ModuleNotFoundError as problem:
-        raise SettingsError(
-            f"the database driver {problem.name!r} is not installed",
-            field="database_url",
-            hint='pip install "psycopg[binary]" and use a URL postgresql+psycopg://…',
-        ) from None
+    except ModuleNotFoundError:
+        raise MissingExtraError.of("postgres", needed_for="a registry in PostgreSQL") from None
+
+
+def _create_postgresql(url: sa.URL) -> sa.Engine:
+    # A frozen client must not hold its locks for ever, nor another one wait for them for ever.
+    limits = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c idle_in_transaction_session_timeout=60s"
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": limits},
+    )
 
 
 def _create_sqlite(url: sa.URL) -> sa.Engine:
@@ -155,6 +183,8 @@ def _create_sqlite(url: sa.URL) -> sa.Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        # The default of 2 MB holds a few hundred manifests.
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import socket
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from pydantic import JsonValue
 
-from kovar.errors import DamagedArtifactError, NotFoundError, UserError
+from kovar.errors import DamagedArtifactError, NotFoundError, RegistryError
 from kovar.registry.artifacts import ArtifactStore, not_as_manifest, open_artifacts
 from kovar.registry.cache import VersionCache
 from kovar.registry.formats import SourceFile, scan_folder
 from kovar.registry.manifest import FileEntry, Manifest, VersionFacts
+from kovar.registry.promotion import Promotion
 from kovar.registry.reference import (
     DEFAULT_ALIAS,
     Reference,
@@ -26,11 +26,17 @@ from kovar.registry.reference import (
 )
 from kovar.registry.signing import Signatures, VersionSignature
 from kovar.registry.transfer import put_all
-from kovar.registry.version import AliasMove, Model, Problem, Version
+from kovar.registry.user import current_user
+from kovar.registry.version import GoldenResult, Model, Problem, Version
 from kovar.settings import Settings
 
 if TYPE_CHECKING:
-    from kovar.registry.catalog import Catalog, Clock
+    from kovar.registry.database import Database
+    from kovar.registry.derived import DerivedArtifact
+    from kovar.registry.garbage import Sweep
+    from kovar.registry.gates import MetricBound
+    from kovar.registry.lineage import Lineage
+    from kovar.registry.queries import Clock
     from kovar.registry.webhook import AliasWebhook
 
 Progress = Callable[[str, int, int], None]
@@ -39,12 +45,19 @@ Progress = Callable[[str, int, int], None]
 log = logging.getLogger(__name__)
 
 
-def current_user() -> str:
-    """Return who runs this process: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+MAX_TRIES: Final = 5
+"""How often blobs are stored again after a garbage collection took them."""
+
+GRACE: Final = timedelta(hours=24)
+"""Longer than any upload lasts."""
+
+PAGE: Final = 50
+"""Versions of a search, at most, unless another limit is given."""
+
+ResultT = TypeVar("ResultT")
 
 
-class Registry:
+class Registry(Promotion):
     """Versions, aliases and artifacts; safe to use from many threads, processes and machines.
 
     Use `Registry.open`, and close it, or use it as a context manager.
@@ -52,22 +65,31 @@ class Registry:
 
     def __init__(
         self,
-        catalog: Catalog,
+        database: Database,
         artifacts: ArtifactStore,
         cache: VersionCache,
         *,
-        close: Callable[[], None],
+        clock: Clock,
         signatures: Signatures | None = None,
         webhook: AliasWebhook | None = None,
     ) -> None:
-        self._catalog = catalog
+        # SQLAlchemy takes longer to import than everything else here together.
+        from kovar.registry.catalog import Catalog
+        from kovar.registry.derived import DerivedShelf
+        from kovar.registry.garbage import files_of
+        from kovar.registry.moves import AliasBook
+
+        self._database = database
+        self._catalog = Catalog(database, clock=clock)
+        self._aliases = AliasBook(database, clock=clock)
+        self._derived = DerivedShelf(database, clock=clock)
         self._artifacts = artifacts
+        self._files = files_of(artifacts)
         self._cache = cache
-        self._close = close
+        self._clock = clock
         self._signatures = signatures or Signatures(artifacts)
         self._webhook = webhook
-        self.on_alias_move: Callable[[AliasMove], None] | None = webhook
-        """Told of each move of an alias after its commit; must neither wait nor raise."""
+        self.on_alias_move = webhook
 
     @classmethod
     def open(cls, settings: Settings, *, clock: Clock | None = None) -> Registry:
@@ -82,27 +104,23 @@ class Registry:
             SettingsError: a place is malformed or not writable.
             RegistryError: the database cannot be reached.
         """
-        # SQLAlchemy takes longer to import than everything else here together.
-        from kovar.registry.catalog import Catalog, utc_now
         from kovar.registry.database import Database
+        from kovar.registry.queries import utc_now
         from kovar.registry.webhook import AliasWebhook
 
         artifacts = open_artifacts(settings.artifact_root)
-        signatures = Signatures.of(settings, artifacts)
-        webhook = AliasWebhook.of(settings)
-        database = Database(settings.database_url)
         return cls(
-            Catalog(database, clock=clock or utc_now),
+            Database(settings.database_url),
             artifacts,
             VersionCache(settings.cache_dir / "versions", max_bytes=settings.cache_max_bytes),
-            close=database.close,
-            signatures=signatures,
-            webhook=webhook,
+            clock=clock or utc_now,
+            signatures=Signatures.of(settings, artifacts),
+            webhook=AliasWebhook.of(settings),
         )
 
     def close(self) -> None:
         """Close the connections to the database; wait a bounded time for webhooks under way."""
-        self._close()
+        self._database.close()
         if self._webhook:
             self._webhook.close()
 
@@ -149,31 +167,181 @@ class Registry:
         """
         check_name(model, field="model")
         files = scan_folder(folder)
+
+        def commit(entries: list[FileEntry]) -> Version:
+            manifest = Manifest.of(facts, entries)
+            self._signatures.sign(manifest.digest)
+            return self._catalog.add_version(
+                model,
+                manifest,
+                created_by=created_by or current_user(),
+                run=run,
+                sweep=sweep,
+                tag_values=tags or {},
+                run_facts=run_facts or {},
+                absent=self._absent,
+            )
+
+        return self._store(files, commit, progress)
+
+    def _store(
+        self,
+        files: Sequence[SourceFile],
+        commit: Callable[[list[FileEntry]], ResultT],
+        progress: Progress | None,
+    ) -> ResultT:
+        """Store files, then commit what refers to them; again where a sweep came in between."""
+        from kovar.registry.catalog import SweptError
+
         total = sum(file.size_bytes for file in files)
-        entries = put_all(self._artifacts, files, progress=_counting(progress, total))
-        manifest = Manifest.of(facts, entries)
-        self._signatures.sign(manifest.digest)
-        return self._catalog.add_version(
-            model,
-            manifest,
-            created_by=created_by or current_user(),
-            run=run,
-            sweep=sweep,
-            tag_values=tags or {},
-            run_facts=run_facts or {},
+        for _ in range(MAX_TRIES):
+            entries = put_all(self._artifacts, files, progress=_counting(progress, total))
+            try:
+                return commit(entries)
+            except SweptError as swept:
+                log.warning("%s while they were registered: storing them again", swept.message)
+        raise RegistryError(
+            f"garbage collection took the files {MAX_TRIES} times before they were registered",
+            hint="give it a grace period that is longer than an upload",
         )
 
-    def models(self) -> tuple[Model, ...]:
-        """Return all models, by name."""
-        return self._catalog.list_models()
+    def _absent(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+        from kovar.registry.garbage import absent
 
-    def versions(self, model: str) -> tuple[Version, ...]:
-        """Return all versions of a model, newest first.
+        return absent(self._files, entries)
+
+    def derive(
+        self,
+        version: Version,
+        folder: Path,
+        *,
+        kind: str,
+        runtime: str,
+        chip: str = "any",
+        settings: Mapping[str, JsonValue] | None = None,
+        golden: GoldenResult | None = None,
+        created_by: str | None = None,
+        progress: Progress | None = None,
+    ) -> DerivedArtifact:
+        """Hang the files of a folder on a version, under a digest of their own.
+
+        Args:
+            version: what they were made of; it stays as it is.
+            folder: the files, and nothing else.
+            kind: what they are: onnx, quantized, compiled, …
+            runtime: what executes them.
+            chip: the chip that they are made for.
+            settings: how they were made.
+            golden: whether the runtime reproduced the version's golden examples.
+            created_by: who made them; this user by default.
+            progress: told of the bytes stored.
+
+        Raises:
+            NotFoundError: no such version, or the folder is missing or empty.
+            UnsafeArtifactError: a file that may not enter, or not what its name says.
+            RegistryError: a file changed meanwhile, or something could not be written.
+        """
+        from kovar.registry.derived import DerivedManifest
+
+        return self._store(
+            scan_folder(folder),
+            lambda entries: self._derived.add(
+                version,
+                DerivedManifest(
+                    version=version.digest,
+                    kind=kind,
+                    runtime=runtime,
+                    chip=chip,
+                    settings=dict(settings or {}),
+                    files=tuple(sorted(entries, key=lambda entry: entry.path)),
+                ),
+                golden=golden,
+                by=created_by or current_user(),
+                absent=self._absent,
+            ),
+            progress,
+        )
+
+    def derived(self, version: Version) -> tuple[DerivedArtifact, ...]:
+        """Return what was derived from a version, oldest first.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        return self._derived.list(version)
+
+    def note_golden(self, version: Version, result: GoldenResult, *, by: str | None = None) -> None:
+        """Note that a runtime was checked against the golden examples of a version.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        self._derived.note(version, result, by=by or current_user())
+
+    def models(self, *, limit: int | None = None, after: str | None = None) -> tuple[Model, ...]:
+        """Return models by name, all or a page.
+
+        Args:
+            limit: how many at most.
+            after: name of the last model of the page before.
+        """
+        return self._catalog.list_models(limit=limit, after=after)
+
+    def versions(
+        self, model: str, *, limit: int | None = None, before: int | None = None
+    ) -> tuple[Version, ...]:
+        """Return versions of a model, newest first, all or a page.
+
+        Args:
+            model: name of the model.
+            limit: how many at most.
+            before: number of the last version of the page before.
 
         Raises:
             NotFoundError: no such model.
         """
-        return self._catalog.list_versions(model)
+        return self._catalog.list_versions(model, limit=limit, before=before)
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        metrics: Sequence[MetricBound] = (),
+        tags: Mapping[str, str] | None = None,
+        limit: int = PAGE,
+        before: str | None = None,
+    ) -> tuple[Version, ...]:
+        """Return the versions of all models that match everything, a page at a time.
+
+        Newest first; with a metric bound, the best of the first one first.
+
+        Args:
+            text: words of the model's name, run, sweep, tags, method, precision, base model, data
+                or intended use; whole words in any case and order.
+            metrics: bounds of metrics.
+            tags: labels that a version must have.
+            limit: how many at most.
+            before: `name@number` of the last version of the page before.
+
+        Raises:
+            NotFoundError: `before` names no version.
+        """
+        from kovar.registry.search import search
+
+        return search(
+            self._database,
+            text=text,
+            metrics=metrics,
+            tag_values=tags or {},
+            limit=limit,
+            before=before,
+        )
+
+    def lineage(self, version: Version) -> Lineage:
+        """Return what a version descends from and what descends from it."""
+        from kovar.registry.lineage import find_lineage
+
+        return find_lineage(self._database, version)
 
     def version(self, model: str, ref: str | int) -> Version:
         """Return one version of a model.
@@ -209,71 +377,6 @@ class Registry:
             )
         return self.version(name, ref if at else DEFAULT_ALIAS)
 
-    def aliases(self, model: str) -> Mapping[str, int]:
-        """Return alias → number of the version that it points at.
-
-        Raises:
-            NotFoundError: no such model.
-        """
-        return self._catalog.list_aliases(model)
-
-    def set_alias(
-        self,
-        model: str,
-        alias: str,
-        to: str | int,
-        *,
-        expected: str | int | None = None,
-        force: bool = False,
-        reason: str | None = None,
-        by: str | None = None,
-    ) -> AliasMove:
-        """Point an alias at a version: a compare-and-swap, written into an append-only history.
-
-        Args:
-            model: name of the model.
-            alias: name of the alias; created with its first move.
-            to: the target: number, digest or alias.
-            expected: number or digest that the alias points at now; None if it does not exist.
-            force: move it wherever it points; needs a reason.
-            reason: why, for the history.
-            by: who moves it; this user by default.
-
-        Returns:
-            The move; the last one if the alias points at the target already.
-
-        Raises:
-            ConflictError: the alias points elsewhere than expected.
-            NotFoundError: no such model or target.
-            UserError: the name is not valid, or a forced move without a reason.
-        """
-        check_name(alias, field="alias")
-        if force and not reason:
-            raise UserError(
-                "a forced move needs a reason",
-                field="reason",
-                hint="say why, or give the version that you expect the alias to point at",
-            )
-        move = self._catalog.move_alias(
-            model,
-            alias,
-            parse_reference(to),
-            expected=expected,
-            force=force,
-            reason=reason,
-            by=by or current_user(),
-        )
-        self._announce(move)
-        return move
-
-    def history(self, model: str, alias: str) -> tuple[AliasMove, ...]:
-        """Return every move of an alias, oldest first.
-
-        Raises:
-            NotFoundError: no such model or alias.
-        """
-        return self._catalog.list_moves(model, alias)
-
     def materialize(
         self, version: Version, *, cache_dir: Path | None = None, rehash: bool = False
     ) -> Path:
@@ -293,6 +396,54 @@ class Registry:
         cache = VersionCache(cache_dir / "versions") if cache_dir else self._cache
         return cache.materialize(version.digest, version.manifest, self._artifacts, rehash=rehash)
 
+    def materialize_derived(self, artifact: DerivedArtifact, *, rehash: bool = False) -> Path:
+        """Return a local folder with exactly the verified files of a derived artifact.
+
+        Args:
+            artifact: the artifact.
+            rehash: read and hash the files even if nothing touched them since they were verified.
+
+        Raises:
+            DamagedArtifactError: a blob is missing, truncated or altered.
+            SettingsError: the cache cannot be written.
+        """
+        # The cache looks at the files of a manifest alone, and both kinds have them.
+        manifest = cast("Manifest", artifact.manifest)
+        return self._cache.materialize(artifact.digest, manifest, self._artifacts, rehash=rehash)
+
+    def delete(self, model: str, ref: str | int, *, reason: str, by: str | None = None) -> Version:
+        """Delete a version: hidden at once, its files collected after the grace period.
+
+        Its row stays, because the history names it; registering the same content again brings it
+        back under its number.
+
+        Args:
+            model: name of the model.
+            ref: its number or digest.
+            reason: why.
+            by: who deletes it; this user by default.
+
+        Raises:
+            RegistryError: an alias points at it, or another version descends from it.
+            NotFoundError: no such version.
+        """
+        by = by or current_user()
+        return self._catalog.delete_version(model, parse_reference(ref), reason=reason, by=by)
+
+    def collect_garbage(self, *, grace: timedelta = GRACE, dry_run: bool = False) -> Sweep:
+        """Remove the blobs that no version needs; safe beside registrations at the same time.
+
+        Args:
+            grace: age from which they go; also how long the files of a deleted version stay.
+            dry_run: only say what would go.
+
+        Raises:
+            RegistryError: the artifact store or the database failed.
+        """
+        from kovar.registry.garbage import sweep
+
+        return sweep(self._database, self._files, grace=grace, dry_run=dry_run, clock=self._clock)
+
     def verify(self, version: Version | None = None) -> list[Problem]:
         """Read and hash every blob of one version, or of all; return what is wrong, by file."""
         problems: list[Problem] = []
@@ -305,7 +456,15 @@ class Registry:
             except DamagedArtifactError as damage:
                 problems.append(_problem(model, number, damage))
                 continue
-            for entry in manifest.files:
+            derived = self._derived.list(self.version(model, number))
+            entries = list(manifest.files)
+            for artifact in derived:
+                prefix = f"derived/{artifact.digest[:12]}"
+                entries += [
+                    file.model_copy(update={"path": f"{prefix}/{file.path}"})
+                    for file in artifact.manifest.files
+                ]
+            for entry in entries:
                 if entry.sha256 not in checked:
                     checked[entry.sha256] = self._damage(entry)
                 if found := checked[entry.sha256]:
@@ -363,32 +522,27 @@ class Registry:
         """
         check_name(model, field="model")
         self._signatures.check(manifest.digest, name=model, extra=signatures)
-        stored = put_all(self._artifacts, files, progress=_counting(progress, manifest.size_bytes))
-        for entry, expected in zip_longest(stored, manifest.files):
-            if entry != expected:
-                raise not_as_manifest((expected or entry).path, "another content")
-        for signature in signatures:
-            if signature.digest == manifest.digest:
-                self._signatures.add(signature)
-        self._signatures.sign(manifest.digest)
-        return self._catalog.add_version(
-            model,
-            manifest,
-            created_by=created_by or current_user(),
-            run=run,
-            sweep=sweep,
-            tag_values=tags or {},
-            run_facts=run_facts or {},
-        )
 
-    def _announce(self, move: AliasMove) -> None:
-        """Tell `on_alias_move` of a move that is committed: nothing can undo or fail it now."""
-        if self.on_alias_move is None:
-            return
-        try:
-            self.on_alias_move(move)
-        except Exception:
-            log.exception("the move of %s@%s stands; telling of it failed", move.model, move.alias)
+        def commit(entries: list[FileEntry]) -> Version:
+            for entry, expected in zip_longest(entries, manifest.files):
+                if entry != expected:
+                    raise not_as_manifest((expected or entry).path, "another content")
+            for signature in signatures:
+                if signature.digest == manifest.digest:
+                    self._signatures.add(signature)
+            self._signatures.sign(manifest.digest)
+            return self._catalog.add_version(
+                model,
+                manifest,
+                created_by=created_by or current_user(),
+                run=run,
+                sweep=sweep,
+                tag_values=tags or {},
+                run_facts=run_facts or {},
+                absent=self._absent,
+            )
+
+        return self._store(files, commit, progress)
 
     def _damage(self, entry: FileEntry) -> DamagedArtifactError | None:
         try:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import (
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every schema that this Kovar can migrate from; it works with the last."""
 
 VERSION_TABLE: Final = "kovar_schema"
@@ -79,8 +80,14 @@ versions = Table(
     Column("created_by", Text, nullable=False),
     Column("run", Text, index=True),
     Column("sweep", Text, index=True),
+    # A deleted version keeps its row: the history names it, and its number is never given again.
+    Column("deleted_at", Instant),
+    Column("deleted_by", Text),
+    Column("delete_reason", Text),
     UniqueConstraint("model_id", "number"),
     UniqueConstraint("model_id", "digest"),
+    Index(None, "model_id", "deleted_at", "number"),
+    Index(None, "deleted_at", "id"),
 )
 
 tags = Table(
@@ -89,7 +96,7 @@ tags = Table(
     Column("version_id", ForeignKey("versions.id"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
-    Index(None, "key", "value"),
+    Index(None, "key", "value", "version_id"),
 )
 
 aliases = Table(
@@ -112,4 +119,95 @@ alias_history = Table(
     Column("to_version_id", ForeignKey("versions.id"), nullable=False),
     Column("reason", Text),
     Column("forced", Boolean, nullable=False),
+    Column("action", String(16), nullable=False, server_default="move"),
+    # What the gates found, as JSON; null where no gate was declared, or none was asked.
+    Column("gates", Text),
+)
+
+gate_declarations = Table(
+    "gate_declarations",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("alias", String(128), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    # Null where the gates were taken away.
+    Column("gates", Text),
+    Column("declared_at", Instant, nullable=False),
+    Column("declared_by", Text, nullable=False),
+    Column("reason", Text),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("alias", String(128), primary_key=True),
+    Column("approved_by", String(256), primary_key=True),
+    Column("approved_at", Instant, nullable=False),
+    Column("comment", Text),
+)
+
+derived_artifacts = Table(
+    "derived_artifacts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", Text, nullable=False),
+    UniqueConstraint("version_id", "digest"),
+)
+
+golden_checks = Table(
+    "golden_checks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), nullable=False),
+    # Null for a check of the version's own files.
+    Column("derived_id", ForeignKey("derived_artifacts.id"), index=True),
+    Column("runtime", String(64), nullable=False),
+    Column("chip", Text, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    # Null where the answers could not be compared.
+    Column("difference", Float),
+    Column("tolerance", Float, nullable=False),
+    Column("checked_at", Instant, nullable=False),
+    Column("checked_by", Text, nullable=False),
+    Index(None, "version_id", "runtime", "id"),
+)
+
+# What follows repeats parts of the manifests, as rows that an index finds; see `index.py`.
+
+parents = Table(
+    "parents",
+    metadata,
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("role", String(16), primary_key=True),
+    Index(None, "digest", "version_id"),
+)
+
+version_metrics = Table(
+    "version_metrics",
+    metadata,
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+    Column("dataset", String(256), primary_key=True),
+    Column("metric", String(256), primary_key=True),
+    Column("value", Float, nullable=False),
+    Index(None, "dataset", "metric", "value", "version_id"),
+)
+
+version_words = Table(
+    "version_words",
+    metadata,
+    Column("word", String(64), primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
+)
+
+blob_uses = Table(
+    "blob_uses",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("version_id", ForeignKey("versions.id"), primary_key=True),
 )

@@ -50,6 +50,32 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """What one gate found."""
+
+    gate: str
+    """Its name, for example `metrics: evaluation.accuracy`."""
+    passed: bool
+    message: str
+    """What was found and what is needed, with the numbers."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenResult:
+    """Whether a runtime reproduced the golden examples of a version."""
+
+    runtime: str
+    """Name of the runtime, for example `onnxruntime`."""
+    chip: str
+    passed: bool
+    difference: float | None
+    """Largest difference of a probability; None where the answers could not be compared."""
+    tolerance: float
+    """Largest difference that counts as the same answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AliasMove:
     """One entry of an alias's history."""
 
@@ -67,6 +93,9 @@ class AliasMove:
     reason: str | None
     forced: bool
     """Whether the move was made without a compare-and-swap."""
+    action: Literal["move", "promotion", "rollback"] = "move"
+    gates: tuple[GateResult, ...] = ()
+    """What the gates found; empty where none was declared, and where none was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
