@@ -129,8 +129,10 @@ def test_a_full_queue_answers_429_with_retry_after(runner, runtime):
 
     async def talk():
         runtime.gate.clear()
-        waiting = [
-            asyncio.ensure_future(send(app, "POST", "/v1/predict", json=body)) for _ in "123"
+        waiting = [asyncio.ensure_future(send(app, "POST", "/v1/predict", json=body))]
+        await asyncio.to_thread(runtime.busy.wait, 5)  # the first batch has left the queue
+        waiting += [
+            asyncio.ensure_future(send(app, "POST", "/v1/predict", json=body)) for _ in "23"
         ]
         async with asyncio.timeout(5):
             while runner.num_queued < 8:
