@@ -7,12 +7,13 @@ from typer.testing import CliRunner
 
 from kovar.cli import app
 from kovar.registry import Gates, MetricBound
+from tiny_version import environment_of
 
 
 @pytest.fixture
 def kovar(settings, monkeypatch):
-    for name, value in json.loads(settings.model_dump_json()).items():
-        monkeypatch.setenv(f"KOVAR_{name.upper()}", value)
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
 
     def kovar(*arguments: str):
         done = CliRunner().invoke(app, ["models", *arguments])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kovar.evaluation.metrics import ClassificationMetrics, classification_metrics
@@ -16,13 +17,24 @@ if TYPE_CHECKING:
 CHUNK = 256
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a runtime predicted, and how good that is.
+
+    `predicted` is the label index per row, shape [rows], int64.
+    """
+
+    metrics: ClassificationMetrics
+    predicted: npt.NDArray[np.int64]
+
+
 def evaluate(
     runtime: Runtime,
     texts: Sequence[str],
     labels: npt.NDArray[np.int64],
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> ClassificationMetrics:
+) -> Evaluation:
     """Predict every text and score the answers.
 
     Args:
@@ -40,6 +52,5 @@ def evaluate(
         predicted += [index[prediction.label] for prediction in predictions]
         if progress is not None:
             progress(len(predicted), len(texts))
-    return classification_metrics(
-        labels, np.asarray(predicted, dtype=np.int64), labels=runtime.labels
-    )
+    found = np.asarray(predicted, dtype=np.int64)
+    return Evaluation(classification_metrics(labels, found, labels=runtime.labels), found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.errors import NotFoundError
 from kovar.events import read_events
+from kovar.registry import GoldenResult
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version, VersionFacts
@@ -20,7 +21,7 @@ def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) 
     folder = prepared.folder
     trained = json.loads(folder.metrics.read_text(encoding="utf-8"))
     seconds = sum(e["seconds"] for e in read_events(folder.events) if e["event"] == "step")
-    return registry.register(
+    version = registry.register(
         prepared.spec.name,
         folder.model,
         facts=_facts(prepared, trained, registry),
@@ -32,6 +33,8 @@ def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) 
         },
         progress=progress,
     )
+    registry.note_golden(version, GoldenResult(**trained["golden"]))
+    return version
 
 
 def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> VersionFacts:

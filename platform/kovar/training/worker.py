@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from kovar.errors import KovarError
 from kovar.events import EventLog, read_events
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine, Report
-from kovar.training.folder import RunFolder, write_json
+from kovar.training.folder import RunFolder
 from kovar.training.spec import FineTuneSpec
+from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from kovar.events import EventKind
     from kovar.models import BaseModelFiles
     from kovar.precision import ResolvedPrecision
-
-GOLDEN_EXAMPLES = 16
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def execute(
             with _reporting(log, paths, rank, observe) as report:
                 engine = _train(task, paths, report, precision, device, rank, world_size)
             if rank == 0:
-                _finish(task, paths, engine, log, chip=chip.name)
+                write_version_folder(task, paths, engine, log, chip=chip.name)
         except KovarError as error:
             log.emit("failed", error=type(error).__name__, message=str(error))
 
@@ -150,61 +146,6 @@ def _train(
     )
     engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
     return engine
-
-
-def _finish(
-    task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog, *, chip: str
-) -> None:
-    from kovar.evaluation import evaluate
-    from kovar.inference import load_runtime
-    from kovar.models import save_model
-    from kovar.registry import GoldenExample, GoldenExamples, write_golden
-
-    partial = paths.model.with_name(".model")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_model(engine.model, task.base, partial, max_length=task.spec.data.max_length)
-    split = engine.evaluation_split
-    # fp32 is the reference: whatever a runtime computes in, it is held against these.
-    runtime = load_runtime(
-        partial,
-        precision="fp32",
-        num_threads=task.num_threads,
-        device="cuda" if engine.device.type == "cuda" else "cpu",
-    )
-    metrics = evaluate(
-        runtime,
-        split.texts,
-        split.labels,
-        progress=lambda done, total: log.emit(
-            "preparing", what="evaluating", done=done, total=total
-        ),
-    ).to_json()
-    texts = split.texts[:GOLDEN_EXAMPLES]
-    golden = GoldenExamples(
-        labels=tuple(runtime.labels),
-        examples=tuple(
-            GoldenExample(text=text, label=prediction.label, scores=prediction.scores)
-            for text, prediction in zip(texts, runtime.predict(texts), strict=True)
-        ),
-    )
-    write_golden(golden, partial)
-    shutil.rmtree(paths.model, ignore_errors=True)
-    partial.rename(paths.model)
-    log.emit("evaluated", step=len(engine.steps), data="evaluation", metrics=metrics, final=True)
-    with (paths.model / WEIGHTS_FILE).open("rb") as file:
-        weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)
-    write_json(
-        paths.metrics,
-        {
-            "evaluation": metrics,
-            "precision": engine.precision.precision,
-            "device": chip,
-            "num_workers": engine.world_size,
-            "num_steps": len(engine.steps),
-            "weights_digest": weights_digest,
-        },
-    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,126 @@
+"""What becomes the version: weights, tokenizer, golden examples and predictions, made by rank 0."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final, Literal
+
+from kovar.errors import GoldenError
+from kovar.registry import (
+    DatasetPredictions,
+    GoldenExample,
+    GoldenExamples,
+    GoldenResult,
+    Predictions,
+    rows_digest,
+    write_golden,
+    write_predictions,
+)
+from kovar.training.folder import RunFolder, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kovar.data import Split
+    from kovar.evaluation import Evaluation
+    from kovar.events import EventLog
+    from kovar.inference import Runtime
+    from kovar.training.engine import Engine
+    from kovar.training.worker import WorkerTask
+
+NUM_GOLDEN: Final = 16
+WEIGHTS_FILE: Final = "model.safetensors"
+DATASET: Final = "evaluation"
+"""What metrics and predictions call the evaluation split."""
+
+
+def write_version_folder(
+    task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog, *, chip: str
+) -> None:
+    """Save the trained model, evaluate it through the runtime that serves, and keep its answers.
+
+    Writes the run's `model` folder whole, then `metrics.json`, whose presence means trained.
+    """
+    from kovar.evaluation import evaluate
+    from kovar.inference import load_runtime
+    from kovar.models import save_model
+
+    partial = paths.model.with_name(".model")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(engine.model, task.base, partial, max_length=task.spec.data.max_length)
+    split = engine.evaluation_split
+    device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
+    # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
+    runtime = load_runtime(partial, precision="fp32", num_threads=task.num_threads, device=device)
+    found = evaluate(
+        runtime,
+        split.texts,
+        split.labels,
+        progress=lambda done, total: log.emit(
+            "preparing", what="evaluating", done=done, total=total
+        ),
+    )
+    _keep_answers(partial, runtime, split, found)
+    golden = _check_default(partial, chip=chip, device=device, num_threads=task.num_threads)
+    shutil.rmtree(paths.model, ignore_errors=True)
+    partial.rename(paths.model)
+    metrics = found.metrics.to_json()
+    log.emit("evaluated", step=len(engine.steps), data=DATASET, metrics=metrics, final=True)
+    with (paths.model / WEIGHTS_FILE).open("rb") as file:
+        weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
+    log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)
+    write_json(
+        paths.metrics,
+        {
+            DATASET: metrics,
+            "precision": engine.precision.precision,
+            "device": chip,
+            "num_workers": engine.world_size,
+            "num_steps": len(engine.steps),
+            "weights_digest": weights_digest,
+            "golden": asdict(golden),
+        },
+    )
+
+
+def _keep_answers(folder: Path, runtime: Runtime, split: Split, found: Evaluation) -> None:
+    """Write golden examples, and the label of every row for paired comparisons of versions."""
+    labels, texts = tuple(runtime.labels), split.texts
+    chosen = texts[:NUM_GOLDEN]
+    examples = tuple(
+        GoldenExample(text=text, label=prediction.label, scores=prediction.scores)
+        for text, prediction in zip(chosen, runtime.predict(chosen), strict=True)
+    )
+    write_golden(GoldenExamples(labels=labels, examples=examples), folder)
+    true = split.labels.tolist()
+    predictions = DatasetPredictions(
+        rows=rows_digest((text, labels[index]) for text, index in zip(texts, true, strict=True)),
+        labels=labels,
+        true=tuple(true),
+        predicted=tuple(found.predicted.tolist()),
+    )
+    write_predictions(Predictions(datasets={DATASET: predictions}), folder)
+
+
+def _check_default(
+    folder: Path, *, chip: str, device: Literal["cpu", "cuda"], num_threads: int
+) -> GoldenResult:
+    """Hold the runtime that serves by default against the golden examples, for the gates."""
+    from kovar.inference import load_runtime
+    from kovar.inference.loader import GOLDEN_TOLERANCE, verify_golden
+    from kovar.precision import detect_device, resolve
+
+    precision = resolve("auto", detect_device(device)).precision
+    tolerance = GOLDEN_TOLERANCE[precision]
+    try:
+        served = load_runtime(folder, device=device, num_threads=num_threads)
+        difference = verify_golden(served, folder)
+    except GoldenError:
+        return GoldenResult(
+            runtime="torch", chip=chip, passed=False, difference=None, tolerance=tolerance
+        )
+    return GoldenResult(
+        runtime="torch", chip=chip, passed=True, difference=difference, tolerance=tolerance
+    )
