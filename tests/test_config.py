@@ -55,7 +55,7 @@ def test_an_unknown_key_is_reported_with_its_line_and_the_nearest_spelling():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("scale: wide", "drawing.yaml:1: scale: Input should be a valid number\n  got: wide"),
+        ("scale: wide", "drawing.yaml:1: scale: Input should be a valid number\n  got: 'wide'"),
         ("scale: true", "drawing.yaml:1: scale: Input should be a valid number"),
         ("scale: .nan", "finite number"),
         ("name: a", "drawing.yaml:1: scale: this key is required"),
@@ -66,6 +66,8 @@ def test_an_unknown_key_is_reported_with_its_line_and_the_nearest_spelling():
         ("scale: 1\n\n\nscale: 2", "drawing.yaml:4: scale: the key appears twice"),
         ("- scale", "must hold a mapping"),
         ("", "the file is empty"),
+        ("scale: &a [*a]", "an alias holds itself"),
+        ("scale: " + "[" * 3000, "nested too deep"),
         ("scale: 1\nname: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ],
 )

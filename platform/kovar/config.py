@@ -18,6 +18,7 @@ from kovar.errors import SpecError, UserError, did_you_mean
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 100_000
+MAX_DEPTH = 100
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 FieldPath = tuple[str | int, ...]
@@ -122,6 +123,8 @@ class Document:
             ) from None
         except yaml.YAMLError as problem:
             raise error(f"not valid YAML: {problem}", file=path, line=1) from None
+        except RecursionError:
+            raise error("nested too deep, or an alias holds itself", file=path, line=1) from None
         finally:
             loader.dispose()
 
@@ -133,6 +136,10 @@ class Document:
         return document
 
     def _index(self, node: yaml.Node, path: FieldPath) -> None:
+        if len(path) > MAX_DEPTH:
+            raise self.error(
+                "nested too deep, or an alias holds itself", file=self.path, line=self.line(path)
+            )
         if len(self._lines) > MAX_NODES:
             raise self.error(
                 f"more than {MAX_NODES:,} nodes once aliases are expanded", file=self.path
@@ -242,6 +249,8 @@ def first_mistake(model: type[BaseModel], data: Any, problem: ValidationError) -
     if item["type"] == "missing":
         return Mistake(path, f"this key is required{more}", hint="add it")
     got = item["input"]
+    if isinstance(got, str) and item["type"].endswith(("_type", "_parsing")):
+        got = repr(got)  # "8" is text, and looks like a number without its quotes
     message, allowed = item["msg"].removeprefix("Value error, "), None
     if item["type"] in ("literal_error", "enum"):
         message, allowed = "not one of the allowed values", item["ctx"]["expected"]

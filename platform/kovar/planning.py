@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from kovar.config import Document, FieldPath, load_document
 from kovar.errors import UserError, did_you_mean
-from kovar.precision import Precision, ResolvedPrecision
+from kovar.precision import Precision
 from kovar.resources import (
     Demand,
     NodeType,
@@ -22,7 +23,7 @@ from kovar.resources import (
     read_cluster,
 )
 from kovar.training import FineTuneSpec
-from kovar.training.plan import check_engine, resolve_for
+from kovar.training.plan import PlannedPrecision, check_engine, plan_precision
 
 KINDS = ("finetune", "sweep")
 
@@ -37,6 +38,22 @@ class Entry:
     precisions: tuple[Precision, ...]
     """As written; the trials of a sweep may differ."""
 
+    trained: FineTuneSpec | None = None
+    """What the engine must be able to train."""
+    at: FieldPath = ()
+    """Where in the file the fields begin."""
+
+    @contextmanager
+    def pointing(self) -> Iterator[None]:
+        """Give the file and the line to errors about a field."""
+        try:
+            with self.document.pointing():
+                yield
+        except UserError as error:
+            if not self.at or error.context["file"] is not None:
+                raise
+            raise _in_args(self.document, self.at, error) from None
+
     @property
     def request(self) -> Request:
         """What each of them needs."""
@@ -48,7 +65,7 @@ class Plan:
     """Where everything goes, and at which precision."""
 
     entries: tuple[Entry, ...]
-    precisions: tuple[tuple[ResolvedPrecision, ...], ...]
+    precisions: tuple[tuple[PlannedPrecision, ...], ...]
     """Per entry, one for each of its precisions."""
     placement: Placement
 
@@ -91,20 +108,28 @@ def plan_specs(paths: Sequence[Path], *, cluster: Path | None = None) -> Plan:
         PlacementError: they do not fit; names the field and the nearest change.
     """
     entries = [entry for path in paths for entry in read_entries(path)]
+    if not entries:
+        raise UserError("there is nothing to plan in these files", file=paths[0])
     entries = _with_unique_names(entries)
     node_types = local_node_types() if cluster is None else read_cluster(cluster)
     placement = _place(entries, node_types)
     resolved = []
     for entry in entries:
-        with entry.document.pointing():
-            resolved.append(tuple(resolve_for(one, entry.request)[0] for one in entry.precisions))
+        used = placement.assignments[entry.demand.name]
+        chosen = [t for t in node_types if t.name in used]
+        with entry.pointing():
+            planned = [plan_precision(one, entry.request, chosen) for one in entry.precisions]
+            if entry.trained is not None:
+                for one in planned:
+                    check_engine(entry.trained, one)
+        resolved.append(tuple(planned))
     return Plan(tuple(entries), tuple(resolved), placement)
 
 
 def _place(entries: Sequence[Entry], node_types: Sequence[NodeType]) -> Placement:
     """Place all together; an error points into the first file that no longer fits."""
     for number, entry in enumerate(entries, start=1):
-        with entry.document.pointing():
+        with entry.pointing():
             placement = plan_placement([e.demand for e in entries[:number]], node_types)
     return placement
 
@@ -120,10 +145,8 @@ def read_entries(path: Path) -> list[Entry]:
     match fields.get("kind"):
         case "finetune":
             spec = document.parse(FineTuneSpec)
-            with document.pointing():
-                check_engine(spec, resolve_for(spec.precision, spec.resources.worker)[0])
             demand = Demand.of(spec.resources, name=spec.name)
-            return [Entry(document, "finetune", demand, (spec.precision,))]
+            return [Entry(document, "finetune", demand, (spec.precision,), trained=spec)]
         case "sweep":
             return [_sweep_entry(document, path)]
         case None if "applications" in fields:
@@ -152,7 +175,7 @@ def _sweep_entry(document: Document, path: Path) -> Entry:
         num_max=at_once,
     )
     distinct = dict.fromkeys(one.spec.precision for one in sweep.trials)
-    return Entry(document, "sweep", demand, tuple(distinct))
+    return Entry(document, "sweep", demand, tuple(distinct), trained=trial)
 
 
 def _serving_entries(document: Document) -> list[Entry]:
@@ -168,7 +191,7 @@ def _serving_entries(document: Document) -> list[Entry]:
         try:
             spec = read_args(application.get("args") or {})
         except UserError as error:
-            raise _in_args(document, index, error) from None
+            raise _in_args(document, ("applications", index, "args"), error) from None
         demand = Demand(
             name=str(application.get("name") or spec.model),
             field="replica",
@@ -177,13 +200,14 @@ def _serving_entries(document: Document) -> list[Entry]:
             num_max=spec.num_replicas.max,
             num_field="num_replicas",
         )
-        entries.append(Entry(document, "serve", demand, (spec.precision,)))
+        at: FieldPath = ("applications", index, "args")
+        entries.append(Entry(document, "serve", demand, (spec.precision,), at=at))
     return entries
 
 
-def _in_args(document: Document, index: int, error: UserError) -> UserError:
+def _in_args(document: Document, at: FieldPath, error: UserError) -> UserError:
     """Give a mistake in an application's arguments its place in the file."""
-    at: FieldPath = ("applications", index, "args", *(error.field or "").split("."))
+    at = (*at, *(error.field.split(".") if error.field else ()))
     details = {key: error.context[key] for key in ("got", "allowed")}
     return document.error_at(at, error.message, **details, hint=error.hint)
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kovar.config import load_document
-from kovar.errors import RunError, SpecError
+from kovar.errors import RunError, SpecError, UserError
 from kovar.settings import Settings, load_settings
 from kovar.training import FineTuneSpec
 
@@ -51,6 +52,7 @@ def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, p
 
     console = Console()
     started = time.monotonic()
+    port = _usable_port(port)
     path = spec_path or find_recipe()
     settings = load_settings()
     document = load_document(path)
@@ -75,7 +77,7 @@ def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, p
                 progress=RunProgress(console),
                 fresh=fresh,
             )
-            console.print(result.summary(), highlight=False, soft_wrap=True)
+            console.print(result.summary(), highlight=False, markup=False, soft_wrap=True)
             console.rule("[bold]3 of 4 · serve and ask over HTTP[/]", align="left")
             _serve_and_ask(result, console, port=port, keep_serving=keep_serving)
     console.rule("[bold]4 of 4 · what to try next[/]", align="left")
@@ -120,7 +122,6 @@ def _serve_and_ask(result: RunResult, console: Console, *, port: int, keep_servi
     from kovar.serving import build
 
     version = result.version
-    port = port or _free_port()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with console.status("starting Ray Serve and loading the version"):
         serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -133,7 +134,7 @@ def _serve_and_ask(result: RunResult, console: Console, *, port: int, keep_servi
             raise RunError(f"the endpoint serves {digest}, not {version.digest}")
         table = Table("label", "score", "text", caption=f"x-kovar-digest: {digest}")
         for text, answer in zip(TEXTS, answers, strict=True):
-            table.add_row(answer["label"], f"{answer['score']:.3f}", text)
+            table.add_row(Text(answer["label"]), f"{answer['score']:.3f}", text)
         console.print(f"POST {url}/v1/predict", highlight=False)
         console.print(table)
         if keep_serving:
@@ -149,8 +150,13 @@ def ask(url: str, texts: tuple[str, ...]) -> tuple[list[dict[str, Any]], str]:
     request = urllib.request.Request(  # noqa: S310 (the URL is ours: http on loopback)
         url, data=body, headers={"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
-        return json.load(response)["predictions"], response.headers["x-kovar-digest"]
+    # A proxy of the environment does not lead to this machine's loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=60) as response:
+            return json.load(response)["predictions"], response.headers["x-kovar-digest"]
+    except OSError as problem:
+        raise RunError(f"{url} does not answer: {problem}") from None
 
 
 def _serve_until_interrupted(console: Console, url: str) -> None:
@@ -168,11 +174,21 @@ def _serve_until_interrupted(console: Console, url: str) -> None:
         console.print("stopping")
 
 
-def _free_port() -> int:
+def _usable_port(port: int) -> int:
+    """Return the port if it is free, or a free one for 0, before any work is done for it."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as problem:
+            raise UserError(
+                f"the port cannot be used: {problem.strerror}",
+                field="--port",
+                got=port,
+                hint="choose another, or 0 for any that is free",
+            ) from None
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _next_steps(result: RunResult, settings: Settings) -> str:
@@ -180,8 +196,8 @@ def _next_steps(result: RunResult, settings: Settings) -> str:
     return "\n".join(
         [
             "first      source .venv/bin/activate",
-            f"look       kovar models show {model}@champion",
-            f'predict    kovar predict {model}@champion "What a film!"',
+            f"look       kovar models show {model}@{result.version.number}",
+            f'predict    kovar predict {model}@{result.version.number} "What a film!"',
             f"curves     tensorboard --logdir {settings.runs_dir}",
             "cluster    ray start --head",
             "submit     ray job submit --working-dir . --runtime-env jobs/runtime-env.yaml -- "

@@ -70,9 +70,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: the settings file has a mistake, or an unknown `KOVAR_*` variable is set.
     """
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("KOVAR_HOME") or Path.home() / ".kovar").expanduser().absolute()
+    home = _path(environ.get("KOVAR_HOME") or "~/.kovar", field="KOVAR_HOME")
     named = environ.get("KOVAR_SETTINGS")
-    path = Path(named).expanduser() if named else home / "settings.yaml"
+    path = _path(named, field="KOVAR_SETTINGS") if named else home / "settings.yaml"
     values: dict[str, str] = {
         "database_url": f"sqlite:///{home / 'registry.db'}",
         "artifact_root": str(home / "artifacts"),
@@ -109,6 +109,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def _path(text: str, *, field: str = "path") -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as problem:  # ~nobody
+        raise SettingsError(f"not a path: {problem}", field=field, got=text) from None
+
+
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelled variable would silently put a registry where nobody looks for it."""
     known = ["KOVAR_HOME", "KOVAR_SETTINGS", *(f"KOVAR_{f.upper()}" for f in Settings.model_fields)]
@@ -120,10 +127,6 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
                 allowed=", ".join(known),
                 hint=did_you_mean(name, known) or f"unset {name}",
             )
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
 
 
 def _cache_bound(environ: Mapping[str, str], stored: _File) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -90,6 +91,19 @@ def test_predict_answers_with_the_digest_from_arguments_and_standard_input(kovar
     assert [p["label"] for p in json.loads(piped.stdout)["predictions"]] == ["negative"]
 
 
+def test_texts_are_shown_as_they_are(kovar):
+    shown = kovar("predict", "tiny", "[/b] the [red]film")
+    assert "[/b] the [red]film" in shown.stdout
+
+
+def test_a_port_that_is_in_use_is_told_before_any_work(kovar):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = kovar("quickstart", "--port", port)
+    assert done.returncode == 2
+    assert f"--port: the port cannot be used: Address already in use\n  got: {port}" in done.stderr
+
+
 def test_plan_says_where_and_at_which_precision(kovar, home):
     planned = json.loads(kovar("plan", home / "spec.yaml", "--json").stdout)
     assert planned["specs"][0]["placed"] == {"local": 1}
@@ -102,6 +116,7 @@ MISTAKES = {
     "unknown version": (["predict", "tiny@7", "x"], "has no version"),
     "no reference": (["models", "verify"], "name a version, or say --all"),
     "nothing to classify": (["predict", "tiny"], "nothing to classify"),
+    "empty Serve file": (["plan", "EMPTY"], "nothing to plan"),
     "missing spec": (["plan", "absent.yaml"], "absent.yaml: no such file"),
     "missing cluster": (["plan", "SPEC", "--cluster", "absent.yaml"], "absent.yaml: no such file"),
     "unknown version of an alias": (["models", "alias", "tiny", "a", "--to", "9"], "no version"),
@@ -111,7 +126,9 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_exits_with_2_and_one_message(kovar, home, mistake):
     arguments, message = MISTAKES[mistake]
-    done = kovar(*[home / "spec.yaml" if a == "SPEC" else a for a in arguments])
+    (home / "empty.yaml").write_text("applications: []\n")
+    files = {"SPEC": home / "spec.yaml", "EMPTY": home / "empty.yaml"}
+    done = kovar(*[files.get(argument, argument) for argument in arguments])
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

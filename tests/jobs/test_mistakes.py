@@ -66,7 +66,7 @@ def rare_class(folder: Path) -> None:
 
 MISTAKES = {
     "unknown key": (edit('"name"', '"nmae"'), "spec.yaml:3: nmae: unknown key", '"name"'),
-    "wrong type": (edit('"epochs": 8', '"epochs": "8"'), "training.epochs: ", "got: 8"),
+    "wrong type": (edit('"epochs": 8', '"epochs": "8"'), "training.epochs: ", "got: '8'"),
     "value out of range": (edit("0.005", "-1"), "training.learning_rate: ", "greater than 0"),
     "missing file": (edit("reviews.csv", "reveiws.csv"), "data.source", '"reviews.csv"'),
     "empty data set": (reviews("text,label\n"), "data.source", "empty"),

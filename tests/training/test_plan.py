@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kovar.errors import PlacementError, SpecError
-from kovar.resources import read_cluster
+from kovar.resources import NodeType, read_cluster
 from kovar.training import FineTuneSpec
 from kovar.training.plan import plan_run
 
@@ -57,3 +57,17 @@ def test_what_can_be_placed_but_not_trained_is_refused(worker, precision, field)
     with pytest.raises(SpecError, match="the engine does not train") as refusal:
         plan_run(spec(worker, precision=precision), CLUSTER)
     assert refusal.value.field == field
+
+
+def test_a_gpu_that_the_request_leaves_open_is_that_of_its_node_type():
+    plan = plan_run(spec({"kind": "gpu"}), CLUSTER)
+    (where,) = plan.placement.assignments["planned"]
+    assert where.startswith("gpu-")
+    assert plan.precision.precision == "bf16"
+
+
+def test_a_gpu_of_a_type_that_nobody_knows_is_left_to_the_worker():
+    unknown = [NodeType(name="new", cpus=8, num_gpus=1, gpu_types=("X9000",), max_count=1)]
+    plan = plan_run(spec({"kind": "gpu"}), unknown)
+    assert plan.precision.precision == "auto"
+    assert "the worker" in plan.precision.reason

@@ -99,7 +99,7 @@ def test_a_run_whose_workers_always_die_gives_up_and_registers_nothing(ray_sessi
     killer = threading.Thread(target=kill_when_started)
     killer.start()
     try:
-        with pytest.raises(RunError, match="training failed after 0 retries"):
+        with pytest.raises(RunError, match="max_failures: 0"):
             run_spec(path, settings, in_process=False)
     finally:
         killed.set()

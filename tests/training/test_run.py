@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kovar.errors import NonFiniteError, UserError
+from kovar.errors import GateError, NonFiniteError, UserError
 from kovar.events import read_events
-from kovar.registry import Registry, read_golden
+from kovar.registry import BetterThanIncumbent, Gates, Registry, read_golden
 from tiny_run import run_spec, spoil_weights, write_spec
 from tiny_version import settings_in
 
@@ -200,3 +200,36 @@ def test_a_run_that_another_process_executes_is_refused(finished):
     settings, result = finished
     with FileLock(result.folder.lock), pytest.raises(UserError, match="already being executed"):
         run_spec(result.folder.root.parents[1] / "spec.yaml", settings)
+
+
+def test_a_finished_run_is_registered_as_it_was_trained_whatever_is_installed_now(finished):
+    settings, result = finished
+    trained = json.loads(result.folder.metrics.read_text())
+    facts = result.version.manifest.environment
+    assert trained["environment"] == facts.model_dump(mode="json")
+    trained["environment"]["packages"]["torch"] = "0.0"  # as if trained with another torch
+    result.folder.metrics.write_text(json.dumps(trained))
+    again = run_spec(result.folder.root.parents[1] / "spec.yaml", settings)
+    assert again.version.manifest.environment.packages["torch"] == "0.0"
+
+
+def test_a_large_seed_trains(tmp_path):
+    training = {"epochs": 1, "max_steps": 2, "max_tokens": 128, "seed": (1 << 63) - 1}
+    assert run_spec(write_spec(tmp_path, training=training), settings_in(tmp_path)).version
+
+
+def test_predictions_and_the_golden_check_let_gates_compare_versions(tmp_path):
+    settings = settings_in(tmp_path)
+    untrained = {"epochs": 1, "max_steps": 1, "max_tokens": 128, "learning_rate": 1e-9}
+    first = run_spec(write_spec(tmp_path, training=untrained), settings)
+    with Registry.open(settings) as registry:
+        better = BetterThanIncumbent(by=0.05)
+        gates = Gates(better_than_incumbent=better, golden_parity=("torch",))
+        registry.declare_gates("tiny", gates)
+    second = run_spec(write_spec(tmp_path), settings)
+    with Registry.open(settings) as registry:
+        assert registry.resolve("tiny@champion") == second.version
+        with pytest.raises(GateError, match="better"):
+            registry.promote(
+                "tiny", to=first.version.number, expected=second.version.number, reason="worse"
+            )

@@ -4,6 +4,7 @@ import pytest
 
 from kovar.errors import SpecError
 from kovar.tuning import draw_points, load_sweep
+from tiny_run import write_spec
 from tiny_sweep import GRID, sweep_spec, write_sweep
 
 
@@ -70,3 +71,13 @@ def test_a_base_that_is_missing_is_told_at_its_line(tmp_path):
     path = write_sweep(tmp_path, GRID, base="absent.yaml")
     with pytest.raises(SpecError, match=r"sweep.yaml:4: base: no such file"):
         load_sweep(path)
+
+
+def test_a_base_of_several_workers_is_refused_with_the_override_that_helps(tmp_path):
+    path = write_sweep(tmp_path, GRID)
+    write_spec(tmp_path, resources={"num_workers": 2})
+    with pytest.raises(SpecError, match=r"sweep.yaml:4: base: a trial runs on one worker"):
+        load_sweep(path)
+    path = write_sweep(tmp_path, GRID, overrides={"resources.num_workers": 1})
+    write_spec(tmp_path, resources={"num_workers": 2})
+    assert load_sweep(path).trials

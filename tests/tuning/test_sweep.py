@@ -1,11 +1,15 @@
 """A sweep through Ray Tune, on real workers."""
 
 import json
+import os
+import signal
+import threading
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kovar.errors import RunError
+from kovar.events import read_events
 from kovar.tuning import load_sweep, run_sweep
 from tiny_run import spoil_weights
 from tiny_sweep import GRID, write_sweep
@@ -55,3 +59,31 @@ def test_a_sweep_whose_trials_all_diverge_is_a_failure(ray_session, tmp_path):
     spoil_weights(tmp_path / "encoder")
     with pytest.raises(RunError, match="no trial finished; trial 1: step"):
         run_sweep(load_sweep(path), settings=settings_in(tmp_path))
+
+
+def kill_the_first_trial(runs_dir, stop):
+    """Wait for a checkpoint of trial 1, then SIGKILL its process."""
+    while not stop.is_set():
+        for log in runs_dir.glob("*/trial-0001/events.jsonl"):
+            seen = list(read_events(log))
+            if any(event["event"] == "checkpoint" for event in seen):
+                os.kill(next(e["pid"] for e in seen if e["event"] == "started"), signal.SIGKILL)
+                return
+        stop.wait(0.02)
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint(ray_session, tmp_path):
+    search = {"training.seed": {"kind": "grid", "values": [0, 1]}}
+    overrides = {"training.epochs": 60, "training.checkpoint_every": 10}
+    path = write_sweep(tmp_path, search, overrides=overrides)
+    settings, stop = settings_in(tmp_path), threading.Event()
+    killer = threading.Thread(target=kill_the_first_trial, args=(settings.runs_dir, stop))
+    killer.start()
+    try:
+        report, folder = run_sweep(load_sweep(path), settings=settings)
+    finally:
+        stop.set()
+        killer.join()
+    story = [e["event"] for e in read_events(folder / "trial-0001" / "events.jsonl")]
+    assert "resumed" in story
+    assert report.num_failed == 0

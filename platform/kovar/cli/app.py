@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kovar import __version__
 from kovar.cli.interchange import export_version, import_version
@@ -81,10 +82,9 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Classify texts with a registered version, in this process."""
-    from kovar.inference import load_runtime
     from kovar.registry import Registry
 
-    inputs = list(texts or [])
+    inputs = [text for text in texts or [] if text.strip()]
     if file is not None:
         inputs += _lines(file)
     if not inputs:
@@ -92,23 +92,26 @@ def predict(
     with Registry.open(load_settings()) as registry:
         found = registry.resolve(reference)
         folder = registry.materialize(found)
+    from kovar.inference import load_runtime
+
     predictions = load_runtime(folder, require_golden=True).predict(inputs)
     if as_json:
         rows = [{"label": p.label, "score": p.score, "scores": p.scores} for p in predictions]
         facts = {"model": found.model, "version": found.number, "digest": found.digest}
         typer.echo(json.dumps({**facts, "predictions": rows}))
         return
-    table = Table("label", "score", "text", caption=f"{found} · sha256 {found.digest}")
+    table = Table("label", "score", "text")
     for text, prediction in zip(inputs, predictions, strict=True):
-        table.add_row(prediction.label, f"{prediction.score:.3f}", text)
+        table.add_row(Text(prediction.label), f"{prediction.score:.3f}", Text(text))
     Console().print(table)
+    typer.echo(f"{found} · sha256 {found.digest}")
 
 
 def _lines(file: Path) -> list[str]:
-    if str(file) == "-":
-        return [line.rstrip("\n") for line in sys.stdin if line.strip()]
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        return [line for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"cannot read the inputs: {problem}", file=file) from None
 

@@ -46,17 +46,26 @@ def train_on_ray(task: WorkerTask) -> None:
         trainer.fit()
     except TrainingFailedError as failure:
         raise RunError(
-            f"training failed after {task.spec.max_failures} retries: {_cause(failure)}",
+            f"training failed (max_failures: {task.spec.max_failures}): {_cause(failure)}",
             hint=f"the event log has the story: {folder.events}",
         ) from failure
 
 
 def start_ray() -> None:
-    """Connect to the running cluster (a submitted job's own), else start Ray on this machine."""
+    """Connect to the cluster that `RAY_ADDRESS` names (a submitted job's own), else start Ray here.
+
+    A Ray that merely runs on this machine is not joined: the run was planned for this machine.
+    """
     import ray
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        address = None if "RAY_ADDRESS" in os.environ else "local"
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            include_dashboard=False if address else None,
+            logging_level=logging.ERROR,
+        )
 
 
 def connected_node_types() -> tuple[NodeType, ...] | None:

@@ -192,7 +192,9 @@ class Engine:
         weight = 1.0 if len(rows) else 0.0
         rows = rows if len(rows) else planned.batch.rows[:1]
         inputs, targets = self._tensors(self.train_split, rows, planned.batch.longest)
-        torch.manual_seed((self.settings.seed * 1_000_003 + planned.step) * 65_537 + self.rank)
+        # Masked, since torch takes 64 bits at most.
+        mixed = (self.settings.seed * 1_000_003 + planned.step) * 65_537 + self.rank
+        torch.manual_seed(mixed & ((1 << 63) - 1))
         self._ddp.train()
         with self._autocast():
             logits = self._ddp(**inputs).logits

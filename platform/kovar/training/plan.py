@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import SpecError
-from kovar.precision import ResolvedPrecision, declared_device, detect_device, resolve
+from kovar.precision import declared_device, resolve
 from kovar.resources import Demand, NodeType, Placement, local_node_types, plan_placement
 
 if TYPE_CHECKING:
@@ -17,12 +17,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class PlannedPrecision:
+    """A precision as far as it is known before a worker has its chip."""
+
+    precision: Precision
+    reason: str
+    device: str
+    """Name of the chip."""
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """Where a run would execute and at which precision."""
 
     placement: Placement
-    precision: ResolvedPrecision
-    device: str
+    precision: PlannedPrecision
+
+    @property
+    def device(self) -> str:
+        """Name of the chip."""
+        return self.precision.device
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, as written to the run's `plan.json`."""
@@ -46,13 +60,17 @@ def plan_run(spec: FineTuneSpec, node_types: Sequence[NodeType] | None = None) -
         SpecError: the chip cannot compute in the precision asked for.
     """
     demand = Demand.of(spec.resources, name=spec.name)
-    placement = plan_placement([demand], local_node_types() if node_types is None else node_types)
-    precision, device = resolve_for(spec.precision, spec.resources.worker)
-    check_engine(spec, precision)
-    return RunPlan(placement, precision, device)
+    types = local_node_types() if node_types is None else node_types
+    placement = plan_placement([demand], types)
+    used = placement.assignments[spec.name]
+    planned = plan_precision(
+        spec.precision, spec.resources.worker, [t for t in types if t.name in used]
+    )
+    check_engine(spec, planned)
+    return RunPlan(placement, planned)
 
 
-def check_engine(spec: FineTuneSpec, precision: ResolvedPrecision) -> None:
+def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
     """Refuse what can be placed but not trained.
 
     Raises:
@@ -75,14 +93,25 @@ def check_engine(spec: FineTuneSpec, precision: ResolvedPrecision) -> None:
         )
 
 
-def resolve_for(precision: Precision, request: Request) -> tuple[ResolvedPrecision, str]:
-    """Resolve a precision on the chip that a request names.
+def plan_precision(
+    precision: Precision, request: Request, node_types: Sequence[NodeType]
+) -> PlannedPrecision:
+    """Resolve a precision on the chip that a worker gets, as far as it is declared.
 
-    A request that leaves its GPU open, or names an unknown one, is resolved as for this machine's.
+    Args:
+        precision: what the spec says.
+        request: what one worker needs.
+        node_types: where it was placed.
 
-    Returns:
-        The precision, and the name of the chip.
+    Raises:
+        SpecError: the chip cannot compute in it.
     """
-    kind = getattr(request, "type", None)
-    device = declared_device(request.kind, kind) or detect_device("cuda")
-    return resolve(precision, device), device.name
+    named = getattr(request, "type", None)
+    types = [named] if named else [gpu for t in node_types for gpu in t.gpu_types]
+    device = declared_device(request.kind, types[0] if types else None)
+    if device is None:
+        return PlannedPrecision(
+            precision, f"{precision}: resolved on the GPU that the worker gets", "GPU"
+        )
+    resolved = resolve(precision, device)
+    return PlannedPrecision(resolved.precision, resolved.reason, device.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -153,7 +154,7 @@ class RunProgress:
             case "resumed":
                 self._say(f"  resumed from step {record['step']}")
                 for reason in record["ignored"]:
-                    self._say(f"  [yellow]ignored checkpoint[/] {reason}")
+                    self._say(f"  [yellow]ignored checkpoint[/] {escape(reason)}")
             case "preparing" if "total" in record:
                 self._show(record["what"], record["done"], record["total"], "")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import NotFoundError
@@ -41,15 +40,16 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
     from kovar.registry import (
         BaseFacts,
         DataFacts,
+        EnvironmentFacts,
         Parent,
         Signature,
+        SourceFacts,
         SplitFacts,
         TensorFacts,
         VersionFacts,
-        current_environment,
-        source_revision,
     )
 
+    revision = trained["source_revision"]
     spec, base, dataset = prepared.spec, prepared.base, prepared.dataset
     kind, _, reference = base.source.partition(":")
     parents = (
@@ -81,8 +81,8 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
             "num_workers": trained["num_workers"],
             "weights_digest": trained["weights_digest"],
         },
-        environment=current_environment(chip=trained["device"]),
-        source_revision=source_revision(Path(__file__).parent),
+        environment=EnvironmentFacts.model_validate(trained["environment"]),
+        source_revision=SourceFacts.model_validate(revision) if revision else None,
         signature=Signature(
             task="text-classification",
             inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),

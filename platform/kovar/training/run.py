@@ -32,7 +32,7 @@ from kovar.training.worker import WorkerTask, execute
 
 if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
-    from kovar.models import BaseModelFiles
+    from kovar.models import BaseModelFiles, ModelSpec
     from kovar.registry import Registry, Version
     from kovar.resources import NodeType
 
@@ -130,8 +130,7 @@ def run(
     from kovar.registry import Registry
 
     progress = progress or RunProgress(quiet=True)
-    with progress.showing():
-        registry = Registry.open(settings)
+    with progress.showing(), Registry.open(settings) as registry:
         prepared = prepare(
             spec,
             base_dir=base_dir,
@@ -148,7 +147,7 @@ def run(
         except Timeout:
             raise UserError(
                 f"run {folder.run} is already being executed by another process",
-                hint="wait for it, or start an independent one with --fresh",
+                hint="wait for it: submitted again afterwards, its result is returned",
             ) from None
 
 
@@ -216,7 +215,7 @@ def prepare_inputs(
     check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(
-        spec.model,
+        _pinned(spec.model, registry),
         cache_dir=settings.cache_dir,
         registry=registry,
         base_dir=base_dir,
@@ -232,6 +231,15 @@ def prepare_inputs(
     )
     check_budget(spec, longest=int(dataset.open("train").lengths.max()))
     return base, dataset, plan
+
+
+def _pinned(model: ModelSpec, registry: Registry) -> ModelSpec:
+    """Name a registered base by its digest: its alias may move before the run ends."""
+    kind, _, reference = model.base.partition(":")
+    if kind != "version":
+        return model
+    version = registry.resolve(reference)
+    return model.model_copy(update={"base": f"version:{version.model}@{version.digest}"})
 
 
 def check_budget(spec: FineTuneSpec, *, longest: int) -> None:
@@ -266,6 +274,7 @@ def _run_locked(
             log.emit("queued", spec=spec.name, kind=spec.kind)
             plan = prepared.plan.to_json()
             log.emit("planned", num_workers=spec.resources.num_workers.max, **plan)
+            folder.metrics.unlink(missing_ok=True)
             write_json(folder.plan, plan)
             write_json(folder.spec, spec.model_dump(mode="json"))
             _train(prepared, log, progress, in_process=in_process)
@@ -285,7 +294,8 @@ def _run_locked(
                 "metrics": version.manifest.metrics,
             },
         )
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        for leftover in (folder.checkpoints, folder.ray):
+            shutil.rmtree(leftover, ignore_errors=True)
     return RunResult(folder, version, reused=trained)
 
 

@@ -49,7 +49,9 @@ class TrainingSettings(Config):
         default=0.01, ge=0, description="AdamW decay; norms and biases have none"
     )
     max_gradient_norm: float = Field(default=1.0, gt=0, description="clip above this L2 norm")
-    seed: int = Field(default=0, ge=0, description="decides the batch order, the head and dropout")
+    seed: int = Field(
+        default=0, ge=0, lt=1 << 63, description="decides the batch order, the head and dropout"
+    )
     evaluate_every: int | None = Field(
         default=None, ge=1, description="steps between evaluations; at every epoch's end if absent"
     )

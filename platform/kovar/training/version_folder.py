@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from kovar.errors import GoldenError
@@ -14,15 +15,15 @@ from kovar.registry import (
     GoldenExamples,
     GoldenResult,
     Predictions,
+    current_environment,
     rows_digest,
+    source_revision,
     write_golden,
     write_predictions,
 )
 from kovar.training.folder import RunFolder, write_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kovar.data import Split
     from kovar.evaluation import Evaluation
     from kovar.events import EventLog
@@ -71,6 +72,8 @@ def write_version_folder(
     with (paths.model / WEIGHTS_FILE).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
     log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)
+    # Of the process that trains: another one may register, later and from other code.
+    revision = source_revision(Path(__file__).parent)
     write_json(
         paths.metrics,
         {
@@ -81,6 +84,8 @@ def write_version_folder(
             "num_steps": len(engine.steps),
             "weights_digest": weights_digest,
             "golden": asdict(golden),
+            "environment": current_environment(chip=chip).model_dump(mode="json"),
+            "source_revision": revision.model_dump(mode="json") if revision else None,
         },
     )
 

@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from kovar.config import Document, dotted, first_mistake, load_document
+from kovar.errors import UserError
 from kovar.training import FineTuneSpec
 from kovar.tuning.spec import Choice, Dimension, Grid, Integer, LogUniform, SweepSpec, Uniform
 
@@ -41,6 +44,21 @@ class Sweep:
     trials: tuple[TrialSpec, ...]
     base_dir: Path
     """Folder that relative paths of the base spec start from."""
+    document: Document
+    base_document: Document
+
+    @contextmanager
+    def pointing(self) -> Iterator[None]:
+        """Point errors about a field of a trial at the sweep's line, or else at the base's."""
+        try:
+            with self.base_document.pointing():
+                yield
+        except UserError as error:
+            for section in ("search", "overrides"):
+                if error.field and error.field in self.document.data.get(section, {}):
+                    line = self.document.line((section, error.field))
+                    error.context |= {"file": str(self.document.path), "line": line}
+            raise
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -64,7 +82,14 @@ def load_sweep(path: Path) -> Sweep:
         TrialSpec(number, point, _validate(document, "search", with_values(fields, point), point))
         for number, point in enumerate(draw_points(sweep), start=1)
     )
-    return Sweep(sweep, trials, base_path.parent)
+    if any(trial.spec.resources.num_workers.max > 1 for trial in trials):
+        raise document.error_at(
+            ("base",),
+            "a trial runs on one worker, and the base asks for more",
+            got=sweep.base,
+            hint='add "resources.num_workers: 1" to the overrides',
+        )
+    return Sweep(sweep, trials, base_path.parent, document, base_document)
 
 
 def draw_points(sweep: SweepSpec) -> list[Point]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from kovar.tuning.points import Point
 from kovar.tuning.spec import SweepSpec
@@ -86,7 +87,7 @@ class SweepReport:
             table.add_row(
                 str(rank) if outcome.status == "finished" else "–",
                 str(outcome.number),
-                *[_shown(outcome.point[path]) for path in self.spec.search],
+                *[Text(_shown(outcome.point[path])) for path in self.spec.search],
                 *["–" if score is None else f"{score:.4f}" for score in scores],
                 *([outcome.precision or "–"] if shows_precision else []),
                 f"{outcome.seconds:.1f}",
@@ -94,7 +95,7 @@ class SweepReport:
                 style="bold green" if outcome == self.best else None,
             )
         failed = [f"trial {o.number} failed: {o.error}" for o in self.outcomes if o.error]
-        table.caption = "\n".join(failed) or None
+        table.caption = Text("\n".join(failed)) if failed else None
         return table
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import RunError, SpecError
+from kovar.errors import RunError
 from kovar.events import read_events
 from kovar.registry import Registry
 from kovar.resources import actor_options
@@ -78,23 +78,15 @@ def _task(
     progress: RunProgress,
     node_types: Sequence[NodeType] | None,
 ) -> WorkerTask:
-    number = trial.spec.resources.num_workers
-    if number.max > 1:
-        raise SpecError(
-            "a trial runs on one worker",
-            field="resources.num_workers",
-            got=number.max,
-            allowed="1",
-            hint='add "resources.num_workers: 1" to the sweep\'s overrides',
+    with sweep.pointing():
+        base, dataset, _ = prepare_inputs(
+            trial.spec,
+            base_dir=sweep.base_dir,
+            settings=settings,
+            registry=registry,
+            progress=progress,
+            node_types=node_types,
         )
-    base, dataset, _ = prepare_inputs(
-        trial.spec,
-        base_dir=sweep.base_dir,
-        settings=settings,
-        registry=registry,
-        progress=progress,
-        node_types=node_types,
-    )
     return WorkerTask(
         spec=trial.spec,
         folder=root / trial.name,
@@ -143,7 +135,15 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(root), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(root),
+            verbose=0,
+            # A trial that starts again goes on from its newest checkpoint.
+            failure_config=tune.FailureConfig(
+                max_failures=max(task.spec.max_failures for task in tasks)
+            ),
+        ),
     )
 
 

@@ -75,7 +75,7 @@ class SweepSpec(Config):
         min_length=1, description="fields that vary: dotted path → how"
     )
     num_samples: int = Field(
-        default=1, ge=1, description="random draws; the whole grid is tried with each"
+        default=1, ge=1, le=10_000, description="random draws; the whole grid is tried with each"
     )
     seed: int = Field(default=0, ge=0, description="seed of the draws")
     metric: Literal["accuracy", "macro_f1"] = Field(
