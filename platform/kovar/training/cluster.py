@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from kovar.errors import RunError
 from kovar.resources import live_node_types, scaling_config_kwargs
 from kovar.training.folder import RunFolder
-from kovar.training.worker import WorkerTask, train_worker
+from kovar.training.task import WorkerTask
+from kovar.training.worker import train_worker
 
 if TYPE_CHECKING:
     from kovar.resources import NodeType

@@ -11,8 +11,8 @@ from kovar.registry import GoldenResult
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version, VersionFacts
+    from kovar.training.preparation import Prepared
     from kovar.training.progress import RunProgress
-    from kovar.training.run import Prepared
 
 
 def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) -> Version:

@@ -7,56 +7,30 @@ nothing is trained twice.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from kovar import __version__, errors
-from kovar.config import canonical_json
-from kovar.errors import RunError, SpecError, UserError
+from kovar import errors
+from kovar.errors import RunError, UserError
 from kovar.events import EventLog, read_events
-from kovar.settings import Settings, ensure_writable
-from kovar.training.cluster import connected_node_types, train_on_ray
+from kovar.settings import Settings
+from kovar.training.cluster import train_on_ray
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
-from kovar.training.plan import RunPlan, plan_run
+from kovar.training.preparation import Prepared, prepare
 from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
 from kovar.training.spec import FineTuneSpec
-from kovar.training.worker import WorkerTask, execute
+from kovar.training.task import WorkerTask
+from kovar.training.worker import execute
 
 if TYPE_CHECKING:
-    from kovar.data import TokenizedDataset
-    from kovar.models import BaseModelFiles, ModelSpec
     from kovar.registry import Registry, Version
     from kovar.resources import NodeType
-
-
-DECISIVE_PACKAGES: Final = ("torch", "transformers", "tokenizers")
-"""Their versions can change the weights, so they are part of a run's identity."""
-
-NOT_IN_IDENTITY: Final[Mapping[str, bool | Mapping[str, bool]]] = {
-    "max_failures": True,
-    "registration": True,
-    "training": {"checkpoint_every": True, "keep_checkpoints": True},
-}
-"""Fields that cannot change the weights: after a change of them the run goes on."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose inputs are all checked and cached: only the accelerators are missing."""
-
-    spec: FineTuneSpec
-    base: BaseModelFiles
-    dataset: TokenizedDataset
-    plan: RunPlan
-    folder: RunFolder
 
 
 @dataclass(frozen=True)
@@ -149,116 +123,6 @@ def run(
                 f"run {folder.run} is already being executed by another process",
                 hint="wait for it: submitted again afterwards, its result is returned",
             ) from None
-
-
-def prepare(
-    spec: FineTuneSpec,
-    *,
-    base_dir: Path,
-    settings: Settings,
-    registry: Registry,
-    progress: RunProgress,
-    node_types: Sequence[NodeType] | None = None,
-    fresh: bool = False,
-) -> Prepared:
-    """Check everything, fill the caches and choose the run's folder; start no worker.
-
-    Raises:
-        UserError: the spec, the data, the model or the placement is at fault.
-    """
-    base, dataset, plan = prepare_inputs(
-        spec,
-        base_dir=base_dir,
-        settings=settings,
-        registry=registry,
-        progress=progress,
-        node_types=node_types,
-    )
-    ensure_writable(settings.runs_dir, field="runs_dir")
-    identity = {
-        "spec": spec.model_dump(mode="json", exclude=NOT_IN_IDENTITY),
-        "data": dataset.fingerprint,
-        "base": base.digest,
-        "kovar": __version__,
-        "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
-        "device": plan.device,
-    }
-    run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
-    folder = RunFolder(settings.runs_dir / run_id)
-    number = 1
-    while fresh and folder.result.exists():
-        number += 1
-        folder = RunFolder(settings.runs_dir / f"{run_id}-{number}")
-    folder.root.mkdir(exist_ok=True)
-    return Prepared(spec, base, dataset, plan, folder)
-
-
-def prepare_inputs(
-    spec: FineTuneSpec,
-    *,
-    base_dir: Path,
-    settings: Settings,
-    registry: Registry,
-    progress: RunProgress,
-    node_types: Sequence[NodeType] | None = None,
-) -> tuple[BaseModelFiles, TokenizedDataset, RunPlan]:
-    """Check placement, model and data; download and tokenize what is not cached yet.
-
-    Raises:
-        UserError: the spec, the data, the model or the placement is at fault.
-    """
-    from kovar.data import prepare_dataset
-    from kovar.models import check_max_length, resolve_base
-    from kovar.registry import check_shared
-
-    plan = plan_run(spec, node_types if node_types is not None else connected_node_types())
-    check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
-    ensure_writable(settings.cache_dir, field="cache_dir")
-    base = resolve_base(
-        _pinned(spec.model, registry),
-        cache_dir=settings.cache_dir,
-        registry=registry,
-        base_dir=base_dir,
-        progress=progress,
-    )
-    check_max_length(base, spec.data.max_length)
-    dataset = prepare_dataset(
-        spec.data,
-        tokenizer_dir=base.folder,
-        cache_dir=settings.cache_dir,
-        base_dir=base_dir,
-        progress=progress,
-    )
-    check_budget(spec, longest=int(dataset.open("train").lengths.max()))
-    return base, dataset, plan
-
-
-def _pinned(model: ModelSpec, registry: Registry) -> ModelSpec:
-    """Name a registered base by its digest: its alias may move before the run ends."""
-    kind, _, reference = model.base.partition(":")
-    if kind != "version":
-        return model
-    version = registry.resolve(reference)
-    return model.model_copy(update={"base": f"version:{version.model}@{version.digest}"})
-
-
-def check_budget(spec: FineTuneSpec, *, longest: int) -> None:
-    """Refuse a token budget that does not hold the longest row.
-
-    Raises:
-        SpecError: naming the budget that would.
-    """
-    from kovar.data import bucket_length
-
-    needed = bucket_length(longest, spec.data.max_length)
-    if spec.training.max_tokens < needed:
-        raise SpecError(
-            "one batch cannot hold the longest training row",
-            field="training.max_tokens",
-            got=spec.training.max_tokens,
-            allowed=f"at least {needed} tokens",
-            hint="raise training.max_tokens or lower data.max_length",
-        )
 
 
 def _run_locked(

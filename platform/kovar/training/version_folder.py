@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kovar.events import EventLog
     from kovar.inference import Runtime
     from kovar.training.engine import Engine
-    from kovar.training.worker import WorkerTask
+    from kovar.training.task import WorkerTask
 
 NUM_GOLDEN: Final = 16
 WEIGHTS_FILE: Final = "model.safetensors"

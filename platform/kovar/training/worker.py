@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import KovarError
@@ -14,27 +12,14 @@ from kovar.events import EventLog, read_events
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine, Report
 from kovar.training.folder import RunFolder
-from kovar.training.spec import FineTuneSpec
+from kovar.training.task import WorkerTask
 from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
     import torch
 
-    from kovar.data import TokenizedDataset
     from kovar.events import EventKind
-    from kovar.models import BaseModelFiles
     from kovar.precision import ResolvedPrecision
-
-
-@dataclass(frozen=True)
-class WorkerTask:
-    """All that a worker needs; the folders are shared by the nodes."""
-
-    spec: FineTuneSpec
-    folder: Path
-    dataset: TokenizedDataset
-    base: BaseModelFiles
-    num_threads: int
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:

@@ -17,9 +17,10 @@ from kovar.resources import actor_options
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import start_ray
 from kovar.training.folder import RunFolder, write_json
+from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
-from kovar.training.run import prepare_inputs
-from kovar.training.worker import WorkerTask, execute
+from kovar.training.task import WorkerTask
+from kovar.training.worker import execute
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
 

@@ -1,0 +1,24 @@
+"""What every worker of a run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kovar.training.spec import FineTuneSpec
+
+if TYPE_CHECKING:
+    from kovar.data import TokenizedDataset
+    from kovar.models import BaseModelFiles
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """All that a worker needs; the folders are shared by the nodes."""
+
+    spec: FineTuneSpec
+    folder: Path
+    dataset: TokenizedDataset
+    base: BaseModelFiles
+    num_threads: int
