@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from kovar.events import DRIVER_RANK, FIELDS, EventKind, EventLog, read_events
+from kovar.events import DRIVER_RANK, FIELDS, EventKind, EventLog, EventTail, read_events
 
 
 def test_every_event_has_time_run_attempt_and_rank(tmp_path):
@@ -28,6 +28,21 @@ def test_a_torn_line_damages_only_itself(tmp_path):
     with EventLog(path, run="r") as log:
         log.emit("failed", error="RunError", message="killed")
     assert [record["event"] for record in read_events(path)] == ["queued", "failed"]
+
+
+def test_a_tail_returns_what_was_appended_since_and_waits_for_whole_lines(tmp_path):
+    path = tmp_path / "e"
+    tail = EventTail(path)
+    assert tail.read() == []
+    with EventLog(path, run="r") as log:
+        log.emit("step", step=1)
+        assert [record["step"] for record in tail.read()] == [1]
+        log.emit("step", step=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert tail.read() == []
+    path.write_bytes(whole)
+    assert [record["step"] for record in tail.read()] == [2]
 
 
 def test_the_driver_is_rank_minus_one(tmp_path):

@@ -94,11 +94,38 @@ class EventLog:
         self.close()
 
 
+class EventTail:
+    """Reads a log as it grows: each call returns what was appended since the one before.
+
+    Args:
+        path: the run's `events.jsonl`; it may not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the whole events that are new; a line that is being written comes next time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return list(_parse(whole))
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole events of a log in file order; nothing when there is no log yet."""
     if not path.exists():
         return
-    for line in path.read_bytes().split(b"\n"):
+    yield from _parse(path.read_bytes())
+
+
+def _parse(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.split(b"\n"):
         try:
             record = json.loads(line)
         except ValueError:

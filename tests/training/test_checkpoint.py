@@ -56,6 +56,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(checkpoints, name, damage
     assert found.step == 1
     assert found.ignored[0].startswith("step-00000002:")
     assert name in found.ignored[0]
+    assert not path.parent.exists()
 
 
 def test_a_checkpoint_without_a_manifest_does_not_count(checkpoints):

@@ -91,8 +91,7 @@ def test_the_same_submission_returns_the_finished_run(finished):
     again = run_spec(result.folder.root.parents[1] / "spec.yaml", settings)
     assert again.reused
     assert again.version == result.version
-    events = list(read_events(result.folder.events))[before:]
-    assert [event["event"] for event in events] == ["registered"]
+    assert len(list(read_events(result.folder.events))) == before
 
 
 def test_the_same_submission_does_not_take_an_alias_back(finished, tmp_path):

@@ -90,7 +90,7 @@ class CheckpointFolder:
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that verifies, with what was wrong with newer ones.
 
-        Leftovers of interrupted writes are removed.
+        Leftovers of interrupted writes, and newer checkpoints that do not verify, are removed.
         """
         ignored: list[str] = []
         for leftover in self.root.glob(".partial-*"):
@@ -99,6 +99,9 @@ class CheckpointFolder:
             folder = self.root / f"step-{step:08d}"
             problem = _problem(folder)
             if problem is None:
+                # They would count among the newest that are kept, in place of good ones.
+                for reason in ignored:
+                    shutil.rmtree(self.root / reason.partition(":")[0])
                 return Checkpoint(step, folder, tuple(ignored))
             ignored.append(f"{folder.name}: {problem}")
         return None

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kovar.events import read_events
+from kovar.events import EventTail
 
 POLL_S = 0.25
 PLAIN_LINE_EVERY_S = 10.0
@@ -82,11 +82,12 @@ class RunProgress:
             events: the run's event log.
             waiting_for: what is shown until the first event.
         """
-        seen = sum(1 for _ in read_events(events))
+        tail = EventTail(events)
+        tail.read()
         stop = threading.Event()
         state: dict[str, Any] = {"started": time.monotonic(), "waiting": waiting_for}
         thread = threading.Thread(
-            target=self._follow, args=(events, seen, stop, state), name="run-progress", daemon=True
+            target=self._follow, args=(tail, stop, state), name="run-progress", daemon=True
         )
         thread.start()
         try:
@@ -114,16 +115,12 @@ class RunProgress:
             thread.join()
             self(what, count(), total)
 
-    def _follow(
-        self, events: Path, seen: int, stop: threading.Event, state: dict[str, Any]
-    ) -> None:
+    def _follow(self, tail: EventTail, stop: threading.Event, state: dict[str, Any]) -> None:
         last = False
         self._show(state["waiting"], 0, 0, "")
         while True:
-            records = list(read_events(events))
-            for record in records[seen:]:
+            for record in tail.read():
                 self._event(record, state)
-            seen = len(records)
             if last:
                 return
             last = stop.wait(POLL_S)

@@ -144,9 +144,12 @@ def _run_locked(
             _train(prepared, log, progress, in_process=in_process)
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
         version = register_run(prepared, registry, progress)
-        log.emit("registered", model=version.model, version=version.number, digest=version.digest)
-        if version.digest != announced and spec.registration.alias is not None:
-            point_alias(registry, version, spec.registration.alias, reason=f"run {folder.run}")
+        if version.digest != announced:
+            log.emit(
+                "registered", model=version.model, version=version.number, digest=version.digest
+            )
+            if spec.registration.alias is not None:
+                point_alias(registry, version, spec.registration.alias, reason=f"run {folder.run}")
         folder.card.write_text(card(version), encoding="utf-8")
         write_json(
             folder.result,
