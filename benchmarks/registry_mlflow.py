@@ -102,8 +102,8 @@ class Steps:
     def log_model(self, _: object) -> None:
         """Log and register the pipeline.
 
-        The requirements are given: inferring them, MLflow's default, takes longer and needs
-        torchvision also for text.
+        The requirements are given: inferring them, MLflow's default, needs torchvision even for
+        text.
         """
         from mlflow import transformers
 
