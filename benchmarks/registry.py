@@ -377,7 +377,7 @@ def ratios(
                     "name": name,
                     "value": value,
                     "target": f"≥ {at_least:.0f}" if at_least else "none set",
-                    "met": at_least is None or value >= at_least,
+                    "met": value >= at_least if at_least else None,
                 }
             )
     return rows
@@ -428,7 +428,7 @@ def main() -> None:
     rows = ratios(steps, pages, storage)
     summary = Table("figure", "value", "target", "met")
     for row in rows:
-        met = "yes" if row["met"] else "no"
+        met = {True: "yes", False: "no", None: "–"}[row["met"]]
         summary.add_row(row["name"], f"{row['value']:.3g}", row["target"], met)
     console.print(summary)
     if mlflow is None:
