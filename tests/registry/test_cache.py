@@ -121,3 +121,12 @@ def test_a_cache_that_was_deleted_is_made_again(cache, store, manifests):
     shutil.rmtree(cache.folder)
     fill(cache, store, manifests[:1])
     assert kept(cache, manifests) == [0]
+
+
+def test_a_file_added_to_a_folder_below_makes_the_copy_anew(cache, store, manifests):
+    fill(cache, store, manifests[:1])
+    foreign = cache.folder / manifests[0].digest / "more" / "b.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("not of this version")
+    folder = cache.materialize(manifests[0].digest, manifests[0], store)
+    assert [path.name for path in folder.rglob("*")] == ["a.txt"]

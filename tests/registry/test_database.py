@@ -98,8 +98,17 @@ def test_an_altered_manifest_is_found(settings, registry, version):
     run_sql(settings, "UPDATE versions SET manifest = replace(manifest, '0.84', '0.99')")
     with pytest.raises(DamagedArtifactError, match="does not match its digest"):
         registry.resolve("reviews@1")
+    with pytest.raises(DamagedArtifactError, match="does not match its digest"):
+        registry.version_summaries("reviews")
     (problem,) = registry.verify()
     assert (problem.kind, problem.path, problem.sha256) == ("manifest", "", version.digest)
+
+
+def test_a_manifest_altered_after_it_was_read_is_found(settings, registry, version):
+    assert registry.resolve("reviews@1").manifest is registry.resolve("reviews@1").manifest
+    run_sql(settings, "UPDATE versions SET manifest = replace(manifest, '0.84', '0.99')")
+    with pytest.raises(DamagedArtifactError, match="does not match its digest"):
+        registry.resolve("reviews@1")
 
 
 @pytest.mark.parametrize("ref", ["1", "champion", "digest"])

@@ -38,6 +38,17 @@ def test_versions_come_in_pages_newest_first(many):
     assert many.versions("movie-a", before=1) == ()
 
 
+def test_summaries_are_the_same_pages_as_whole_versions(many):
+    whole, rows = many.versions("movie-a", limit=2), many.version_summaries("movie-a", limit=2)
+    assert [(row.digest, dict(row.tags), row.created_at, row.run) for row in rows] == [
+        (version.digest, dict(version.tags), version.created_at, version.run) for version in whole
+    ]
+    assert [row.metrics for row in rows] == [version.manifest.metrics for version in whole]
+    assert names(many.version_summaries("movie-a", before=2)) == ["movie-a@1"]
+    query = {"text": "movie", "metrics": [GOOD], "tags": {"team": "search"}}
+    assert names(many.search_summaries(**query)) == names(many.search(**query)) != []
+
+
 def test_models_come_in_pages_by_name(many):
     assert [model.name for model in many.models(limit=2)] == ["movie-a", "movie-b"]
     assert [model.name for model in many.models(limit=2, after="movie-b")] == ["movie-c"]
@@ -87,6 +98,7 @@ CALLS = {
     "tags": lambda registry: registry.search(tags={"team": "ads"}, before="movie-a@3"),
     "metrics": lambda registry: registry.search(metrics=[GOOD], before="movie-a@3"),
     "newest": lambda registry: registry.search(before="movie-a@3"),
+    "summaries": lambda registry: registry.version_summaries("movie-a", limit=2, before=3),
     "newest first page": lambda registry: registry.search(),
     "lineage": lambda registry: registry.lineage(registry.version("movie-a", 1)),
     "history": lambda registry: registry.history("movie-a", "champion"),

@@ -23,7 +23,7 @@ from kovar.errors import UserError
 from kovar.settings import load_settings
 
 if TYPE_CHECKING:
-    from kovar.registry import MetricBound, Model, Version
+    from kovar.registry import MetricBound, Model, Version, VersionSummary
 
 Limit = Annotated[int, typer.Option(help="Rows of a page, at most.", min=1)]
 
@@ -51,8 +51,12 @@ def list_models(
         before = None if after is None else int(after) if after.isdecimal() else -1
         if before == -1:
             raise UserError("not a version's number", field="--after", got=after)
-        found = registry.versions(model, limit=limit, before=before)
-        _list_versions(found, registry.aliases(model), as_json=as_json)
+        aliases = registry.aliases(model)
+        if as_json:
+            _print_versions(registry.versions(model, limit=limit, before=before), aliases)
+        else:
+            found = registry.version_summaries(model, limit=limit, before=before)
+            _list_versions(found, aliases)
 
 
 @models.command()
@@ -74,10 +78,13 @@ def search(
     pairs = [each.partition("=") for each in tag or []]
     tags = {key: value for key, _, value in pairs}
     with Registry.open(load_settings()) as registry:
-        found = registry.search(text, metrics=bounds, tags=tags, limit=limit, before=after)
-    if as_json:
-        print_json([version_facts(each, []) for each in found])
-        return
+        if as_json:
+            whole = registry.search(text, metrics=bounds, tags=tags, limit=limit, before=after)
+            print_json([version_facts(each, []) for each in whole])
+            return
+        found = registry.search_summaries(
+            text, metrics=bounds, tags=tags, limit=limit, before=after
+        )
     table = Table("version", "digest", "accuracy", "run", "tags", "created")
     for each in found:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(each.tags.items()))
@@ -105,8 +112,8 @@ def _bound(text: str) -> MetricBound:
         ) from None
 
 
-def _accuracy(found: Version) -> str:
-    accuracy = found.manifest.metrics.get("evaluation", {}).get("accuracy")
+def _accuracy(found: VersionSummary) -> str:
+    accuracy = found.metrics.get("evaluation", {}).get("accuracy")
     return f"{accuracy:.4f}" if isinstance(accuracy, float) else "–"
 
 
@@ -131,20 +138,27 @@ def _list_models(found: Sequence[Model], *, as_json: bool) -> None:
     Console().print(table if found else "no models yet: kovar quickstart makes one")
 
 
-def _list_versions(found: Sequence[Version], aliases: Mapping[str, int], *, as_json: bool) -> None:
+def _print_versions(found: Sequence[Version], aliases: Mapping[str, int]) -> None:
+    names = _names(aliases)
+    typer.echo(json.dumps([version_facts(v, names.get(v.number, [])) for v in found]))
+
+
+def _names(aliases: Mapping[str, int]) -> dict[int, list[str]]:
     names: dict[int, list[str]] = {}
     for alias, number in aliases.items():
         names.setdefault(number, []).append(alias)
-    if as_json:
-        typer.echo(json.dumps([version_facts(v, names.get(v.number, [])) for v in found]))
-        return
+    return names
+
+
+def _list_versions(found: Sequence[VersionSummary], aliases: Mapping[str, int]) -> None:
+    names = _names(aliases)
     table = Table("version", "digest", "accuracy", "precision", "aliases", "run", "created")
     for v in found:
         table.add_row(
             str(v.number),
             v.digest[:12],
             _accuracy(v),
-            v.manifest.precision,
+            v.precision,
             ", ".join(sorted(names.get(v.number, []))),
             v.run or "–",
             when(v.created_at),

@@ -41,6 +41,7 @@ from kovar.registry.version import (
     Model,
     Problem,
     Version,
+    VersionSummary,
 )
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "TensorFacts",
     "Version",
     "VersionFacts",
+    "VersionSummary",
     "card",
     "card_html",
     "check_golden",

@@ -87,13 +87,15 @@ class VersionCache:
         path = self._use_file(digest)
         try:
             with _in_use_lock:
-                if path in _in_use and not path.exists():  # the cache was deleted
+                if path in _in_use:
+                    with suppress(FileNotFoundError):  # the cache was deleted
+                        os.utime(path)
+                        return
                     os.close(_in_use.pop(path))
-                if path not in _in_use:
-                    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                    # Waits only while another process moves this very version out of the way.
-                    fcntl.flock(descriptor, fcntl.LOCK_SH)
-                    _in_use[path] = descriptor
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                # Waits only while another process moves this very version out of the way.
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                _in_use[path] = descriptor
             os.utime(path)
         except OSError as problem:
             log.info("not noting the use of %s: %s", digest, problem.strerror)
@@ -169,14 +171,22 @@ class VersionCache:
 
 
 def _state(folder: Path) -> dict[str, list[int]]:
-    state = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            seen = path.lstat()
-            key = path.relative_to(folder).as_posix()
-            state[key] = [seen.st_size, seen.st_mtime_ns, seen.st_ino]
+    state: dict[str, list[int]] = {}
+    with suppress(OSError):  # what cannot be looked at does not match its note
+        _look(str(folder), "", state)
     return state
+
+
+def _look(folder: str, prefix: str, state: dict[str, list[int]]) -> None:
+    """Note each file below a folder; plain text for paths, because this runs at every use."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                _look(entry.path, f"{name}/", state)
+            else:
+                seen = entry.stat(follow_symlinks=False)
+                state[name] = [seen.st_size, seen.st_mtime_ns, seen.st_ino]
 
 
 def _is_version(path: Path) -> bool:

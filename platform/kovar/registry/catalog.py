@@ -16,9 +16,11 @@ from kovar.registry.queries import (
     ALIASES,
     VERSIONS,
     Clock,
+    MadeOf,
+    RowT,
     ensure_model,
-    matches,
     model_row,
+    named_rows,
     not_found,
     to_versions,
     utc_now,
@@ -156,11 +158,8 @@ class Catalog:
         Raises:
             NotFoundError: no such model, version or alias, or a prefix of several digests.
         """
-        where = [matches(model, reference), versions.c.deleted_at.is_(None)]
-        if model is not None:
-            where.append(models.c.name == model)
         with self._database.reading() as connection:
-            rows = connection.execute(VERSIONS.where(*where).order_by(versions.c.number.desc()))
+            rows = named_rows(connection, model, reference, deleted=False)
             found = to_versions(connection, rows)
             if not found:
                 raise not_found(connection, model, reference)
@@ -174,16 +173,20 @@ class Catalog:
         return found[0]
 
     def list_versions(
-        self, model: str, *, limit: int | None = None, before: int | None = None
-    ) -> tuple[Version, ...]:
-        """Return versions of a model, newest first."""
+        self, model: str, *, made: MadeOf[RowT], limit: int | None = None, before: int | None = None
+    ) -> tuple[RowT, ...]:
+        """Return versions of a model, newest first, as `to_versions` or `to_summaries` makes them.
+
+        Raises:
+            NotFoundError: no such model.
+        """
         with self._database.reading() as connection:
             row = model_row(connection, model)
             query = VERSIONS.where(versions.c.model_id == row.id, versions.c.deleted_at.is_(None))
             if before is not None:
                 query = query.where(versions.c.number < before)
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit))
-            return tuple(to_versions(connection, rows))
+            return tuple(made(connection, rows))
 
     def list_numbers(self) -> list[tuple[str, int]]:
         """Return model and number of every version."""

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from pydantic import ValidationError
+from pydantic_core import from_json
 from sqlalchemy.dialects import postgresql, sqlite
 
 from kovar.errors import DamagedArtifactError, NotFoundError, RegistryError, did_you_mean
 from kovar.registry.manifest import Manifest
 from kovar.registry.reference import Reference
 from kovar.registry.schema import aliases, models, tags, versions
-from kovar.registry.version import Version
+from kovar.registry.version import Version, VersionSummary
 
 Clock = Callable[[], datetime]
+
+RowT = TypeVar("RowT")
+MadeOf = Callable[[sa.Connection, Iterable[sa.Row[Any]]], list[RowT]]
+"""Makes objects of rows of `VERSIONS`: `to_versions` or `to_summaries`."""
 
 VERSIONS = sa.select(versions, models.c.name.label("model")).join(models)
 ALIASES = (
@@ -29,6 +35,21 @@ ALIASES = (
 
 _OWNER = models.alias("owner")
 _POINTED_AT = sa.select(aliases.c.version_id).join(_OWNER, aliases.c.model_id == _OWNER.c.id)
+_MODEL: Final = sa.bindparam("model", type_=sa.String)
+_NAMED: Final = {
+    "number": versions.c.number == sa.bindparam("number"),
+    # A range, because it uses the index in every database; "g" follows the last digit.
+    "digest": versions.c.digest.between(sa.bindparam("digest"), sa.bindparam("digest_end")),
+    "alias": versions.c.id.in_(
+        _POINTED_AT.where(_OWNER.c.name == _MODEL, aliases.c.name == sa.bindparam("alias"))
+    ),
+}
+_TAGS_OF: Final = sa.select(tags).where(
+    tags.c.version_id.in_(sa.bindparam("version_ids", expanding=True))
+)
+
+MANIFESTS_KEPT: Final = 256
+"""Parsed manifests that a process keeps; of the usual size they take some 20 MB together."""
 
 
 def utc_now() -> datetime:
@@ -67,51 +88,113 @@ def version_row(
     Raises:
         NotFoundError: no such model or version, or a prefix of several digests.
     """
-    query = VERSIONS.where(models.c.name == model, matches(model, reference))
-    if not deleted:
-        query = query.where(versions.c.deleted_at.is_(None))
-    rows = connection.execute(query).all()
+    rows = named_rows(connection, model, reference, deleted=None if deleted else False)
     if len(rows) != 1:
         raise not_found(connection, model, reference)
     return rows[0]
 
 
-def matches(model: str | None, reference: Reference) -> sa.ColumnElement[bool]:
-    """Return the condition that a version is the one that a reference to a model names."""
-    if reference.number is not None:
-        return versions.c.number == reference.number
-    if reference.digest is not None:
-        # A range, because it uses the index in every database; "g" follows the last digit.
-        return versions.c.digest.between(reference.digest, f"{reference.digest}g")
-    pointed_at = _POINTED_AT.where(_OWNER.c.name == model, aliases.c.name == reference.alias)
-    return versions.c.id.in_(pointed_at)
+def named_rows(
+    connection: sa.Connection, model: str | None, reference: Reference, *, deleted: bool | None
+) -> Sequence[sa.Row[Any]]:
+    """Return the rows that a reference names, the highest number first.
+
+    Args:
+        connection: of a transaction.
+        model: name of the model; None for all models.
+        reference: what names them.
+        deleted: whether they were deleted; None for either.
+    """
+    kind = next(name for name, value in reference._asdict().items() if value is not None)
+    values = {kind: getattr(reference, kind)}
+    if kind == "digest":
+        values["digest_end"] = f"{reference.digest}g"
+    if model is not None:
+        values["model"] = model
+    return connection.execute(_naming(kind, model is not None, deleted), values).all()
+
+
+@cache
+def _naming(kind: str, of_one_model: bool, deleted: bool | None) -> sa.Select[Any]:
+    """Build the query behind `named_rows` once: building takes longer than asking."""
+    query = VERSIONS.where(_NAMED[kind])
+    if of_one_model:
+        query = query.where(models.c.name == _MODEL)
+    if deleted is not None:
+        gone = versions.c.deleted_at
+        query = query.where(gone.is_not(None) if deleted else gone.is_(None))
+    return query.order_by(versions.c.number.desc())
 
 
 def to_versions(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[Version]:
     """Turn rows of `VERSIONS` into versions, with their tags."""
     rows = list(rows)
-    tags_of: dict[int, dict[str, str]] = {}
-    chosen = sa.select(tags).where(tags.c.version_id.in_([row.id for row in rows]))
-    for row in connection.execute(chosen) if rows else ():
-        tags_of.setdefault(row.version_id, {})[row.key] = row.value
+    tags_of = _tags_of(connection, rows)
     return [_to_version(row, tags_of.get(row.id, {})) for row in rows]
 
 
-def _to_version(row: sa.Row[Any], tag_values: Mapping[str, str]) -> Version:
-    name = f"{row.model}@{row.number}"
+def to_summaries(connection: sa.Connection, rows: Iterable[sa.Row[Any]]) -> list[VersionSummary]:
+    """Turn rows of `VERSIONS` into the rows of a page, with their tags.
+
+    The manifests are compared with their digests, as those of whole versions are, but of what
+    they hold only the part that a page shows becomes objects: the packages of the environment
+    are most of a manifest.
+    """
+    rows = list(rows)
+    tags_of = _tags_of(connection, rows)
+    found = []
+    for row in rows:
+        _check_digest(row)
+        manifest = from_json(row.manifest)
+        found.append(
+            VersionSummary(
+                model=row.model,
+                number=row.number,
+                digest=row.digest,
+                created_at=row.created_at,
+                created_by=row.created_by,
+                run=row.run,
+                sweep=row.sweep,
+                tags=tags_of.get(row.id, {}),
+                method=manifest["method"],
+                precision=manifest["precision"],
+                metrics=manifest["metrics"],
+            )
+        )
+    return found
+
+
+def _tags_of(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> dict[int, dict[str, str]]:
+    found: dict[int, dict[str, str]] = {}
+    chosen = {"version_ids": [row.id for row in rows]}
+    for row in connection.execute(_TAGS_OF, chosen) if rows else ():
+        found.setdefault(row.version_id, {})[row.key] = row.value
+    return found
+
+
+def _check_digest(row: sa.Row[Any]) -> None:
     if hashlib.sha256(row.manifest.encode()).hexdigest() != row.digest:
         raise DamagedArtifactError(
-            f"the manifest of {name} does not match its digest {row.digest}",
+            f"the manifest of {row.model}@{row.number} does not match its digest {row.digest}",
             hint="the database was altered: restore it from a backup",
             kind="manifest",
             what="the manifest does not match its digest",
             sha256=row.digest,
         )
+
+
+@lru_cache(maxsize=MANIFESTS_KEPT)
+def _parse(manifest: str) -> Manifest:
+    return Manifest.model_validate_json(manifest)
+
+
+def _to_version(row: sa.Row[Any], tag_values: Mapping[str, str]) -> Version:
+    _check_digest(row)
     try:
-        manifest = Manifest.model_validate_json(row.manifest)
+        manifest = _parse(row.manifest)
     except ValidationError as problem:
         raise RegistryError(
-            f"the manifest of {name} has fields that this Kovar does not know "
+            f"the manifest of {row.model}@{row.number} has fields that this Kovar does not know "
             f"({problem.error_count()})",
             hint="upgrade Kovar: pip install --upgrade kovar-platform",
         ) from None
@@ -162,12 +245,10 @@ def not_found(
 def _deleted(
     connection: sa.Connection, model: str | None, reference: Reference
 ) -> NotFoundError | None:
-    where = [matches(model, reference), versions.c.deleted_at.is_not(None)]
-    if model is not None:
-        where.append(models.c.name == model)
-    row = connection.execute(VERSIONS.where(*where).limit(1)).first()
-    if row is None:
+    rows = named_rows(connection, model, reference, deleted=True)
+    if not rows:
         return None
+    row = rows[0]
     return NotFoundError(
         f"{row.model}@{row.number} was deleted by {row.deleted_by} on "
         f"{row.deleted_at:%Y-%m-%d %H:%M} UTC: {row.delete_reason}",

@@ -27,7 +27,7 @@ from kovar.registry.reference import (
 from kovar.registry.signing import Signatures, VersionSignature
 from kovar.registry.transfer import put_all
 from kovar.registry.user import current_user
-from kovar.registry.version import GoldenResult, Model, Problem, Version
+from kovar.registry.version import GoldenResult, Model, Problem, Version, VersionSummary
 from kovar.settings import Settings
 
 if TYPE_CHECKING:
@@ -300,7 +300,26 @@ class Registry(Promotion):
         Raises:
             NotFoundError: no such model.
         """
-        return self._catalog.list_versions(model, limit=limit, before=before)
+        from kovar.registry.queries import to_versions
+
+        return self._catalog.list_versions(model, made=to_versions, limit=limit, before=before)
+
+    def version_summaries(
+        self, model: str, *, limit: int = PAGE, before: int | None = None
+    ) -> tuple[VersionSummary, ...]:
+        """Return a page of `versions` as rows of a list: several times faster.
+
+        Args:
+            model: name of the model.
+            limit: how many at most.
+            before: number of the last version of the page before.
+
+        Raises:
+            NotFoundError: no such model.
+        """
+        from kovar.registry.queries import to_summaries
+
+        return self._catalog.list_versions(model, made=to_summaries, limit=limit, before=before)
 
     def search(
         self,
@@ -326,10 +345,46 @@ class Registry(Promotion):
         Raises:
             NotFoundError: `before` names no version.
         """
+        from kovar.registry.queries import to_versions
         from kovar.registry.search import search
 
         return search(
             self._database,
+            made=to_versions,
+            text=text,
+            metrics=metrics,
+            tag_values=tags or {},
+            limit=limit,
+            before=before,
+        )
+
+    def search_summaries(
+        self,
+        text: str = "",
+        *,
+        metrics: Sequence[MetricBound] = (),
+        tags: Mapping[str, str] | None = None,
+        limit: int = PAGE,
+        before: str | None = None,
+    ) -> tuple[VersionSummary, ...]:
+        """Return a page of `search` as rows of a list: several times faster.
+
+        Args:
+            text: words that a version must have.
+            metrics: bounds of metrics.
+            tags: labels that a version must have.
+            limit: how many at most.
+            before: `name@number` of the last version of the page before.
+
+        Raises:
+            NotFoundError: `before` names no version.
+        """
+        from kovar.registry.queries import to_summaries
+        from kovar.registry.search import search
+
+        return search(
+            self._database,
+            made=to_summaries,
             text=text,
             metrics=metrics,
             tag_values=tags or {},
@@ -481,7 +536,8 @@ class Registry(Promotion):
         Raises:
             UntrustedVersionError: unsigned, signed by others only, or wrongly signed.
         """
-        self._signatures.check(version.manifest.digest, name=str(version))
+        if self._signatures.required:
+            self._signatures.check(version.manifest.digest, name=str(version))
 
     def signatures(self, version: Version) -> tuple[VersionSignature, ...]:
         """Return the signatures of a version, whoever made them."""

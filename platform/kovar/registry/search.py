@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from kovar.registry.database import Database
 from kovar.registry.gates import MetricBound
 from kovar.registry.index import words_of
-from kovar.registry.queries import VERSIONS, to_versions, version_row
+from kovar.registry.queries import VERSIONS, MadeOf, RowT, version_row
 from kovar.registry.reference import parse_reference
 from kovar.registry.schema import tags, version_metrics, version_words, versions
-from kovar.registry.version import Version
 
 RARE: Final = 1_000
 """A word of this many versions is common; how common exactly is not counted."""
@@ -26,12 +25,13 @@ RARE: Final = 1_000
 def search(
     database: Database,
     *,
+    made: MadeOf[RowT],
     text: str,
     metrics: Sequence[MetricBound],
     tag_values: Mapping[str, str],
     limit: int,
     before: str | None,
-) -> tuple[Version, ...]:
+) -> tuple[RowT, ...]:
     """Return the versions that match everything; see `Registry.search`."""
     with database.reading() as connection:
         words = _rarest_first(connection, words_of(text))
@@ -46,7 +46,7 @@ def search(
             cursor=cursor,
             value=_value(connection, metrics[0], cursor) if metrics and cursor else None,
         )
-        return tuple(to_versions(connection, connection.execute(query.limit(limit))))
+        return tuple(made(connection, connection.execute(query.limit(limit))))
 
 
 def page_query(

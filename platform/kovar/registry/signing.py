@@ -202,6 +202,11 @@ class Signatures:
         trust = Trust.read(settings.trusted_keys) if settings.trusted_keys else None
         return cls(artifacts, signer=signer, trust=trust)
 
+    @property
+    def required(self) -> bool:
+        """Whether keys are trusted, so that a version needs a signature of one of them."""
+        return self._trust is not None
+
     def sign(self, digest: str) -> None:
         """Sign a version, if there is a key to sign with."""
         if self._signer:

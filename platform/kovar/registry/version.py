@@ -22,6 +22,7 @@ class Version:
     digest: str
     """SHA-256 of the manifest; the identity."""
     manifest: Manifest
+    """Shared by all who ask for this version in one process: do not change what it holds."""
     created_at: datetime
     created_by: str
     run: str | None
@@ -31,6 +32,27 @@ class Version:
     tags: Mapping[str, str]
     run_facts: Mapping[str, JsonValue]
     """What an identical run would not repeat: seconds, hardware, cost."""
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionSummary:
+    """One version as a row of a page: what lists show, without the rest of the manifest."""
+
+    model: str
+    number: int
+    digest: str
+    created_at: datetime
+    created_by: str
+    run: str | None
+    sweep: str | None
+    tags: Mapping[str, str]
+    method: str
+    precision: str
+    metrics: Mapping[str, Mapping[str, JsonValue]]
+    """Data set → metric → value."""
 
     def __str__(self) -> str:
         return f"{self.model}@{self.number}"
