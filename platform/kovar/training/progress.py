@@ -85,7 +85,7 @@ class RunProgress:
         tail = EventTail(events)
         tail.read()
         stop = threading.Event()
-        state: dict[str, Any] = {"started": time.monotonic(), "waiting": waiting_for}
+        state: dict[str, Any] = {"waiting": waiting_for}
         thread = threading.Thread(
             target=self._follow, args=(tail, stop, state), name="run-progress", daemon=True
         )
