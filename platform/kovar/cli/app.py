@@ -58,18 +58,32 @@ def version(as_json: JsonFlag = False) -> None:
 def plan(
     specs: Annotated[list[Path], typer.Argument(help="Fine-tuning, sweep or serving YAML files.")],
     cluster: Annotated[
-        Path | None, typer.Option(help="cluster.yaml to place on; this machine if absent.")
+        Path | None,
+        typer.Option(help="cluster.yaml or KubeRay manifest to place on; this machine if absent."),
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Place on the cluster that RAY_ADDRESS names.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say where specs would run and at which precision, without starting anything."""
-    from kovar.planning import plan_specs
+    """Say where specs would run, what that takes and costs, without starting anything."""
+    from kovar.planning import draw, plan_specs
 
-    planned = plan_specs(specs, cluster=cluster)
+    if live and cluster is not None:
+        raise UserError("--live and --cluster name two clusters", hint="give one of them")
+    planned = plan_specs(specs, cluster=_connected() if live else cluster)
     if as_json:
         typer.echo(json.dumps(planned.to_json()))
         return
-    Console().print(planned.table())
+    Console().print(draw(planned))
+
+
+def _connected() -> Cluster:
+    from kovar.resources import live_cluster
+    from kovar.training.cluster import connect
+
+    connect()
+    return live_cluster()
 
 
 @app.command()

