@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
+
+if TYPE_CHECKING:
+    from kovar.resources import Cluster
 
 app = typer.Typer(
     name="kovar",
@@ -79,8 +82,7 @@ def plan(
 
 
 def _connected() -> Cluster:
-    from kovar.resources import live_cluster
-    from kovar.training.cluster import connect
+    from kovar.resources.live_cluster import connect, live_cluster
 
     connect()
     return live_cluster()

@@ -57,6 +57,7 @@ def replica_demand(spec: ServingSpec, *, name: str) -> Demand:
         num_min=spec.num_replicas.min,
         num_max=spec.num_replicas.max,
         num_field="num_replicas",
+        placement=spec.placement,
     )
 
 

@@ -34,7 +34,7 @@ def train_on_ray(task: WorkerTask) -> None:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources)),
+        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources, task.request)),
         run_config=RunConfig(
             # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes
             # from the newest checkpoint that verifies.

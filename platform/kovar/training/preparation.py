@@ -15,7 +15,8 @@ from kovar.errors import SpecError
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import RunFolder
-from kovar.training.plan import RunPlan, plan_run
+from kovar.training.fit import check_fit, fit_memory
+from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
 
@@ -56,6 +57,7 @@ def prepare(
     progress: RunProgress,
     cluster: Cluster | None = None,
     fresh: bool = False,
+    planned: bool = True,
 ) -> Prepared:
     """Check everything, fill the caches and choose the run's folder; start no worker.
 
@@ -69,6 +71,7 @@ def prepare(
         registry=registry,
         progress=progress,
         cluster=cluster,
+        planned=planned,
     )
     ensure_writable(settings.runs_dir, field="runs_dir")
     identity = {
@@ -97,6 +100,7 @@ def prepare_inputs(
     registry: Registry,
     progress: RunProgress,
     cluster: Cluster | None = None,
+    planned: bool = True,
 ) -> tuple[BaseModelFiles, TokenizedDataset, RunPlan]:
     """Check placement, model and data; download and tokenize what is not cached yet.
 
@@ -107,8 +111,12 @@ def prepare_inputs(
     from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
-    plan = plan_run(spec, cluster or connected_cluster())
-    check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
+    if planned:
+        plan = plan_run(spec, cluster or connected_cluster())
+    else:
+        plan = unplanned_run(spec)
+    if plan.placement is not None:
+        check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(
         _pinned(spec.model, registry),
@@ -118,6 +126,7 @@ def prepare_inputs(
         progress=progress,
     )
     check_max_length(base, spec.data.max_length)
+    check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,
         tokenizer_dir=base.folder,

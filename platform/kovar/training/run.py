@@ -80,6 +80,7 @@ def run(
     progress: RunProgress | None = None,
     cluster: Cluster | None = None,
     fresh: bool = False,
+    planned: bool = True,
     in_process: bool = False,
 ) -> RunResult:
     """Fine-tune, evaluate and register; resume or return what an earlier submission did.
@@ -92,6 +93,8 @@ def run(
         cluster: the declared cluster; when absent, the one that this process is connected to,
             else this machine.
         fresh: train again even if the same run is finished; an unfinished repetition is resumed.
+        planned: prove that the run can be placed before anything starts; otherwise it is given up
+            when its workers have waited too long.
         in_process: train one rank in this process, without Ray.
 
     Raises:
@@ -112,6 +115,7 @@ def run(
             progress=progress,
             cluster=cluster,
             fresh=fresh,
+            planned=planned,
         )
         folder = prepared.folder
         try:
@@ -180,7 +184,8 @@ def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_proce
         folder=folder.root,
         dataset=prepared.dataset,
         base=prepared.base,
-        num_threads=max(1, int(prepared.spec.resources.worker.cpus)),
+        request=prepared.plan.request,
+        num_threads=max(1, int(prepared.plan.request.cpus)),
     )
     seen = sum(1 for _ in read_events(folder.events))
     try:

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import RunError
 from kovar.events import read_events
 from kovar.registry import Registry
-from kovar.resources import actor_options
+from kovar.resources import bundle_of
 from kovar.settings import Settings, ensure_writable
-from kovar.training.cluster import start_ray
+from kovar.training.cluster import connected_cluster, start_ray
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
 from kovar.training.task import WorkerTask
 from kovar.training.worker import execute
+from kovar.tuning.plan import plan_sweep
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
 
 if TYPE_CHECKING:
     from kovar.events import EventKind
-    from kovar.resources import Cluster
+    from kovar.resources import Cluster, Request
 
 
 def run_sweep(
@@ -34,8 +35,17 @@ def run_sweep(
     settings: Settings,
     progress: RunProgress | None = None,
     cluster: Cluster | None = None,
+    planned: bool = True,
 ) -> tuple[SweepReport, Path]:
     """Run every trial and rank the results.
+
+    Args:
+        sweep: the sweep.
+        settings: where runs, caches and the registry live.
+        progress: shows what happens; nothing by default.
+        cluster: the declared cluster; when absent, the one that this process is connected to, else
+            this machine.
+        planned: prove that the trials can be placed before anything starts.
 
     Returns:
         The report, and the sweep's folder with `results.json`, the best trial's model and
@@ -49,13 +59,17 @@ def run_sweep(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     root = ensure_writable(settings.runs_dir, field="runs_dir") / f"{sweep.spec.name}-{stamp}"
     with progress.showing():
+        cluster = cluster or connected_cluster()
+        max_concurrent = sweep.spec.max_concurrent
+        if planned:
+            max_concurrent = plan_sweep(sweep, cluster).num_at_once
         with Registry.open(settings) as registry:
             tasks = [
-                _task(trial, sweep, root, settings, registry, progress, cluster)
+                _task(trial, sweep, root, settings, registry, progress, cluster, planned=planned)
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
-        _run_on_tune(tasks, sweep, root, progress)
+        _run_on_tune(tasks, sweep, root, progress, max_concurrent=max_concurrent)
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
     for outcome, task in zip(outcomes, tasks, strict=True):
@@ -77,32 +91,43 @@ def _task(
     registry: Registry,
     progress: RunProgress,
     cluster: Cluster | None,
+    *,
+    planned: bool,
 ) -> WorkerTask:
     with sweep.pointing():
-        base, dataset, _ = prepare_inputs(
+        base, dataset, plan = prepare_inputs(
             trial.spec,
             base_dir=sweep.base_dir,
             settings=settings,
             registry=registry,
             progress=progress,
             cluster=cluster,
+            planned=planned,
         )
     return WorkerTask(
         spec=trial.spec,
         folder=root / trial.name,
         dataset=dataset,
         base=base,
-        num_threads=max(1, int(trial.spec.resources.worker.cpus)),
+        request=plan.request,
+        num_threads=max(1, int(plan.request.cpus)),
     )
 
 
-def _run_on_tune(tasks: list[WorkerTask], sweep: Sweep, root: Path, progress: RunProgress) -> None:
+def _run_on_tune(
+    tasks: list[WorkerTask],
+    sweep: Sweep,
+    root: Path,
+    progress: RunProgress,
+    *,
+    max_concurrent: int | None,
+) -> None:
 
     start_ray()
     with progress.counting(
         "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
     ):
-        _tuner(tasks, sweep, root).fit()
+        _tuner(tasks, sweep, root, max_concurrent=max_concurrent).fit()
 
 
 def _has_ended(task: WorkerTask) -> bool:
@@ -112,7 +137,9 @@ def _has_ended(task: WorkerTask) -> bool:
     )
 
 
-def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
+def _tuner(
+    tasks: list[WorkerTask], sweep: Sweep, root: Path, *, max_concurrent: int | None
+) -> Any:
     # Kovar prints its own table; with this, Tune's verbosity of 0 really prints nothing.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
@@ -123,7 +150,7 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
     return tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, tasks=tasks),
-            lambda config: _tune_resources(tasks[config["trial"]]),
+            lambda config: _tune_resources(tasks[config["trial"]].request),
         ),
         param_space={
             "trial": tune.grid_search(list(range(len(tasks)))),
@@ -131,7 +158,7 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
         tune_config=tune.TuneConfig(
             metric=sweep.spec.metric,
             mode=sweep.spec.mode,
-            max_concurrent_trials=sweep.spec.max_concurrent,
+            max_concurrent_trials=max_concurrent,
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
         ),
@@ -164,16 +191,11 @@ def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
     execute(task, device=device, observe=observe)
 
 
-def _tune_resources(task: WorkerTask) -> Any:
+def _tune_resources(request: Request) -> Any:
     from ray import tune
 
-    options = actor_options(task.spec.resources.worker, field="resources.worker")
-    bundle = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)}
-    bundle |= {"memory": options["memory"]} if "memory" in options else {}
-    bundle |= options.get("resources", {})
-    if "accelerator_type" in options:
-        bundle[f"accelerator_type:{options['accelerator_type']}"] = 0.001
-    return tune.PlacementGroupFactory([bundle])
+    bundle, selector = bundle_of(request, field="resources.worker")
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[selector])
 
 
 def _outcome(trial: TrialSpec, task: WorkerTask) -> TrialOutcome:
