@@ -37,6 +37,10 @@ MISTAKES = {
 }
 
 
+def options_of(spec):
+    return deployment_options(spec, spec.replica)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_arguments_names_its_field(mistake):
     args, field, message = MISTAKES[mistake]
