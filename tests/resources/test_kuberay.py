@@ -5,6 +5,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.autoscaler._private.kuberay import autoscaling_config as ray
 
 from kovar.config import Document
 from kovar.errors import SpecError
@@ -162,8 +163,6 @@ own_resources = st.dictionaries(st.sampled_from(["CPU", "GPU", "memory", "FPGA"]
 
 @given(limits, start_params, own_resources, st.sampled_from(["limits", "requests"]))
 def test_a_group_offers_what_rays_autoscaler_makes_of_it(limits, params, own, kind):
-    from ray.autoscaler._private.kuberay import autoscaling_config as ray
-
     group = {"rayStartParams": {} if own else params, "resources": own}
     group["template"] = {"spec": {"containers": [{"resources": {kind: limits}}]}}
     expected = ray._get_ray_resources_from_group_spec({**group, "groupName": "g"}, is_head=False)
