@@ -38,7 +38,8 @@ def refuse(request, number, node_types):
             GpuRequest(type="A100", count=4),
             1,
             "worker.count",
-            "use count: 2 with num_workers: 2 and raise gpu-a100.max_workers from 1 to 2",
+            "use 2 workers × 2 (num_workers: 2, count: 2) and raise gpu-a100.max_workers from 1 "
+            "to 2",
         ),
         (GpuRequest(type="A100", cpus=30), 2, "worker.cpus", "use cpus: 24"),
         (
@@ -102,7 +103,7 @@ def test_when_no_single_change_helps_the_hint_says_what_to_declare():
 def test_the_message_says_what_was_asked_and_what_is_there():
     text = str(refuse(GpuRequest(type="A100", count=4), 1, CLUSTER))
     assert text.splitlines()[:3] == [
-        "resources.worker.count: one worker needs A100:4; "
+        "resources.worker.count: A100:4 per worker; "
         "the node type that comes nearest, gpu-a100, has 2",
         "  got: A100:4",
         "  allowed: at most 2",
