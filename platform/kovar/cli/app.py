@@ -82,9 +82,8 @@ def plan(
 
 
 def _connected() -> Cluster:
-    from kovar.resources.live_cluster import connect, live_cluster
+    from kovar.resources import live_cluster
 
-    connect()
     return live_cluster()
 
 

@@ -39,7 +39,7 @@ def cost_of(placement: Placement, cluster: Cluster, demand: str | None = None) -
     others = dict.fromkeys(
         name for group in holding for name, number in group.workers.items() if number
     )
-    cost = _summed(((group.node_type, group.count) for group in holding), prices)
+    cost = _summed(((group.node_type, group.number) for group in holding), prices)
     return Cost(cost.per_hour, cost.unpriced, tuple(name for name in others if name != demand))
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kovar.config import format_size
-from kovar.resources.accelerators import accelerator_memory
+from kovar.resources.alternatives import card_memory
+from kovar.resources.cluster import Cluster
 from kovar.resources.node_type import NodeType
+from kovar.resources.plan import Placement
 from kovar.resources.request import CpuRequest, GpuRequest, Request
 
 
@@ -29,11 +31,13 @@ class MemoryRoom:
         return f"{format_size(self.size_bytes)} ({self.of})"
 
 
-def card_memory(kind: NodeType) -> int | None:
-    """Return the memory of one card or chip of a node type in bytes; None when it is unknown."""
-    if kind.accelerator_memory_bytes is not None:
-        return kind.accelerator_memory_bytes
-    return accelerator_memory((kind.tpu_type,) if kind.tpu_type else kind.gpu_types)
+def places_of(placement: Placement, demand: str, cluster: Cluster) -> list[tuple[NodeType, int]]:
+    """List the node types that hold a demand, with the most workers of anyone on one such node."""
+    most: dict[str, int] = {}
+    for group in placement.nodes:
+        if group.workers.get(demand):
+            most[group.node_type] = max(most.get(group.node_type, 0), sum(group.workers.values()))
+    return [(kind, most[kind.name]) for kind in cluster.node_types if kind.name in most]
 
 
 def memory_room(request: Request, places: Iterable[tuple[NodeType, int]]) -> MemoryRoom | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kovar.errors import PlacementError
+from kovar.errors import PlacementError, SpecError
 from kovar.resources.alternatives import unseen_request
 from kovar.resources.arrangement import Arrangement, arrange
 from kovar.resources.cluster import Cluster
@@ -104,6 +104,22 @@ def plan_placement(demands: Sequence[Demand], cluster: Cluster) -> Placement:
     assert arrangement is not None  # noqa: S101 - each step of the loop found one
     seen = _placement(placed, _grown(placed, arrangement))
     return _with_those_beyond(seen, demands, beyond, cluster)
+
+
+def as_written(request: Request, *, field: str) -> Request:
+    """Return what Ray is asked for when nothing is planned: the first of the types.
+
+    Raises:
+        SpecError: GPU memory, where no listed type tells how much of a card that is.
+    """
+    concrete = unseen_request(request, Cluster(()))
+    if concrete is None:
+        raise SpecError(
+            "without a plan nobody knows what share of a card this is",
+            field=f"{field}.gpu_memory",
+            hint="name a type, or give count",
+        )
+    return concrete
 
 
 def _check(demands: Sequence[Demand]) -> None:

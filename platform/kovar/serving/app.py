@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kovar.errors import SpecError
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
-from kovar.resources import Request, actor_options, as_written, live_cluster
+from kovar.resources import Request, as_written, live_cluster, replica_options
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
@@ -54,7 +54,9 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
         _check_batch_holds_a_text(spec, version)
         request = _planned_request(spec, version, registry)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
-    return deployment.options(**deployment_options(spec, request)).bind(spec, version, **_places(settings))
+    return deployment.options(**deployment_options(spec, request)).bind(
+        spec, version, **_places(settings)
+    )
 
 
 def _places(settings: Settings) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:
     """
     limits, replicas = spec.limits, spec.num_replicas
     options: dict[str, Any] = {
-        "ray_actor_options": actor_options(request, field="replica"),
+        **replica_options(request, spec.placement, field="replica"),
         "max_ongoing_requests": limits.max_queued + spec.batching.max_rows + SPARE_REQUESTS,
         "max_queued_requests": MAX_QUEUED_AT_PROXY,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},
@@ -113,8 +115,6 @@ def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:
         "health_check_period_s": 5.0,
         "health_check_timeout_s": 10.0,
     }
-    if spec.placement == "strict_spread":
-        options["max_replicas_per_node"] = 1
     if replicas.is_fixed:
         return options | {"num_replicas": replicas.min}
     return options | {

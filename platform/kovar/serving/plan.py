@@ -17,6 +17,7 @@ from kovar.resources import (
     Placement,
     Request,
     memory_room,
+    places_of,
     plan_placement,
 )
 from kovar.serving.spec import ServingSpec
@@ -98,7 +99,7 @@ def placed_replicas(
         SpecError: the chip cannot compute in the precision asked for, or has too little memory.
     """
     request = placement.requests[demand]
-    places = placement.places(demand, cluster)
+    places = places_of(placement, demand, cluster)
     precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
     room = memory_room(request, places)
     memory = None

@@ -14,6 +14,7 @@ from kovar.resources import (
     as_written,
     local_cluster,
     memory_room,
+    places_of,
     plan_placement,
 )
 
@@ -77,7 +78,7 @@ def placed_run(spec: FineTuneSpec, demand: str, placement: Placement, cluster: C
         SpecError: the chip cannot compute in the precision asked for.
     """
     request = placement.requests[demand]
-    places = placement.places(demand, cluster)
+    places = places_of(placement, demand, cluster)
     precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
     check_engine(spec, precision)
     return RunPlan(placement, request, precision, memory_room(request, places))

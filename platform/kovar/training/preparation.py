@@ -14,8 +14,8 @@ from kovar.config import canonical_json
 from kovar.errors import SpecError
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster
-from kovar.training.folder import RunFolder
 from kovar.training.fit import check_fit, fit_memory
+from kovar.training.folder import RunFolder
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import RunError
 from kovar.events import read_events
 from kovar.registry import Registry
-from kovar.resources import bundle_of
+from kovar.resources import trial_resources
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster, start_ray
 from kovar.training.folder import RunFolder, write_json
@@ -137,9 +137,7 @@ def _has_ended(task: WorkerTask) -> bool:
     )
 
 
-def _tuner(
-    tasks: list[WorkerTask], sweep: Sweep, root: Path, *, max_concurrent: int | None
-) -> Any:
+def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path, *, max_concurrent: int | None) -> Any:
     # Kovar prints its own table; with this, Tune's verbosity of 0 really prints nothing.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
@@ -194,8 +192,7 @@ def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
 def _tune_resources(request: Request) -> Any:
     from ray import tune
 
-    bundle, selector = bundle_of(request, field="resources.worker")
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[selector])
+    return tune.PlacementGroupFactory(**trial_resources(request, field="resources.worker"))
 
 
 def _outcome(trial: TrialSpec, task: WorkerTask) -> TrialOutcome:
