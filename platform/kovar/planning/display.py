@@ -95,12 +95,8 @@ def _contention(plan: Plan, planned: PlannedEntry) -> Iterator[tuple[str, str]]:
 def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, str]]:
     memory = fit.memory
     room = f" of {fit.room}" if fit.room else ""
-    yield (
-        "memory",
-        (
-            f"about {format_size(memory.total)} per worker{room}{'' if fit.fits else '  (may not fit)'}"
-        ),
-    )
+    warning = "" if fit.fits else "  (may not fit)"
+    yield "memory", f"about {format_size(memory.total)} per worker{room}{warning}"
     parts = {
         "weights": memory.weights,
         "gradients": memory.gradients,

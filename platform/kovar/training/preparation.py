@@ -111,10 +111,7 @@ def prepare_inputs(
     from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
-    if planned:
-        plan = plan_run(spec, cluster or connected_cluster())
-    else:
-        plan = unplanned_run(spec)
+    plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
     if plan.placement is not None:
         check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
