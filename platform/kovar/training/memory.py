@@ -13,24 +13,24 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from kovar.data import LADDER
+from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
 from kovar.models.encoder import record
-from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
+from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind, Recording
+from kovar.models.heap import fragmentation
 from kovar.models.liveness import Alive, inference_moments, training_moments
 from kovar.models.size import LoraShape, ModelSize, model_size
 from kovar.training.spec import TrainingSettings
 
 MiB: Final = 1 << 20
 
-RUNTIME_BYTES: Final[dict[str, int]] = {
-    # Resident memory of a Ray Train worker that has imported torch 2.13, transformers 5.23 and
-    # Kovar and has run one product: measured with Ray 2.60; 171 MiB of it are shared libraries.
-    "cpu": 534 * MiB,
-    # The CUDA context (300 to 500 MiB from Volta to Hopper) and the workspace of cuBLAS, 8 MiB,
-    # on Hopper 32 MiB: https://docs.nvidia.com/cuda/cublas/#results-reproducibility. Not measured.
-    "cuda": 550 * MiB,
-    # XLA reserves no context on the chip: the compiled program, taken as small.
-    "xla": 64 * MiB,
-}
+WORKER_BYTES: Final = 556 * MiB
+"""Resident memory of a Ray Train worker on a CPU that has trained a tiny model for two steps.
+
+Measured with Ray 2.60, torch 2.13 and transformers 5.23.
+"""
+
+MAX_ROWS: Final = 1 << 24
+"""The search for the largest budget ends here."""
 
 Moment = Literal["step", "evaluation", "version"]
 
@@ -51,6 +51,7 @@ class TrainingMemory:
         optimizer: AdamW's two moments of each trained weight.
         activations: what autograd keeps, copies that autocast makes, gradients on their way, and
             scratch.
+        fragmentation: on a CPU, holes in the C library's heap (models/heap.py).
         copies: further copies of the model, while the finished version is checked.
         runtime: torch, Ray and their libraries; a GPU's context.
         moment: when that is: in a step, in an evaluation, or when the version is made.
@@ -60,6 +61,7 @@ class TrainingMemory:
     gradients: int
     optimizer: int
     activations: int
+    fragmentation: int
     copies: int
     runtime: int
     moment: Moment
@@ -74,6 +76,7 @@ class TrainingMemory:
             + self.gradients
             + self.optimizer
             + self.activations
+            + self.fragmentation
             + self.copies
             + self.runtime
         )
@@ -81,19 +84,22 @@ class TrainingMemory:
     def largest_token_budget(self, limit_bytes: int) -> int | None:
         """Return the largest `training.max_tokens` whose total is at most the limit.
 
-        None when not even one row of the longest length fits.
+        In steps of one row of the longest length. A still larger one may fit on a CPU, beyond the size at which tensors leave the heap. None
+        when not even one row of the longest length fits.
         """
-        low, high = self.workload.max_length, 2 * self.workload.max_length
-        if self._total(low) > limit_bytes:
+        length = self.workload.max_length
+        low, high = 1, 2
+        if self._total(length) > limit_bytes:
             return None
-        while self._total(high) <= limit_bytes:
+        while self._total(high * length) <= limit_bytes:
             low, high = high, 2 * high
-            if high > 1 << 40:
-                return low
+            if high > MAX_ROWS:
+                return low * length
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._total(middle) <= limit_bytes else (low, middle)
-        return low
+            fits = self._total(middle * length) <= limit_bytes
+            low, high = (middle, high) if fits else (low, middle)
+        return low * length
 
     def at(self, moment: Moment) -> TrainingMemory:
         """Return what another moment needs."""
@@ -138,6 +144,12 @@ class Phase:
     alive: tuple[Alive, ...]
     gradients: int = 0
     copies: int = 0
+    recording: Recording | None = None
+    """What leaves holes in the heap; None where it does not matter."""
+
+    def holes(self, num_tokens: int) -> float:
+        """Return the bytes that the heap cannot use."""
+        return 0.0 if self.recording is None else fragmentation(self.recording, num_tokens)
 
 
 def worker_tokens(max_tokens: int, max_length: int, num_workers: int) -> int:
@@ -197,7 +209,9 @@ def estimate_training(
         num_workers=num_workers,
         weights=(size.total + adapters) * FP32_BYTES,
         optimizer=2 * size.trainable(lora) * FP32_BYTES,
-        runtime=RUNTIME_BYTES[device_kind],
+        runtime=(
+            WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]
+        ),
     )
     return _memory(workload, phases, phases)
 
@@ -220,7 +234,11 @@ def _phases(
         return None
     buckets = size.trainable(lora) * FP32_BYTES if num_workers > 1 else 0
     return (
-        Phase("step", training_moments(step, gradients_stay=num_workers > 1)),
+        Phase(
+            "step",
+            training_moments(step, gradients_stay=num_workers > 1),
+            recording=step if device == "cpu" else None,
+        ),
         Phase("evaluation", inference_moments(score), gradients=buckets),
         # One copy in fp32 is the reference, another is loaded as it will be served.
         Phase(
@@ -236,17 +254,20 @@ def _memory(
     workload: Workload, phases: tuple[Phase, ...], considered: tuple[Phase, ...] | list[Phase]
 ) -> TrainingMemory:
     """Return the moment that needs the most."""
-    phase, alive = max(
-        ((phase, one) for phase in considered for one in phase.alive),
-        key=lambda pair: (
-            pair[1].at(workload.tokens(pair[0].moment)) + pair[0].gradients + pair[0].copies
-        ),
-    )
+
+    def needed(pair: tuple[Phase, Alive]) -> float:
+        phase, alive = pair
+        tokens = workload.tokens(phase.moment)
+        return alive.at(tokens) + phase.gradients + phase.copies + holes[phase.moment]
+
+    holes = {one.moment: one.holes(workload.tokens(one.moment)) for one in considered}
+    phase, alive = max(((phase, one) for phase in considered for one in phase.alive), key=needed)
     return TrainingMemory(
         weights=workload.weights,
         gradients=round(alive.gradients) + phase.gradients,
         optimizer=workload.optimizer,
         activations=round(alive.activations.at(workload.tokens(phase.moment))),
+        fragmentation=round(holes[phase.moment]),
         copies=phase.copies,
         runtime=workload.runtime,
         moment=phase.moment,
