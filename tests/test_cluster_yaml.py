@@ -67,7 +67,7 @@ def test_tpu_nodes_are_declared_as_google_wants_them(cluster):
 
 
 def test_every_declared_node_type_is_read(cluster):
-    types = {kind.name: kind for kind in read_cluster(PATH)}
+    types = {kind.name: kind for kind in read_cluster(PATH).node_types}
     assert list(types) == list(cluster["available_node_types"])
     assert types["head"].is_head
     assert types["head"].cpus == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from kovar.config import Document, FieldPath, load_document
 from kovar.errors import UserError, did_you_mean
 from kovar.precision import Precision
 from kovar.resources import (
+    Cluster,
     Demand,
-    NodeType,
     Placement,
     Request,
-    local_node_types,
+    local_cluster,
     plan_placement,
     read_cluster,
 )
@@ -81,7 +81,7 @@ class Plan:
             }
             for entry, resolved in zip(self.entries, self.precisions, strict=True)
         ]
-        return {"specs": rows, "placement": asdict(self.placement)}
+        return {"specs": rows, "placement": self.placement.to_json()}
 
     def table(self) -> Table:
         """Draw the plan."""
@@ -111,14 +111,15 @@ def plan_specs(paths: Sequence[Path], *, cluster: Path | None = None) -> Plan:
     if not entries:
         raise UserError("there is nothing to plan in these files", file=paths[0])
     entries = _with_unique_names(entries)
-    node_types = local_node_types() if cluster is None else read_cluster(cluster)
-    placement = _place(entries, node_types)
+    where = local_cluster() if cluster is None else read_cluster(cluster)
+    placement = _place(entries, where)
     resolved = []
     for entry in entries:
         used = placement.assignments[entry.demand.name]
-        chosen = [t for t in node_types if t.name in used]
+        request = placement.requests[entry.demand.name]
+        chosen = [kind for kind in where.node_types if kind.name in used]
         with entry.pointing():
-            planned = [plan_precision(one, entry.request, chosen) for one in entry.precisions]
+            planned = [plan_precision(one, request, chosen) for one in entry.precisions]
             if entry.trained is not None:
                 for one in planned:
                     check_engine(entry.trained, one)
@@ -126,11 +127,11 @@ def plan_specs(paths: Sequence[Path], *, cluster: Path | None = None) -> Plan:
     return Plan(tuple(entries), tuple(resolved), placement)
 
 
-def _place(entries: Sequence[Entry], node_types: Sequence[NodeType]) -> Placement:
+def _place(entries: Sequence[Entry], cluster: Cluster) -> Placement:
     """Place all together; an error points into the first file that no longer fits."""
     for number, entry in enumerate(entries, start=1):
         with entry.pointing():
-            placement = plan_placement([e.demand for e in entries[:number]], node_types)
+            placement = plan_placement([e.demand for e in entries[:number]], cluster)
     return placement
 
 

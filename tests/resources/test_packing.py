@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from kovar.errors import PlacementError
 from kovar.resources import (
+    Cluster,
     CpuRequest,
     Demand,
     GpuRequest,
@@ -57,11 +58,10 @@ def clusters(draw):
                 memory_bytes=draw(st.sampled_from([None, 2, 4])),
                 min_count=up,
                 max_count=up + draw(st.integers(0, 2)),
-                max_workers=limit,
                 **extra,
             )
         )
-    return types
+    return Cluster(tuple(types), max_workers=limit)
 
 
 class Node:
@@ -92,7 +92,7 @@ class Node:
             self.has_slice = False
             yield
             self.has_slice = True
-        elif request.kind == "gpu" and request.type in (None, *self.kind.gpu_types):
+        elif request.kind == "gpu" and (not request.type or request.type[0] in self.kind.gpu_types):
             yield from self._cards(request.count)
 
     def _cards(self, count):
@@ -133,20 +133,20 @@ def nodes_of(types, counts=None):
 
 @settings(max_examples=150, deadline=None)
 @given(demand_lists(), clusters())
-def test_the_plan_is_possible_exactly_when_brute_force_finds_one(demands, types):
+def test_the_plan_is_possible_exactly_when_brute_force_finds_one(demands, cluster):
     workers = [demand.request for demand in demands for _ in range(demand.num_min)]
-    possible = can_hold(workers, nodes_of(types), types[0].max_workers)
+    possible = can_hold(workers, nodes_of(cluster.node_types), cluster.max_workers)
     try:
-        placement = plan_placement(demands, types)
+        placement = plan_placement(demands, cluster)
     except PlacementError:
         assert not possible
         return
     assert possible
-    assert_placement_is_real(placement, demands, types)
+    assert_placement_is_real(placement, demands, cluster)
 
 
-def assert_placement_is_real(placement, demands, types):
-    for kind in types:
+def assert_placement_is_real(placement, demands, cluster):
+    for kind in cluster.node_types:
         workers = [
             demand.request
             for demand in demands
@@ -156,5 +156,5 @@ def assert_placement_is_real(placement, demands, types):
         assert placement.num_nodes.get(kind.name, 0) <= kind.max_count
     for demand in demands:
         assert demand.num_min <= placement.num_workers(demand.name) <= demand.num_max
-    limit = types[0].max_workers
+    limit = cluster.max_workers
     assert limit is None or sum(placement.num_added.values()) <= limit

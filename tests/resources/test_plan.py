@@ -1,10 +1,10 @@
 import time
-from dataclasses import replace
 
 import pytest
 
 from kovar.errors import PlacementError
 from kovar.resources import (
+    Cluster,
     CpuRequest,
     Demand,
     GpuRequest,
@@ -15,19 +15,13 @@ from kovar.resources import (
 )
 
 GIB = 1 << 30
-HEAD = NodeType("head", 0, min_count=1, max_count=1, is_head=True, max_workers=6)
-CPU = NodeType("cpu", 8, memory_bytes=20 * GIB, max_count=2, max_workers=6)
-L4 = NodeType(
-    "gpu-l4", 8, memory_bytes=20 * GIB, gpu_types=("L4",), num_gpus=1, max_count=4, max_workers=6
-)
-A100 = NodeType(
-    "gpu-a100", 24, memory_bytes=80 * GIB, gpu_types=("A100",), num_gpus=2, max_workers=6
-)
-TPU = NodeType(
-    "tpu", 100, tpu_type="v5e", tpu_topology="2x4", num_tpu_chips=8, max_count=2, max_workers=6
-)
-POD = NodeType("pod", 100, tpu_type="v6e", tpu_topology="4x4", num_tpu_chips=4, max_workers=6)
-CLUSTER = (HEAD, CPU, L4, A100, TPU, POD)
+HEAD = NodeType("head", 0, min_count=1, max_count=1, is_head=True)
+CPU = NodeType("cpu", 8, memory_bytes=20 * GIB, max_count=2)
+L4 = NodeType("gpu-l4", 8, memory_bytes=20 * GIB, gpu_types=("L4",), num_gpus=1, max_count=4)
+A100 = NodeType("gpu-a100", 24, memory_bytes=80 * GIB, gpu_types=("A100",), num_gpus=2)
+TPU = NodeType("tpu", 100, tpu_type="v5e", tpu_topology="2x4", num_tpu_chips=8, max_count=2)
+POD = NodeType("pod", 100, tpu_type="v6e", tpu_topology="4x4", num_tpu_chips=4)
+CLUSTER = Cluster((HEAD, CPU, L4, A100, TPU, POD), max_workers=6)
 
 
 def demand(request, number=1, *, most=None, name="training"):
@@ -59,7 +53,7 @@ def test_a_gang_is_placed_on_the_types_that_suit_it(request_, number, expected):
 
 def test_a_placement_counts_the_nodes_and_those_to_be_added():
     types = (HEAD, NodeType("cpu", 4, min_count=1, max_count=3))
-    placement = plan_placement([demand(CpuRequest(cpus=2), 5)], types)
+    placement = plan_placement([demand(CpuRequest(cpus=2), 5)], Cluster(tuple(types)))
     assert placement.num_nodes == {"cpu": 3}
     assert placement.num_added == {"cpu": 2}
     assert placement.num_workers("training") == 5
@@ -88,20 +82,20 @@ def test_a_mix_that_greed_misses_is_found():
         demand(CpuRequest(cpus=3, memory=1), 2, name="b"),
         demand(CpuRequest(cpus=2, memory=8), 2, name="c"),
     ]
-    placement = plan_placement(demands, types)
+    placement = plan_placement(demands, Cluster(tuple(types)))
     assert placement.num_nodes == {"node": 2}
 
 
 def test_the_limit_of_the_whole_cluster_holds_over_all_types():
-    types = [replace(kind, max_workers=4) for kind in (HEAD, L4, TPU)]
+    types = [HEAD, L4, TPU]
     demands = [
         demand(GpuRequest(type="L4"), 4, name="training"),
         demand(TpuRequest(type="v5e", topology="2x4"), 1, name="serving"),
     ]
     with pytest.raises(PlacementError, match="does not fit beside training") as caught:
-        plan_placement(demands, types)
+        plan_placement(demands, Cluster(tuple(types)))
     assert caught.value.hint == "raise the cluster's max_workers from 4 to 5"
-    assert plan_placement(demands[:1], types).num_added == {"gpu-l4": 4}
+    assert plan_placement(demands[:1], Cluster(tuple(types))).num_added == {"gpu-l4": 4}
 
 
 def test_a_demand_can_be_made_from_a_resources_block():
@@ -136,7 +130,7 @@ def test_a_hundred_workers_on_a_thousand_nodes_are_planned_at_once():
         demand(GpuRequest(count=0.3), 40, name="serving"),
         demand(CpuRequest(cpus=7), 20, name="sweep"),
     ]
-    plan_placement(demands, types)
+    plan_placement(demands, Cluster(tuple(types)))
     started = time.perf_counter()
-    plan_placement(demands, types)
+    plan_placement(demands, Cluster(tuple(types)))
     assert time.perf_counter() - started < 0.5

@@ -3,14 +3,22 @@ from dataclasses import replace
 import pytest
 
 from kovar.errors import PlacementError
-from kovar.resources import CpuRequest, Demand, GpuRequest, NodeType, TpuRequest, plan_placement
+from kovar.resources import (
+    Cluster,
+    CpuRequest,
+    Demand,
+    GpuRequest,
+    NodeType,
+    TpuRequest,
+    plan_placement,
+)
 
 GIB = 1 << 30
-HEAD = NodeType("head", 0, min_count=1, max_count=1, is_head=True, max_workers=4)
-CPU = NodeType("cpu", 8, memory_bytes=20 * GIB, max_count=2, max_workers=4)
-L4 = NodeType("gpu-l4", 8, gpu_types=("L4",), num_gpus=1, max_count=4, max_workers=4)
-A100 = NodeType("gpu-a100", 24, gpu_types=("A100",), num_gpus=2, max_workers=4)
-TPU = NodeType("tpu", 100, tpu_type="v5e", tpu_topology="2x4", num_tpu_chips=8, max_workers=4)
+HEAD = NodeType("head", 0, min_count=1, max_count=1, is_head=True)
+CPU = NodeType("cpu", 8, memory_bytes=20 * GIB, max_count=2)
+L4 = NodeType("gpu-l4", 8, gpu_types=("L4",), num_gpus=1, max_count=4)
+A100 = NodeType("gpu-a100", 24, gpu_types=("A100",), num_gpus=2)
+TPU = NodeType("tpu", 100, tpu_type="v5e", tpu_topology="2x4", num_tpu_chips=8)
 CLUSTER = (HEAD, CPU, L4, A100, TPU)
 LAPTOP = (NodeType("local", 2, memory_bytes=4 * GIB, min_count=1, max_count=1, is_head=True),)
 
@@ -18,7 +26,7 @@ LAPTOP = (NodeType("local", 2, memory_bytes=4 * GIB, min_count=1, max_count=1, i
 def refuse(request, number, node_types):
     demand = Demand("t", "resources.worker", request, number, number, "resources.num_workers")
     with pytest.raises(PlacementError) as caught:
-        plan_placement([demand], node_types)
+        plan_placement([demand], Cluster(tuple(node_types), max_workers=4))
     return caught.value
 
 

@@ -1,9 +1,16 @@
 """Hardware requests, node types, the placement plan, and their translation to Ray."""
 
-from kovar.resources.cluster_file import read_cluster
+from kovar.resources.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    accelerator,
+    accelerator_memory,
+)
+from kovar.resources.cluster import Cluster
+from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.demand import Demand
-from kovar.resources.live_cluster import live_node_types
-from kovar.resources.local_machine import local_node_types
+from kovar.resources.live_cluster import live_cluster
+from kovar.resources.local_machine import local_cluster
 from kovar.resources.node_type import NodeType
 from kovar.resources.plan import Placement, plan_placement
 from kovar.resources.ray import actor_options, scaling_config_kwargs
@@ -11,6 +18,7 @@ from kovar.resources.request import (
     CpuRequest,
     GpuRequest,
     NumWorkers,
+    PlacementStrategy,
     Request,
     Resources,
     TpuRequest,
@@ -18,19 +26,25 @@ from kovar.resources.request import (
 )
 
 __all__ = [
+    "ACCELERATORS",
+    "Accelerator",
+    "Cluster",
     "CpuRequest",
     "Demand",
     "GpuRequest",
     "NodeType",
     "NumWorkers",
     "Placement",
+    "PlacementStrategy",
     "Request",
     "Resources",
     "TpuRequest",
     "WorkerRange",
+    "accelerator",
+    "accelerator_memory",
     "actor_options",
-    "live_node_types",
-    "local_node_types",
+    "live_cluster",
+    "local_cluster",
     "plan_placement",
     "read_cluster",
     "scaling_config_kwargs",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from kovar.config import Document, FieldPath, load_document
+from kovar.config import Document, FieldPath
 from kovar.errors import did_you_mean
+from kovar.resources.accelerators import accelerator_memory, interconnect_of
+from kovar.resources.cluster import Cluster
+from kovar.resources.declaration import Declared, disk_of, is_spot, read_labels
 from kovar.resources.node_type import NodeType
 from kovar.resources.tpu_slice import (
+    GOOGLE_TPU_TYPES,
     RAY_TPU_TYPES,
     TOPOLOGIES,
     TpuType,
@@ -18,14 +21,12 @@ from kovar.resources.tpu_slice import (
     topology_of,
 )
 
+RAY_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 ACCELERATOR_PREFIX: Final = "accelerator_type:"
-_CLOUD_TPU_TYPES: Final[dict[str, TpuType]] = {
-    "v4": "v4", "v5p": "v5p", "v5litepod": "v5e", "v5lite_pod": "v5e", "v6e": "v6e",
-}  # fmt: skip
 
 
-def read_cluster(path: str | Path) -> tuple[NodeType, ...]:
-    """Read the node types of a Ray `cluster.yaml`, in the order of the file.
+def read_cluster_file(document: Document) -> Cluster:
+    """Read a Ray `cluster.yaml`; its node types keep the order of the file.
 
     Only declared facts count: Ray fills in resources for some providers when it launches, but a
     plan must be checkable without the cloud.
@@ -33,7 +34,6 @@ def read_cluster(path: str | Path) -> tuple[NodeType, ...]:
     Raises:
         SpecError: the file, or a field of it, with its line.
     """
-    document = load_document(path)
     root = _mapping(document, ())
     declared = _mapping(document, ("available_node_types",))
     if not declared:
@@ -54,9 +54,15 @@ def read_cluster(path: str | Path) -> tuple[NodeType, ...]:
             hint="add max_workers: the most worker nodes of all types together",
         )
     max_workers = _count(document, ("max_workers",), default=0)
-    return tuple(
-        _node_type(document, str(name), is_head=name == head, max_workers=max_workers)
-        for name in declared
+    idle = _number(document, ("idle_timeout_minutes",), default=5.0)
+    return Cluster(
+        tuple(
+            _node_type(document, str(name), is_head=name == head, max_workers=max_workers)
+            for name in declared
+        ),
+        max_workers=max_workers,
+        idle_timeout_s=idle * 60,
+        origin=document.path.name if document.path else "the cluster",
     )
 
 
@@ -65,7 +71,8 @@ def _node_type(document: Document, name: str, *, is_head: bool, max_workers: int
     _mapping(document, here)
     resources = _mapping(document, (*here, "resources"))
     amounts = {
-        str(key): _count(document, (*here, "resources", key), default=0) for key in resources
+        str(key): _amount(document, (*here, "resources", key), whole=str(key) in RAY_RESOURCES)
+        for key in resources
     }
     if "CPU" not in amounts:
         raise document.error_at(
@@ -83,28 +90,44 @@ def _node_type(document: Document, name: str, *, is_head: bool, max_workers: int
         for key in amounts
         if key.startswith(ACCELERATOR_PREFIX)
     )
-    labels = _mapping(document, (*here, "labels")) if _has(document, (*here, "labels")) else {}
+    labels: dict[str, str] = {}
+    declared = Declared()
+    if _has(document, (*here, "labels")):
+        _mapping(document, (*here, "labels"))
+        labels, declared = read_labels(document, (*here, "labels"))
+    config = document.data["available_node_types"][name].get("node_config") or {}
+    gpu_types = accelerators if amounts.get("GPU") else ()
+    chips = (tpu_type,) if tpu_type else gpu_types
     # The head is up as long as the cluster is, and is not counted among the workers.
     head = 1 if is_head else 0
     return NodeType(
         name=name,
         cpus=amounts["CPU"],
-        memory_bytes=amounts.get("memory"),
-        gpu_types=accelerators if amounts.get("GPU") else (),
-        num_gpus=amounts.get("GPU", 0),
+        memory_bytes=int(amounts["memory"]) if "memory" in amounts else None,
+        gpu_types=gpu_types,
+        num_gpus=int(amounts.get("GPU", 0)),
+        accelerator_memory_bytes=declared.gpu_memory_bytes or accelerator_memory(chips),
         tpu_type=tpu_type,
         tpu_topology=topology,
-        num_tpu_chips=amounts.get("TPU", 0),
+        num_tpu_chips=int(amounts.get("TPU", 0)),
         min_count=least + head,
         max_count=min(most, max_workers) + head,
         is_head=is_head,
-        max_workers=max_workers,
-        labels={str(key): str(value) for key, value in labels.items()},
+        disk_bytes=declared.disk_bytes or disk_of(config),
+        custom_resources={
+            key: amount
+            for key, amount in amounts.items()
+            if key not in RAY_RESOURCES and not key.startswith(ACCELERATOR_PREFIX)
+        },
+        interconnect=declared.interconnect or interconnect_of(chips),
+        price_per_hour=declared.price_per_hour,
+        spot=is_spot(config) if declared.spot is None else declared.spot,
+        labels=labels,
     )
 
 
 def _tpu_slice(
-    document: Document, here: FieldPath, amounts: Mapping[str, int]
+    document: Document, here: FieldPath, amounts: Mapping[str, float]
 ) -> tuple[TpuType | None, str | None]:
     """Find the TPU slice of a node type, and check that its resources say the same."""
     config = document.data["available_node_types"][here[-1]].get("node_config") or {}
@@ -144,19 +167,22 @@ def _declared_slice(
         key = "acceleratorConfig"
         declared = _mapping(document, (*here, key))
         cloud_type, topology = str(declared.get("type")).lower(), str(declared.get("topology"))
-        tpu_type = _CLOUD_TPU_TYPES.get(cloud_type)
+        tpu_type = GOOGLE_TPU_TYPES.get(cloud_type)
         if tpu_type and topology in TOPOLOGIES[tpu_type]:
             return tpu_type, topology, key
-        allowed = "type: V4, V5P, V5LITE_POD or V6E, and a topology that it is sold in, such as 2x4"
+        allowed = (
+            "type: V4, V5P, V5LITE_POD, V6E or TPU7X, and a topology that it is sold in, "
+            "such as 2x4"
+        )
     else:
         key = "acceleratorType"
         cloud_type, _, cores = str(config[key]).partition("-")
-        tpu_type = _CLOUD_TPU_TYPES.get(cloud_type)
+        tpu_type = GOOGLE_TPU_TYPES.get(cloud_type)
         if tpu_type and cores.isdigit():
             found = topology_of(tpu_type, int(cores) // num_cores_per_chip(tpu_type))
             if found:
                 return tpu_type, found, key
-        allowed = "for example v5litepod-8, v6e-8 or v4-8"
+        allowed = "for example v5litepod-8, v6e-8, v4-8 or tpu7x-8"
     raise document.error_at(
         (*here, key), "not a TPU slice that is known here", got=config[key], allowed=allowed
     )
@@ -179,6 +205,19 @@ def _mapping(document: Document, path: FieldPath) -> Mapping[str, Any]:
     value = _value(document, path)
     if not isinstance(value, Mapping):
         raise document.error_at(path, "must be a mapping (key: value lines)", got=value)
+    return value
+
+
+def _amount(document: Document, path: FieldPath, *, whole: bool) -> float:
+    return _count(document, path, default=0) if whole else _number(document, path, default=0.0)
+
+
+def _number(document: Document, path: FieldPath, *, default: float) -> float:
+    if not _has(document, path):
+        return default
+    value = _value(document, path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise document.error_at(path, "must be a number, 0 or more", got=value)
     return value
 
 

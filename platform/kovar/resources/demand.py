@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from kovar.resources.request import Request, Resources
+from kovar.resources.request import PlacementStrategy, Request, Resources
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Demand:
         num_min: fewest workers with which the work runs; for a TPU whole slices.
         num_max: most workers that are used.
         num_field: path of the number of workers; `field` when the spec has none.
+        placement: how the workers lie on nodes.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Demand:
     num_min: int
     num_max: int
     num_field: str | None = None
+    placement: PlacementStrategy = "pack"
 
     @classmethod
     def of(cls, resources: Resources, *, name: str, field: str = "resources") -> Self:
@@ -38,4 +40,5 @@ class Demand:
             num_min=resources.num_workers.min,
             num_max=resources.num_workers.max,
             num_field=f"{field}.num_workers",
+            placement=resources.placement,
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from kovar.errors import UserError
-from kovar.resources.cluster_file import read_cluster
+from kovar.resources.cluster import Cluster
+from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.node_type import NodeType
 
 BOOTSTRAP_FILE: Final = "ray_bootstrap_config.yaml"
@@ -18,7 +20,7 @@ BOOTSTRAP_FILE: Final = "ray_bootstrap_config.yaml"
 _ACCELERATOR: Final = "accelerator_type:"
 
 
-def live_node_types(*, home: Path | None = None) -> tuple[NodeType, ...]:
+def live_cluster(*, home: Path | None = None) -> Cluster:
     """Describe the connected cluster; Ray must be initialized.
 
     A head that `ray up` made holds the declaration, so nodes that the autoscaler can still add
@@ -32,10 +34,10 @@ def live_node_types(*, home: Path | None = None) -> tuple[NodeType, ...]:
     declared = (home or Path.home()) / BOOTSTRAP_FILE
     if declared.exists():
         try:
-            return read_cluster(declared)
+            return replace(read_cluster(declared), origin="the live cluster")
         except UserError as error:
             logging.getLogger(__name__).warning("planning with the nodes that are up: %s", error)
-    return node_types_of(ray.nodes())
+    return Cluster(node_types_of(ray.nodes()), origin="the live cluster")
 
 
 def node_types_of(nodes: list[dict[str, Any]]) -> tuple[NodeType, ...]:

@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from typing import Final
 
+from kovar.resources.cluster import Cluster
 from kovar.resources.node_type import NodeType
 
 USABLE_MEMORY_SHARE: Final = 0.7
 """Ray keeps 30 % of a machine's free memory for its object store."""
 
 
-def local_node_types(*, root: Path = Path("/")) -> tuple[NodeType, ...]:
+def local_cluster(*, root: Path = Path("/")) -> Cluster:
     """Describe this machine as the one node of a cluster, as Ray would find it; without Ray.
 
     Args:
@@ -22,17 +23,20 @@ def local_node_types(*, root: Path = Path("/")) -> tuple[NodeType, ...]:
     """
     cpus = min(len(os.sched_getaffinity(0)), _cgroup_cpus(root))
     gpus = _local_gpus(root)
-    return (
-        NodeType(
-            name="local",
-            cpus=max(1, math.floor(cpus)),
-            memory_bytes=int(_free_memory(root) * USABLE_MEMORY_SHARE),
-            gpu_types=tuple(dict.fromkeys(gpu for gpu in gpus if gpu)),
-            num_gpus=len(gpus),
-            min_count=1,
-            max_count=1,
-            is_head=True,
+    return Cluster(
+        (
+            NodeType(
+                name="local",
+                cpus=max(1, math.floor(cpus)),
+                memory_bytes=int(_free_memory(root) * USABLE_MEMORY_SHARE),
+                gpu_types=tuple(dict.fromkeys(gpu for gpu in gpus if gpu)),
+                num_gpus=len(gpus),
+                min_count=1,
+                max_count=1,
+                is_head=True,
+            ),
         ),
+        origin="this machine",
     )
 
 

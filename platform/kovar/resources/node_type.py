@@ -18,15 +18,19 @@ class NodeType:
         memory_bytes: memory per host that workers may reserve; None when it is not declared.
         gpu_types: Ray's accelerator types of its GPUs, for example ("A100", "A100-80G").
         num_gpus: GPUs per host.
+        accelerator_memory_bytes: memory of each GPU or TPU chip; None when it is not known.
         tpu_type: TPU generation, for example "v6e".
         tpu_topology: shape of the slice.
         num_tpu_chips: TPU chips per host.
         min_count: nodes (slices) that are always up.
         max_count: most nodes (slices) of this type; `min_count` when none can be added.
         is_head: whether this is the head node's type.
-        max_workers: most nodes of all types of the cluster together, the head not counted; None
-            for no such limit.
-        labels: Ray node labels.
+        disk_bytes: local disk per host; None when it is not declared.
+        custom_resources: amounts per host of resources that only this cluster knows.
+        interconnect: what joins its accelerators, for example "NVLink"; None when not known.
+        price_per_hour: US dollars per node (slice); None when not declared.
+        spot: whether the cloud may take it away at any time.
+        labels: what Ray's scheduler sees: the declared ones, and those that Ray adds.
     """
 
     name: str
@@ -34,13 +38,18 @@ class NodeType:
     memory_bytes: int | None = None
     gpu_types: tuple[str, ...] = ()
     num_gpus: int = 0
+    accelerator_memory_bytes: int | None = None
     tpu_type: TpuType | None = None
     tpu_topology: str | None = None
     num_tpu_chips: int = 0
     min_count: int = 0
     max_count: int = 1
     is_head: bool = False
-    max_workers: int | None = None
+    disk_bytes: int | None = None
+    custom_resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+    interconnect: str | None = None
+    price_per_hour: float | None = None
+    spot: bool = False
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from kovar.resources.cluster import Cluster
 from kovar.resources.node_type import NodeType
 from kovar.resources.request import CpuRequest, GpuRequest, Request, TpuRequest
 
@@ -35,9 +36,11 @@ def matches(node_type: NodeType, request: Request) -> bool:
     """Whether a node type has the kind of accelerator that is asked for, in any number."""
     match request:
         case GpuRequest():
-            return node_type.num_gpus > 0 and request.type in (None, *node_type.gpu_types)
+            return node_type.num_gpus > 0 and (
+                not request.type or not {*request.type}.isdisjoint(node_type.gpu_types)
+            )
         case TpuRequest():
-            return (node_type.tpu_type, node_type.tpu_topology) == (request.type, request.topology)
+            return node_type.tpu_type in request.type and node_type.tpu_topology == request.topology
         case CpuRequest():
             # Hosts of a large slice are reserved together; no stranger may hold one of them.
             return node_type.num_hosts == 1
@@ -126,23 +129,21 @@ def _plus(mix: Mix, index: int, count: int) -> Mix:
     return (*mix[:index], mix[index] + count, *mix[index + 1 :])
 
 
-def pack(
-    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
-) -> list[PackedNode] | None:
+def pack(requests: Sequence[Request], wanted: Mix, cluster: Cluster) -> list[PackedNode] | None:
     """Place all the wanted workers, or return None when no arrangement holds them all."""
     different = list(dict.fromkeys(requests))
     together = tuple(
         sum(count for request, count in zip(requests, wanted, strict=True) if request == kind)
         for kind in different
     )
-    nodes = _pack_different(different, together, node_types)
+    nodes = _pack_different(different, together, cluster)
     return None if nodes is None else _told_apart(nodes, different, requests, wanted)
 
 
 def _pack_different(
-    requests: Sequence[Request], wanted: Mix, node_types: Sequence[NodeType]
+    requests: Sequence[Request], wanted: Mix, cluster: Cluster
 ) -> list[PackedNode] | None:
-    limit = _most_added(node_types)
+    node_types, limit = cluster.node_types, _most_added(cluster)
     greedy = _pack_greedily(requests, wanted, node_types)
     if greedy is not None and _total_added(greedy) <= limit:
         return greedy
@@ -191,11 +192,12 @@ def _told_apart(
     return apart
 
 
-def _most_added(node_types: Sequence[NodeType]) -> int:
+def _most_added(cluster: Cluster) -> int:
     """Nodes that the cluster's own limit lets it add to those that are always up."""
-    workers_up = sum(kind.min_count - kind.is_head for kind in node_types)
-    limits = [kind.max_workers for kind in node_types if kind.max_workers is not None]
-    return min(limits, default=sum(kind.max_count for kind in node_types)) - workers_up
+    kinds = cluster.node_types
+    if cluster.max_workers is None:
+        return sum(kind.max_count for kind in kinds)
+    return cluster.max_workers - sum(kind.min_count - kind.is_head for kind in kinds)
 
 
 def num_added(nodes: Sequence[PackedNode]) -> dict[str, int]:

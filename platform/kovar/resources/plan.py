@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
-from kovar.resources.node_type import NodeType
 from kovar.resources.packing import Mix, PackedNode, largest, num_added, pack, step_of
 from kovar.resources.refusal import refusal
-from kovar.resources.request import CpuRequest
+from kovar.resources.request import CpuRequest, Request
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Placement:
     """Which node types take how many workers of each demand.
 
     Args:
+        requests: demand name → what each of its workers gets: one type, a number of GPUs.
         assignments: demand name → node type name → number of workers.
         num_nodes: node type name → nodes in use; a slice of several TPU hosts counts as one.
         num_added: node type name → nodes that must be started for it.
     """
 
+    requests: Mapping[str, Request]
     assignments: Mapping[str, Mapping[str, int]]
     num_nodes: Mapping[str, int]
     num_added: Mapping[str, int]
@@ -31,9 +34,22 @@ class Placement:
         """Return how many workers of a demand run: from its `num_min` to its `num_max`."""
         return sum(self.assignments[demand].values())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "requests": {
+                name: request.model_dump(mode="json", exclude_defaults=True)
+                | {"kind": request.kind}
+                for name, request in self.requests.items()
+            },
+            "assignments": {name: dict(where) for name, where in self.assignments.items()},
+            "num_nodes": dict(self.num_nodes),
+            "num_added": dict(self.num_added),
+        }
 
-def plan_placement(demands: Sequence[Demand], node_types: Sequence[NodeType]) -> Placement:
-    """Place all demands together on the node types, which no one else uses.
+
+def plan_placement(demands: Sequence[Demand], cluster: Cluster) -> Placement:
+    """Place all demands together on a cluster that no one else uses.
 
     Every demand gets its `num_min`; then each in turn grows as far towards its `num_max` as fits.
     Adding nodes stays within each type's `max_count` and the cluster's `max_workers`.
@@ -53,18 +69,18 @@ def plan_placement(demands: Sequence[Demand], node_types: Sequence[NodeType]) ->
             )
     requests = [demand.request for demand in demands]
     least = tuple(demand.num_min for demand in demands)
-    nodes: Sequence[PackedNode] | None = pack(requests, least, node_types)
+    nodes: Sequence[PackedNode] | None = pack(requests, least, cluster)
     if nodes is None:
         culprit = next(
             index
             for index in range(len(demands))
-            if pack(requests[: index + 1], least[: index + 1], node_types) is None
+            if pack(requests[: index + 1], least[: index + 1], cluster) is None
         )
-        raise refusal(demands[culprit], demands[:culprit], node_types)
+        raise refusal(demands[culprit], demands[:culprit], cluster)
     numbers = least
     for index in range(len(demands)):
-        numbers, nodes = _grown(index, numbers, nodes, demands, node_types)
-    return _placement(names, nodes)
+        numbers, nodes = _grown(index, numbers, nodes, demands, cluster)
+    return _placement(demands, nodes)
 
 
 def _grown(
@@ -72,7 +88,7 @@ def _grown(
     numbers: Mix,
     nodes: Sequence[PackedNode],
     demands: Sequence[Demand],
-    node_types: Sequence[NodeType],
+    cluster: Cluster,
 ) -> tuple[Mix, Sequence[PackedNode]]:
     """Raise one demand's number of workers as far as it goes; the others keep theirs.
 
@@ -85,22 +101,25 @@ def _grown(
         return numbers, nodes
     if isinstance(demand.request, CpuRequest):
         used = Counter(node.node_type.name for node in nodes)
-        node_types = [
+        no_more = tuple(
             replace(kind, max_count=max(kind.min_count, used[kind.name]))
             if kind.accelerator
             else kind
-            for kind in node_types
-        ]
+            for kind in cluster.node_types
+        )
+        cluster = replace(cluster, node_types=no_more)
 
     def tried(groups: int) -> tuple[Mix, Sequence[PackedNode] | None]:
         more = (*numbers[:index], demand.num_min + groups * step, *numbers[index + 1 :])
-        return more, pack([one.request for one in demands], more, node_types)
+        return more, pack([one.request for one in demands], more, cluster)
 
     most, found = tried(largest(limit, lambda groups: tried(groups)[1] is not None))
     return (numbers, nodes) if found is None else (most, found)
 
 
-def _placement(names: Sequence[str], nodes: Sequence[PackedNode]) -> Placement:
+def _placement(demands: Sequence[Demand], nodes: Sequence[PackedNode]) -> Placement:
+    names = [demand.name for demand in demands]
+    requests = {demand.name: demand.request for demand in demands}
     assignments: dict[str, dict[str, int]] = {name: {} for name in names}
     num_nodes: dict[str, int] = {}
     for node in nodes:
@@ -109,4 +128,4 @@ def _placement(names: Sequence[str], nodes: Sequence[PackedNode]) -> Placement:
         for name, count in zip(names, node.mix, strict=True):
             if count:
                 assignments[name][where] = assignments[name].get(where, 0) + count
-    return Placement(assignments, num_nodes, num_added(nodes))
+    return Placement(requests, assignments, num_nodes, num_added(nodes))

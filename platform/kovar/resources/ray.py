@@ -29,12 +29,12 @@ def scaling_config_kwargs(resources: Resources) -> dict[str, Any]:
         case GpuRequest():
             per_worker["GPU"] = worker.count
             kwargs["use_gpu"] = True
-            if worker.type is not None:
-                kwargs["accelerator_type"] = worker.type
+            if worker.type:
+                kwargs["accelerator_type"] = worker.type[0]
         case TpuRequest():
             per_worker["TPU"] = worker.chips_per_host
             kwargs["use_tpu"] = True
-            kwargs["accelerator_type"] = RAY_TPU_TYPES[worker.type]
+            kwargs["accelerator_type"] = RAY_TPU_TYPES[worker.type[0]]
             kwargs["topology"] = worker.topology
     return kwargs
 
@@ -57,17 +57,17 @@ def actor_options(request: Request, *, field: str = "request") -> dict[str, Any]
             pass
         case GpuRequest():
             options["num_gpus"] = request.count
-            if request.type is not None:
-                options["accelerator_type"] = request.type
+            if request.type:
+                options["accelerator_type"] = request.type[0]
         case TpuRequest():
             if request.num_hosts > 1:
                 raise SpecError(
                     f"one trial or replica runs on one host; this slice has {request.num_hosts}",
                     field=f"{field}.topology",
                     got=request.topology,
-                    hint=f"use topology: {largest_on_one_host(request.type)}, the largest "
-                    f"{request.type} slice with one host",
+                    hint=f"use topology: {largest_on_one_host(request.type[0])}, the largest "
+                    f"{request.type[0]} slice with one host",
                 )
-            options["accelerator_type"] = RAY_TPU_TYPES[request.type]
+            options["accelerator_type"] = RAY_TPU_TYPES[request.type[0]]
             options["resources"] = {"TPU": request.chips_per_host}
     return options

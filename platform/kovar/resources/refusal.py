@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from kovar.config import format_size
 from kovar.errors import PlacementError
+from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
 from kovar.resources.node_type import NodeType
 from kovar.resources.packing import fits, largest, matches, pack, smallest, step_of
@@ -18,7 +19,7 @@ from kovar.resources.request import CpuRequest, GpuRequest, Request, TpuRequest
 class _Change:
     text: str
     demand: Demand
-    node_types: Sequence[NodeType]
+    cluster: Cluster
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,26 @@ class _Reason:
     remedy: str
 
 
-def refusal(
-    demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]
-) -> PlacementError:
+def refusal(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> PlacementError:
     """Explain why `demand` fits nowhere beside `others`, which do fit by themselves.
 
     Every change that the hint offers was tried, and makes the demand placeable.
     """
-    right_kind = [kind for kind in node_types if matches(kind, demand.request)]
+    right_kind = [kind for kind in cluster.node_types if matches(kind, demand.request)]
     if not right_kind:
-        reason = _wrong_accelerator(demand, node_types)
+        reason = _wrong_accelerator(demand, cluster)
     elif not any(_holds_one(kind, demand.request) for kind in right_kind):
         reason = _too_large(demand, right_kind)
     else:
-        reason = _too_many(demand, others, node_types)
+        reason = _too_many(demand, others, cluster)
     changes = (
-        *_fewer_workers(demand, others, node_types),
-        *_more_nodes(demand, others, node_types),
-        *_smaller_workers(demand, others, right_kind, node_types),
-        *_other_accelerators(demand, others, node_types),
+        *_fewer_workers(demand, others, cluster),
+        *_more_nodes(demand, others, cluster),
+        *_smaller_workers(demand, others, right_kind, cluster),
+        *_other_accelerators(demand, others, cluster),
     )
     works = dict.fromkeys(
-        change.text for change in changes if _placeable(change.demand, others, change.node_types)
+        change.text for change in changes if _placeable(change.demand, others, change.cluster)
     )
     return PlacementError(
         reason.message,
@@ -66,30 +65,30 @@ def _holds_one(kind: NodeType, request: Request) -> bool:
     return fits(kind, [request], (step_of(request),))
 
 
-def _placeable(demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]) -> bool:
+def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bool:
     together = [*others, demand]
     requests = [one.request for one in together]
-    return pack(requests, tuple(one.num_min for one in together), node_types) is not None
+    return pack(requests, tuple(one.num_min for one in together), cluster) is not None
 
 
 def _asked(request: Request) -> str:
     match request:
         case GpuRequest():
-            return f"{request.type or 'GPU'}:{request.count:g}"
+            return f"{' or '.join(request.type) or 'GPU'}:{request.count:g}"
         case TpuRequest():
-            return f"{request.type} {request.topology}"
+            return f"{' or '.join(request.type)} {request.topology}"
         case CpuRequest():
             return f"{request.cpus:g} CPU{'s' if request.cpus != 1 else ''}"
 
 
-def _wrong_accelerator(demand: Demand, node_types: Sequence[NodeType]) -> _Reason:
-    there = sorted({kind.accelerator for kind in node_types if kind.accelerator})
+def _wrong_accelerator(demand: Demand, cluster: Cluster) -> _Reason:
+    there = sorted({kind.accelerator for kind in cluster.node_types if kind.accelerator})
     asked = _asked(demand.request)
     match demand.request:
-        case GpuRequest(type=str(name)):
-            part, what = "type", name
-        case TpuRequest(type=tpu_type):
-            known = any(kind.tpu_type == tpu_type for kind in node_types)
+        case GpuRequest(type=names) if names:
+            part, what = "type", " or ".join(names)
+        case TpuRequest(type=names):
+            known = any(kind.tpu_type in names for kind in cluster.node_types)
             part, what = "topology" if known else "type", asked
         case _:
             part, what = "kind", "a GPU"
@@ -146,8 +145,8 @@ def _excess(request: Request, kind: NodeType) -> dict[str, float | None]:
     return room
 
 
-def _too_many(demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]) -> _Reason:
-    most = _most_workers(demand, others, node_types)
+def _too_many(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> _Reason:
+    most = _most_workers(demand, others, cluster)
     beside = f" beside {' and '.join(one.name for one in others)}" if others else ""
     each = _asked(demand.request)
     return _Reason(
@@ -159,11 +158,11 @@ def _too_many(demand: Demand, others: Sequence[Demand], node_types: Sequence[Nod
     )
 
 
-def _most_workers(demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]) -> int:
+def _most_workers(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> int:
     step = step_of(demand.request)
 
     def holds(groups: int) -> bool:
-        return _placeable(replace(demand, num_min=groups * step), others, node_types)
+        return _placeable(replace(demand, num_min=groups * step), others, cluster)
 
     return step * largest(demand.num_min // step, holds)
 
@@ -172,34 +171,27 @@ def _number_name(demand: Demand) -> str:
     return (demand.num_field or "num_workers").rpartition(".")[2]
 
 
-def _fewer_workers(
-    demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]
-) -> Iterator[_Change]:
-    most = _most_workers(demand, others, node_types)
+def _fewer_workers(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Iterator[_Change]:
+    most = _most_workers(demand, others, cluster)
     if most:
-        yield _Change(
-            f"use {_number_name(demand)}: {most}", replace(demand, num_min=most), node_types
-        )
+        yield _Change(f"use {_number_name(demand)}: {most}", replace(demand, num_min=most), cluster)
 
 
-def _more_nodes(
-    demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]
-) -> Iterator[_Change]:
-    for kind in node_types:
+def _more_nodes(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Iterator[_Change]:
+    for kind in cluster.node_types:
         if not kind.is_head and _holds_one(kind, demand.request):
-            yield _more_of(kind, demand, others, node_types)
+            yield _more_of(kind, demand, others, cluster)
 
 
-def _more_of(
-    kind: NodeType, demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]
-) -> _Change:
+def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: Cluster) -> _Change:
     """Raise the limit of one node type, and the cluster's own where that is in the way."""
 
-    def more(count: int, limit: int | None) -> list[NodeType]:
-        return [
-            replace(one, max_count=one.max_count + count * (one is kind), max_workers=limit)
-            for one in node_types
-        ]
+    def more(count: int, limit: int | None) -> Cluster:
+        grown = tuple(
+            replace(one, max_count=one.max_count + count) if one is kind else one
+            for one in cluster.node_types
+        )
+        return replace(cluster, node_types=grown, max_workers=limit)
 
     def holds(count: int, limit: int | None) -> bool:
         return _placeable(demand, others, more(count, limit))
@@ -209,10 +201,11 @@ def _more_of(
     if added:
         most = kind.max_count
         texts.append(f"raise {kind.name}.max_workers from {most} to {most + added}")
-    limit = old = kind.max_workers
+    limit = old = cluster.max_workers
     if old is not None and not holds(added, old):
         limit = old + smallest(
-            sum(one.max_count for one in more(added, None)), lambda extra: holds(added, old + extra)
+            sum(one.max_count for one in more(added, None).node_types),
+            lambda extra: holds(added, old + extra),
         )
         texts.append(f"raise the cluster's max_workers from {old} to {limit}")
     return _Change(" and ".join(texts), demand, more(added, limit))
@@ -222,7 +215,7 @@ def _smaller_workers(
     demand: Demand,
     others: Sequence[Demand],
     right_kind: Sequence[NodeType],
-    node_types: Sequence[NodeType],
+    cluster: Cluster,
 ) -> Iterator[_Change]:
     """Cut a worker down to a node; when GPUs are cut, more workers keep their total."""
     for kind in _nearest_first(demand.request, right_kind):
@@ -237,9 +230,9 @@ def _smaller_workers(
         if number != demand.num_min:
             text += f" with {_number_name(demand)}: {number}"
         cut = replace(demand, request=smaller, num_min=number)
-        yield _Change(text, cut, node_types)
+        yield _Change(text, cut, cluster)
         if not kind.is_head and _holds_one(kind, smaller):
-            more = _more_of(kind, cut, others, node_types)
+            more = _more_of(kind, cut, others, cluster)
             if more.text:
                 yield replace(more, text=f"{text} and {more.text}")
 
@@ -251,23 +244,25 @@ def _written(measure: str, most: float | None) -> str:
 
 
 def _other_accelerators(
-    demand: Demand, others: Sequence[Demand], node_types: Sequence[NodeType]
+    demand: Demand, others: Sequence[Demand], cluster: Cluster
 ) -> Iterator[_Change]:
     request = demand.request
     match request:
         case GpuRequest():
-            for name in dict.fromkeys(name for kind in node_types for name in kind.gpu_types):
-                typed = request.model_copy(update={"type": name})
-                yield _Change(f"use type: {name}", replace(demand, request=typed), node_types)
+            for name in dict.fromkeys(
+                name for kind in cluster.node_types for name in kind.gpu_types
+            ):
+                typed = request.model_copy(update={"type": (name,)})
+                yield _Change(f"use type: {name}", replace(demand, request=typed), cluster)
         case TpuRequest():
-            for kind in node_types:
+            for kind in cluster.node_types:
                 if kind.tpu_type and not matches(kind, request):
-                    yield _other_slice(kind, request, demand, others, node_types)
+                    yield _other_slice(kind, request, demand, others, cluster)
         case CpuRequest():
             return
-    if not any(kind.accelerator for kind in node_types):
+    if not any(kind.accelerator for kind in cluster.node_types):
         cpus = CpuRequest(cpus=request.cpus, memory=request.memory)
-        yield _Change("use kind: cpu", replace(demand, request=cpus), node_types)
+        yield _Change("use kind: cpu", replace(demand, request=cpus), cluster)
 
 
 def _other_slice(
@@ -275,18 +270,18 @@ def _other_slice(
     request: TpuRequest,
     demand: Demand,
     others: Sequence[Demand],
-    node_types: Sequence[NodeType],
+    cluster: Cluster,
 ) -> _Change:
     """Use the slices that there are: as many chips as were wanted, or as many as fit."""
-    shape = {"type": kind.tpu_type, "topology": kind.tpu_topology}
+    shape = {"type": (kind.tpu_type,), "topology": kind.tpu_topology}
     shaped = request.model_copy(update=shape)
     chips = request.chips_per_host * demand.num_min
     slices = math.ceil(chips / (shaped.chips_per_host * kind.num_hosts))
     other = replace(demand, request=shaped, num_min=slices * kind.num_hosts)
-    most = _most_workers(other, others, node_types)
+    most = _most_workers(other, others, cluster)
     text = f"use type: {kind.tpu_type} with topology: {kind.tpu_topology}"
     return _Change(
         f"{text} and {_number_name(demand)}: {most}",
         replace(other, num_min=most or kind.num_hosts),
-        node_types,
+        cluster,
     )

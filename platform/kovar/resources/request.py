@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+import re
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BeforeValidator,
     Field,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from kovar.config import Config, SizeBytes
+from kovar.resources.label import check_selector
 from kovar.resources.tpu_slice import (
     TOPOLOGIES,
     TPU_TYPES,
@@ -31,19 +35,85 @@ from the driver's model name, so a request may name any type: only near misses a
 
 MAX_WORKERS: Final = 10_000
 
+FIELD_OF_RESOURCE: Final = {
+    "CPU": "cpus",
+    "GPU": "count with kind: gpu",
+    "TPU": "topology with kind: tpu",
+    "memory": "memory",
+}
+"""Ray's own resources, and the field of a request that asks for each."""
+
+PlacementStrategy = Literal["pack", "spread", "strict_pack", "strict_spread"]
+"""How the workers of a group lie on nodes; the strict ones wait rather than compromise."""
+
+
+def _listed(value: Any) -> Any:
+    """Take one name, or several in the order of preference."""
+    if value is None:
+        return ()
+    return (
+        (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    )
+
+
+def _as_listed(names: tuple[str, ...]) -> str | list[str] | None:
+    return list(names) if len(names) > 1 else names[0] if names else None
+
 
 class _Request(Config):
     cpus: float = Field(default=1.0, gt=0, le=4096, description="logical CPUs per worker")
     memory: SizeBytes | None = Field(
         default=None, description="memory per worker, in bytes or as 4GiB; None reserves none"
     )
+    disk: SizeBytes | None = Field(
+        default=None,
+        description="local disk per worker, in bytes or as 50GB; held against what a node type "
+        "declares, by the plan alone: Ray does not count disks",
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="labels that the node must have: key → value, !value, in(a, b) or !in(a, b)",
+    )
+    custom_resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="amounts per worker of resources that a node type declares under a name of "
+        "its own, for example {FPGA: 1}",
+    )
+    spot: bool = Field(
+        default=False, description="whether a Spot node, which can be taken away, will do"
+    )
 
-    @field_validator("memory")
+    @field_validator("memory", "disk")
     @classmethod
-    def _memory_is_positive(cls, memory: int | None) -> int | None:
-        if memory is not None and memory <= 0:
-            raise ValueError("memory must be larger than 0 bytes")
-        return memory
+    def _size_is_positive(cls, size: int | None, info: ValidationInfo) -> int | None:
+        if size is not None and size <= 0:
+            raise ValueError(f"{info.field_name} must be larger than 0 bytes")
+        return size
+
+    @field_validator("labels")
+    @classmethod
+    def _selectors_are_rays(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key, selector in labels.items():
+            check_selector(key, selector)
+        return labels
+
+    @field_validator("custom_resources")
+    @classmethod
+    def _custom_resources_are_custom(cls, amounts: dict[str, float]) -> dict[str, float]:
+        for name, amount in amounts.items():
+            if name in FIELD_OF_RESOURCE or name.startswith("accelerator_type:"):
+                field = FIELD_OF_RESOURCE.get(name, "type with kind: gpu")
+                raise ValueError(f"{name!r} is no custom resource: ask for it with {field}")
+            if amount <= 0 or (amount > 1 and not amount.is_integer()):
+                raise ValueError(
+                    f"{name}: {amount:g} is not an amount: Ray gives resources whole, "
+                    "or as a share below 1"
+                )
+        return amounts
+
+    # A mapping cannot be hashed; requests that are equal agree in the rest as well.
+    def __hash__(self) -> int:
+        return hash((type(self), self.cpus, self.memory, self.disk, self.spot))
 
 
 class CpuRequest(_Request):
@@ -56,10 +126,10 @@ class GpuRequest(_Request):
     """A worker that computes on GPUs, or on a share of one."""
 
     kind: Literal["gpu"] = "gpu"
-    type: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="accelerator type as Ray names it, for example A100; None accepts any GPU",
+    type: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="accelerator type as Ray names it, for example A100, or a list in order of "
+        "preference; any GPU if absent",
     )
     count: float = Field(
         default=1.0,
@@ -67,15 +137,34 @@ class GpuRequest(_Request):
         le=1024,
         description="GPUs per worker: a whole number, or a fraction below 1",
     )
+    gpu_memory: SizeBytes | None = Field(
+        default=None,
+        gt=0,
+        description="GPU memory per worker instead of count, for example 10GiB: the share of one "
+        "card that holds so much",
+    )
 
     @field_validator("type")
     @classmethod
-    def _type_is_spelled_as_ray_does(cls, name: str | None) -> str | None:
-        bare = (name or "").casefold().removeprefix("nvidia-").removeprefix("tesla-")
-        known = next((known for known in GPU_TYPES if known.casefold() == bare), name)
-        if known != name:
-            raise ValueError(f"Ray spells this accelerator type {known!r}, and compares exactly")
-        return name
+    def _types_are_spelled_as_ray_does(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"{name!r} is not an accelerator type, such as A100")
+            bare = name.casefold().removeprefix("nvidia-").removeprefix("tesla-")
+            known = next((known for known in GPU_TYPES if known.casefold() == bare), name)
+            if known != name:
+                raise ValueError(f"Ray spells {name!r} as {known!r}, and compares exactly")
+        return _without_repetition(names)
+
+    @field_serializer("type")
+    def _type_as_written(self, names: tuple[str, ...]) -> str | list[str] | None:
+        return _as_listed(names)
+
+    @model_validator(mode="after")
+    def _count_or_memory(self) -> Self:
+        if self.gpu_memory is not None and self.count != 1:
+            raise ValueError("give count or gpu_memory, not both: one is computed from the other")
+        return self
 
     @field_validator("count")
     @classmethod
@@ -91,15 +180,27 @@ class TpuRequest(_Request):
     """A worker on one host of a TPU slice; it gets all the chips of its host."""
 
     kind: Literal["tpu"] = "tpu"
-    type: TpuType = Field(description="TPU generation: v4, v5p, v5e or v6e")
+    type: Annotated[tuple[TpuType, ...], BeforeValidator(_listed)] = Field(
+        min_length=1,
+        description=f"TPU generation: {', '.join(TPU_TYPES)}; or a list in order of preference",
+    )
     topology: str = Field(description="shape of the slice in chips, for example 2x4 or 2x2x2")
+
+    @field_validator("type")
+    @classmethod
+    def _types_differ(cls, names: tuple[TpuType, ...]) -> tuple[TpuType, ...]:
+        return _without_repetition(names)
+
+    @field_serializer("type")
+    def _type_as_written(self, names: tuple[str, ...]) -> str | list[str] | None:
+        return _as_listed(names)
 
     @field_validator("topology")
     @classmethod
     def _topology_is_sold(cls, topology: str, info: ValidationInfo) -> str:
-        tpu_type = info.data.get("type")
-        if tpu_type in TPU_TYPES and topology not in TOPOLOGIES[tpu_type]:
-            raise ValueError(_topology_advice(tpu_type, topology))
+        for tpu_type in info.data.get("type", ()):
+            if topology not in TOPOLOGIES[tpu_type]:
+                raise ValueError(_topology_advice(tpu_type, topology))
         return topology
 
     @property
@@ -111,6 +212,15 @@ class TpuRequest(_Request):
     def num_hosts(self) -> int:
         """Hosts of one slice, and so workers per slice."""
         return num_hosts(self.topology)
+
+
+NameT = TypeVar("NameT", bound=str)
+
+
+def _without_repetition(names: tuple[NameT, ...]) -> tuple[NameT, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("an accelerator type is listed twice")
+    return names
 
 
 def _topology_advice(tpu_type: TpuType, topology: str) -> str:
@@ -183,6 +293,11 @@ class Resources(Config):
         validate_default=True,
         description="how many workers: a number, or {min, max} for an elastic run",
     )
+    placement: PlacementStrategy = Field(
+        default="pack",
+        description="pack or spread the workers over nodes where possible, or strict_pack, "
+        "strict_spread: all on one node, each on its own",
+    )
 
     @field_validator("num_workers")
     @classmethod
@@ -193,7 +308,7 @@ class Resources(Config):
             wrong = [n for n in (number.min, number.max) if n % hosts]
             if wrong:
                 raise ValueError(
-                    f"a {worker.type} {worker.topology} slice has {hosts} hosts with "
+                    f"a {worker.type[0]} {worker.topology} slice has {hosts} hosts with "
                     f"{worker.chips_per_host} chips each and one worker per host: it takes "
                     f"{hosts}, {2 * hosts}, {3 * hosts} … workers, not {number}"
                 )

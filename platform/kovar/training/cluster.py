@@ -9,13 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from kovar.errors import RunError
-from kovar.resources import live_node_types, scaling_config_kwargs
+from kovar.resources import live_cluster, scaling_config_kwargs
 from kovar.training.folder import RunFolder
 from kovar.training.task import WorkerTask
 from kovar.training.worker import train_worker
 
 if TYPE_CHECKING:
-    from kovar.resources import NodeType
+    from kovar.resources import Cluster
 
 
 def train_on_ray(task: WorkerTask) -> None:
@@ -69,13 +69,13 @@ def start_ray() -> None:
         )
 
 
-def connected_node_types() -> tuple[NodeType, ...] | None:
-    """Return the node types of the cluster that this process belongs to; None for none."""
+def connected_cluster() -> Cluster | None:
+    """Describe the cluster that this process belongs to; None for none."""
     ray = sys.modules.get("ray")
     if "RAY_ADDRESS" not in os.environ and not (ray and ray.is_initialized()):
         return None
     start_ray()
-    return live_node_types()
+    return live_cluster()
 
 
 def _cause(failure: Exception) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import SpecError
 from kovar.precision import declared_device, resolve
-from kovar.resources import Demand, NodeType, Placement, local_node_types, plan_placement
+from kovar.resources import Cluster, Demand, NodeType, Placement, local_cluster, plan_placement
 
 if TYPE_CHECKING:
     from kovar.precision import Precision
@@ -41,30 +41,32 @@ class RunPlan:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, as written to the run's `plan.json`."""
         return {
-            "placement": asdict(self.placement),
+            "placement": self.placement.to_json(),
             "precision": self.precision.precision,
             "reason": self.precision.reason,
             "device": self.device,
         }
 
 
-def plan_run(spec: FineTuneSpec, node_types: Sequence[NodeType] | None = None) -> RunPlan:
+def plan_run(spec: FineTuneSpec, cluster: Cluster | None = None) -> RunPlan:
     """Prove that a run can be placed, and resolve its precision.
 
     Args:
         spec: the run.
-        node_types: the declared cluster; this machine when absent.
+        cluster: the declared cluster; this machine when absent.
 
     Raises:
         PlacementError: no node type can hold a worker, or there are too few nodes.
         SpecError: the chip cannot compute in the precision asked for.
     """
     demand = Demand.of(spec.resources, name=spec.name)
-    types = local_node_types() if node_types is None else node_types
-    placement = plan_placement([demand], types)
+    cluster = local_cluster() if cluster is None else cluster
+    placement = plan_placement([demand], cluster)
     used = placement.assignments[spec.name]
     planned = plan_precision(
-        spec.precision, spec.resources.worker, [t for t in types if t.name in used]
+        spec.precision,
+        placement.requests[spec.name],
+        [kind for kind in cluster.node_types if kind.name in used],
     )
     check_engine(spec, planned)
     return RunPlan(placement, planned)
@@ -100,14 +102,14 @@ def plan_precision(
 
     Args:
         precision: what the spec says.
-        request: what one worker needs.
+        request: what one worker gets, with the type that was chosen.
         node_types: where it was placed.
 
     Raises:
         SpecError: the chip cannot compute in it.
     """
-    named = getattr(request, "type", None)
-    types = [named] if named else [gpu for t in node_types for gpu in t.gpu_types]
+    named: tuple[str, ...] = getattr(request, "type", ())
+    types = named or tuple(gpu for kind in node_types for gpu in kind.gpu_types)
     device = declared_device(request.kind, types[0] if types else None)
     if device is None:
         return PlannedPrecision(

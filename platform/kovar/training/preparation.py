@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -13,7 +13,7 @@ from kovar import __version__
 from kovar.config import canonical_json
 from kovar.errors import SpecError
 from kovar.settings import Settings, ensure_writable
-from kovar.training.cluster import connected_node_types
+from kovar.training.cluster import connected_cluster
 from kovar.training.folder import RunFolder
 from kovar.training.plan import RunPlan, plan_run
 from kovar.training.progress import RunProgress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
     from kovar.models import BaseModelFiles, ModelSpec
     from kovar.registry import Registry
-    from kovar.resources import NodeType
+    from kovar.resources import Cluster
 
 DECISIVE_PACKAGES: Final = ("torch", "transformers", "tokenizers")
 """Their versions can change the weights, so they are part of a run's identity."""
@@ -54,7 +54,7 @@ def prepare(
     settings: Settings,
     registry: Registry,
     progress: RunProgress,
-    node_types: Sequence[NodeType] | None = None,
+    cluster: Cluster | None = None,
     fresh: bool = False,
 ) -> Prepared:
     """Check everything, fill the caches and choose the run's folder; start no worker.
@@ -68,7 +68,7 @@ def prepare(
         settings=settings,
         registry=registry,
         progress=progress,
-        node_types=node_types,
+        cluster=cluster,
     )
     ensure_writable(settings.runs_dir, field="runs_dir")
     identity = {
@@ -96,7 +96,7 @@ def prepare_inputs(
     settings: Settings,
     registry: Registry,
     progress: RunProgress,
-    node_types: Sequence[NodeType] | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[BaseModelFiles, TokenizedDataset, RunPlan]:
     """Check placement, model and data; download and tokenize what is not cached yet.
 
@@ -107,7 +107,7 @@ def prepare_inputs(
     from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
-    plan = plan_run(spec, node_types if node_types is not None else connected_node_types())
+    plan = plan_run(spec, cluster or connected_cluster())
     check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ from kovar.training.worker import execute
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version
-    from kovar.resources import NodeType
+    from kovar.resources import Cluster
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def run(
     base_dir: Path,
     settings: Settings,
     progress: RunProgress | None = None,
-    node_types: Sequence[NodeType] | None = None,
+    cluster: Cluster | None = None,
     fresh: bool = False,
     in_process: bool = False,
 ) -> RunResult:
@@ -90,7 +89,7 @@ def run(
         base_dir: folder that relative paths in the spec start from.
         settings: where runs, caches and the registry live.
         progress: shows what happens; nothing by default.
-        node_types: the declared cluster; when absent, the one that this process is connected to,
+        cluster: the declared cluster; when absent, the one that this process is connected to,
             else this machine.
         fresh: train again even if the same run is finished; an unfinished repetition is resumed.
         in_process: train one rank in this process, without Ray.
@@ -111,7 +110,7 @@ def run(
             settings=settings,
             registry=registry,
             progress=progress,
-            node_types=node_types,
+            cluster=cluster,
             fresh=fresh,
         )
         folder = prepared.folder

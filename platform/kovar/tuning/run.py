@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from kovar.tuning.report import SweepReport, TrialOutcome
 
 if TYPE_CHECKING:
     from kovar.events import EventKind
-    from kovar.resources import NodeType
+    from kovar.resources import Cluster
 
 
 def run_sweep(
@@ -34,7 +33,7 @@ def run_sweep(
     *,
     settings: Settings,
     progress: RunProgress | None = None,
-    node_types: Sequence[NodeType] | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[SweepReport, Path]:
     """Run every trial and rank the results.
 
@@ -52,7 +51,7 @@ def run_sweep(
     with progress.showing():
         with Registry.open(settings) as registry:
             tasks = [
-                _task(trial, sweep, root, settings, registry, progress, node_types)
+                _task(trial, sweep, root, settings, registry, progress, cluster)
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
@@ -77,7 +76,7 @@ def _task(
     settings: Settings,
     registry: Registry,
     progress: RunProgress,
-    node_types: Sequence[NodeType] | None,
+    cluster: Cluster | None,
 ) -> WorkerTask:
     with sweep.pointing():
         base, dataset, _ = prepare_inputs(
@@ -86,7 +85,7 @@ def _task(
             settings=settings,
             registry=registry,
             progress=progress,
-            node_types=node_types,
+            cluster=cluster,
         )
     return WorkerTask(
         spec=trial.spec,
