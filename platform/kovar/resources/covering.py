@@ -1,62 +1,106 @@
 """The exact answer where greed fails: Gilmore and Gomory's cutting-stock model.
 
-Every node holds one of the mixes that leave no room for one worker more. How many nodes hold which
-is an integer program. Source: P. Gilmore and R. Gomory, A linear programming approach to the
-cutting-stock problem, Operations Research 9 (1961).
+How many nodes hold which mix of workers is an integer program. Its relaxation proves that no
+arrangement exists, or is rounded to one. What is still undecided, which is rare, goes to a solver
+of mixed-integer programs, with all the mixes that leave no room for one worker more.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+from kovar.resources.greedy import Packed, free_nodes, num_added, pack_greedily
+from kovar.resources.mixes import Mixes
 from kovar.resources.need import Mix, Need, Room
-
-Column = tuple[int, Mix]
-"""A room, by its place in the list, and what one node of it holds."""
+from kovar.resources.relaxation import TINY, Column, Relaxation
 
 
-def cover(
-    needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room]
-) -> list[tuple[Room, Mix, int]] | None:
-    """Place all the wanted workers on the fewest added nodes, the cheapest of such arrangements.
+def cover(needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int) -> Packed | None:
+    """Place all the wanted workers while at most `limit` nodes are added.
 
     Returns:
-        Rooms, what each node in use holds and the number of such nodes; None if it is impossible.
+        None if it is impossible.
     """
+    pool: list[dict[Mix, None]] = [{} for _ in rooms]
+    relaxation = Relaxation(needs, wanted, rooms, limit, pool)
+    solution = relaxation.solve()
+    if relaxation.is_impossible:
+        return None
+    packed = None
+    if solution is not None:
+        packed = _rounded(needs, wanted, rooms, limit, pool, solution)
+    return _searched(needs, wanted, rooms, limit) if packed is None else packed
+
+
+def _rounded(
+    needs: Sequence[Need],
+    wanted: Mix,
+    rooms: Sequence[Room],
+    limit: int,
+    pool: Sequence[dict[Mix, None]],
+    solution: dict[Column, float],
+) -> Packed | None:
+    """Keep the whole nodes of a solution, and place the rest again; None proves nothing."""
+    packed: Packed = []
+    while True:
+        packed += [(*column, int(amount + TINY)) for column, amount in solution.items()]
+        packed, left = _trimmed(packed, wanted)
+        complete = pack_greedily(needs, wanted, rooms, start=packed)
+        if complete is not None and num_added(complete, rooms) <= limit:
+            return complete
+        fractions = {column: amount % 1 for column, amount in solution.items()}
+        nearest = max(fractions, key=lambda column: fractions[column])
+        if sum(free_nodes(packed, rooms)[nearest[0]]) == 0:
+            return None
+        packed, left = _trimmed([*packed, (*nearest, 1)], wanted)
+        free = [
+            replace(room, up=up, extra=extra)
+            for room, (up, extra) in zip(rooms, free_nodes(packed, rooms), strict=True)
+        ]
+        may_add = limit - num_added(packed, rooms)
+        if may_add < 0 or not any(left):
+            return packed if may_add >= 0 else None
+        again = Relaxation(needs, left, free, may_add, pool).solve()
+        if again is None:
+            return None
+        solution = again
+
+
+def _trimmed(packed: Packed, wanted: Mix) -> tuple[Packed, Mix]:
+    """Take away the workers beyond those wanted; return with them those that are missing."""
+    left = wanted
+    kept: Packed = []
+    for place, full, number in packed:
+        for _ in range(number):
+            mix = tuple(map(min, full, left))
+            left = tuple(rest - count for rest, count in zip(left, mix, strict=True))
+            if any(mix):
+                kept.append((place, mix, 1))
+    return kept, left
+
+
+def _searched(
+    needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int
+) -> Packed | None:
+    """Solve the integer program with all mixes: the fewest added nodes, then the cheapest."""
     columns = [
-        (place, mix) for place, room in enumerate(rooms) for mix in full_mixes(room, needs, wanted)
+        (place, mix) for place, room in enumerate(rooms) for mix in Mixes(room, needs, wanted).full()
     ]
     if not columns:
         return None
-    return _counted_out(_solve(columns, wanted, rooms), columns, wanted, rooms)
+    numbers = _solve(columns, wanted, rooms, limit)
+    chosen = [(*column, round(n)) for column, n in zip(columns, numbers, strict=False)]
+    # The solver computes in floating point; counting in whole numbers is what proves its answer.
+    packed, left = _trimmed(chosen, wanted)
+    is_real = not any(left) and all(min(free) >= 0 for free in free_nodes(packed, rooms))
+    return packed if is_real and num_added(packed, rooms) <= limit else None
 
 
-def full_mixes(room: Room, needs: Sequence[Need], wanted: Mix) -> list[Mix]:
-    """List the mixes of a node to which no worker that is wanted can be added."""
-    mixes: list[Mix] = [()]
-    for index, need in enumerate(needs):
-        rest = (0,) * (len(needs) - index)
-        grown: list[Mix] = []
-        for mix in mixes:
-            most = room.holds(needs, (*mix, *rest), index, wanted[index])
-            step = most if need.together else need.step
-            is_last = index == len(needs) - 1
-            counts = [most] if is_last or not most else range(0, most + 1, step)
-            grown += [(*mix, count) for count in counts]
-        mixes = grown
-    return [mix for mix in mixes if any(mix) and _is_full(room, needs, wanted, mix)]
-
-
-def _is_full(room: Room, needs: Sequence[Need], wanted: Mix, mix: Mix) -> bool:
-    return not any(
-        room.holds(needs, mix, index, wanted[index] if need.together else need.step)
-        for index, need in enumerate(needs)
-        if mix[index] < wanted[index]
-    )
-
-
-def _solve(columns: Sequence[Column], wanted: Mix, rooms: Sequence[Room]) -> Sequence[float]:
+def _solve(
+    columns: Sequence[Column], wanted: Mix, rooms: Sequence[Room], limit: int
+) -> Sequence[float]:
     """Return how many nodes hold each mix, or nothing when there is no solution.
 
     The unknowns: how many nodes hold each mix, then how many nodes of each room are added.
@@ -83,26 +127,7 @@ def _solve(columns: Sequence[Column], wanted: Mix, rooms: Sequence[Room]) -> Seq
         constraints=[
             LinearConstraint(np.hstack([held, np.zeros((len(wanted), len(rooms)))]), lb=wanted),
             LinearConstraint(np.hstack([of_room, -added]), ub=[room.up for room in rooms]),
+            LinearConstraint([0] * len(columns) + [1] * len(rooms), ub=limit),
         ],
     )
     return () if solution.x is None else [float(number) for number in solution.x]
-
-
-def _counted_out(
-    solution: Sequence[float], columns: Sequence[Column], wanted: Mix, rooms: Sequence[Room]
-) -> list[tuple[Room, Mix, int]] | None:
-    """List the chosen nodes without the workers beyond those wanted; None if some are missing.
-
-    The solver computes in floating point; counting in whole numbers is what proves its answer.
-    """
-    left = list(wanted)
-    free = [room.up + room.extra for room in rooms]
-    packed = []
-    for (place, full), number in zip(columns, solution, strict=False):
-        for _ in range(round(number)):
-            mix = tuple(min(count, rest) for count, rest in zip(full, left, strict=True))
-            left = [rest - count for rest, count in zip(left, mix, strict=True)]
-            free[place] -= any(mix)
-            if any(mix):
-                packed.append((rooms[place], mix, 1))
-    return None if any(left) or min(free) < 0 else packed

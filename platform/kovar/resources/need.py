@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -183,13 +184,22 @@ class Inventory:
 
     def rooms(self, needs: Sequence[Need]) -> list[Room]:
         """Group the node types that are alike to these needs."""
+        # No sum of what workers take falls between two multiples of what all such sums divide by.
+        grains = [
+            math.gcd(*(need.amounts[place] for need in needs))
+            for place in range(len(self.measures))
+        ]
         alike: dict[tuple[tuple[bool, ...], tuple[int, ...], int, int, float], list[int]] = {}
         for number, kind in enumerate(self.kinds):
             takes = tuple(bool(need.places >> number & 1) for need in needs)
             if any(takes) and self.up[number] + self.extra[number]:
                 price = kind.price_per_hour if kind.price_per_hour is not None else float("inf")
                 idle = kind.num_gpus + kind.num_tpu_chips
-                key = takes, self.amounts[number], kind.num_gpus, idle, price
+                amounts = tuple(
+                    most // grain * grain if grain else 0
+                    for most, grain in zip(self.amounts[number], grains, strict=True)
+                )
+                key = takes, amounts, kind.num_gpus, idle, price
                 alike.setdefault(key, []).append(number)
         return [
             Room(
@@ -275,3 +285,14 @@ def largest(limit: int, holds: Callable[[int], bool]) -> int:
 def smallest(limit: int, holds: Callable[[int], bool]) -> int:
     """Return the smallest number from 0 that holds, as all above it do; `limit` if none below."""
     return bisect_left(range(limit), True, key=holds)
+
+
+def most_of(each: Sequence[int], rooms: Sequence[Room], limit: int) -> int:
+    """Add up what all nodes hold, if one of each room holds so much and `limit` may be added."""
+    total = sum(value * room.up for value, room in zip(each, rooms, strict=True))
+    for value, extra in sorted(
+        ((value, room.extra) for value, room in zip(each, rooms, strict=True)), reverse=True
+    ):
+        total += value * min(extra, limit)
+        limit -= min(extra, limit)
+    return total
