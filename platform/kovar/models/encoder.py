@@ -233,7 +233,9 @@ class _Pass:
         """Scores of the last token alone, in fp32."""
         tape, size = self.tape, self.size
         last = tape.view(x, 1 / tape.length)
-        head = size.head[0] if size.head else Linear("wte", size.hidden, size.vocabulary, bias=False)
+        head = (
+            size.head[0] if size.head else Linear("wte", size.hidden, size.vocabulary, bias=False)
+        )
         scores = tape.linear(last, head, trained=False)
         widened = scores.size.times(FP32_BYTES / scores.itemsize)
         tape.add(Operation((scores,), Value(widened, FP32_BYTES, needs_grad=False)))

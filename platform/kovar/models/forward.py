@@ -269,9 +269,7 @@ class Recording:
         output = Value(x.size, x.itemsize, x.needs_grad)
         return self.add(Operation((x,), output, saved=(mask,) if x.needs_grad else ()))
 
-    def normalize(
-        self, x: Value, num_parameters: int, width: int, *, key: object = None
-    ) -> Value:
+    def normalize(self, x: Value, num_parameters: int, width: int, *, key: object = None) -> Value:
         """Normalize the `width` features of each token; `key` names weights used more than once."""
         trained = self.trains_all
         grad = x.needs_grad or trained
@@ -326,9 +324,7 @@ class Recording:
         """Add two tensors; nothing is saved, and the gradient goes to both as it is."""
         wide = x if x.itemsize >= y.itemsize else y
         output = Value(wide.size, wide.itemsize, x.needs_grad or y.needs_grad)
-        return self.add(
-            Operation((x, y), output, passes_gradient=True, holds=tuple(holds))
-        )
+        return self.add(Operation((x, y), output, passes_gradient=True, holds=tuple(holds)))
 
     def gate(self, x: Value, gate: Value) -> Value:
         """Multiply two tensors, both of which are saved."""
@@ -349,9 +345,7 @@ class Recording:
         A GPU takes a fused kernel; so does a CPU without dropout. The others form all products of
         queries and keys, in fp32.
         """
-        fused = self.device == "cuda" or (
-            self.device == "cpu" and not (self.training and dropout)
-        )
+        fused = self.device == "cuda" or (self.device == "cpu" and not (self.training and dropout))
         grad = query.needs_grad or key.needs_grad or value.needs_grad
         if fused:
             return self._attend_fused(query, key, value, num_heads, grad=grad)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kovar.config import format_size
 from kovar.planning.cost import Cost
-from kovar.planning.estimate import Estimate
+from kovar.planning.estimate import Estimate, memory_parts
 from kovar.planning.plan import Plan, PlannedEntry
 from kovar.resources import CpuRequest, GpuRequest, NodeType, Request, TpuRequest
 from kovar.training.duration import Duration
@@ -97,15 +97,8 @@ def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, 
     room = f" of {fit.room}" if fit.room else ""
     warning = "" if fit.fits else "  (may not fit)"
     yield "memory", f"about {format_size(memory.total)} per worker{room}{warning}"
-    parts = {
-        "weights": memory.weights,
-        "gradients": memory.gradients,
-        "optimizer": memory.optimizer,
-        "activations": memory.activations,
-        "copies": memory.copies,
-        "runtime": memory.runtime,
-    }
-    yield "", " + ".join(f"{name} {format_size(size)}" for name, size in parts.items() if size)
+    parts = memory_parts(memory).items()
+    yield "", " + ".join(f"{name.replace('_', ' ')} {format_size(size)}" for name, size in parts)
     if fit.largest_tokens is not None:
         yield "", f"largest training.max_tokens that fits: {fit.largest_tokens:,}"
     if estimate.methods:
@@ -125,9 +118,10 @@ def _disk(estimate: Estimate) -> str:
 
 def _time_and_cost(planned: PlannedEntry) -> Iterator[tuple[str, str]]:
     duration, cost = planned.estimate.duration, planned.cost
-    if duration is not None:
-        known = isinstance(duration, Duration)
-        yield "duration", f"{_span(duration)} ({duration.reason})" if known else duration.reason
+    if isinstance(duration, Duration):
+        yield "duration", f"{_span(duration)} ({duration.reason})"
+    elif duration is not None:
+        yield "duration", f"unknown: {duration.reason}"
     if planned.entry.sweep is not None and planned.estimate.work_s is not None:
         low, high = (seconds / 3600 for seconds in planned.estimate.work_s)
         yield "trial-hours", f"{low:.2g} to {high:.2g} in all"

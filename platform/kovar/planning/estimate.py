@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.errors import NotFoundError
+from kovar.inference.memory import ServingMemory
 from kovar.models import ModelSpec, known_config
 from kovar.models.size import LoraShape
 from kovar.planning.entry import Entry
@@ -21,6 +22,7 @@ from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration, estimate_duration
 from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory
+from kovar.training.memory import TrainingMemory
 from kovar.training.plan import RunPlan, placed_run
 from kovar.tuning.plan import TrialGroup, placed_trials
 
@@ -107,7 +109,6 @@ class Estimator:
         ]
         disk = estimate_disk(
             config, spec.training, num_labels=NUM_LABELS, data=_known(facts),
-            max_length=spec.data.max_length,
         )  # fmt: skip
         return Estimate(
             precisions,
@@ -154,6 +155,15 @@ class Estimator:
 
     def _at_once(self, entry: Entry) -> int:
         return self.placement.num_workers(entry.demand.name) if entry.sweep is not None else 1
+
+
+def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
+    """List what the memory is needed for, in bytes, without what is not there."""
+    names = (
+        "weights", "gradients", "optimizer", "activations", "kv_cache", "fragmentation", "copies",
+        "runtime",
+    )  # fmt: skip
+    return {name: size for name in names if (size := getattr(memory, name, 0))}
 
 
 def _duration(

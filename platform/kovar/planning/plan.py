@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.planning.cost import Cost, cost_of
 from kovar.planning.entry import Entry, read_entries
-from kovar.planning.estimate import Estimate, Estimator
+from kovar.planning.estimate import Estimate, Estimator, memory_parts
 from kovar.resources import Cluster, Placement, local_cluster, plan_placement, read_cluster
 from kovar.serving import ServingSpec
 from kovar.settings import Settings, load_settings
@@ -77,7 +77,7 @@ class Plan:
             "precisions": {one.precision: one.reason for one in estimate.precisions},
             "price_per_hour": planned.cost.per_hour,
             "memory": _memory(estimate),
-            "disk": None if estimate.disk is None else vars(estimate.disk),
+            "disk": None if estimate.disk is None else asdict(estimate.disk),
             "duration_s": [duration.low_s, duration.high_s]
             if isinstance(duration, Duration)
             else None,
@@ -95,7 +95,7 @@ def _memory(estimate: Estimate) -> dict[str, Any] | None:
         "room": holder.room.size_bytes if holder.room else None,
         "room_of": holder.room.of if holder.room else None,
         "fits": holder.fits,
-        "parts": vars(holder.memory),
+        "parts": memory_parts(holder.memory),
         "largest_tokens": estimate.fit.largest_tokens if estimate.fit else None,
         "methods": estimate.methods,
     }

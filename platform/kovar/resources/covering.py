@@ -86,7 +86,9 @@ def _searched(
 ) -> Packed | None:
     """Solve the integer program with all mixes: the fewest added nodes, then the cheapest."""
     columns = [
-        (place, mix) for place, room in enumerate(rooms) for mix in Mixes(room, needs, wanted).full()
+        (place, mix)
+        for place, room in enumerate(rooms)
+        for mix in Mixes(room, needs, wanted).full()
     ]
     if not columns:
         return None

@@ -15,6 +15,7 @@ from kovar.resources.covering import cover
 from kovar.resources.greedy import Packed, num_added, pack_greedily
 from kovar.resources.need import Inventory, Mix, Need, Room, most_of
 
+
 @dataclass(frozen=True)
 class PackedNodes:
     """Nodes of one type that hold the same workers.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kovar.config import format_size
 from kovar.errors import SpecError
+from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ TOLERANCE: Final = 1.2
 
 NUM_LABELS: Final = 2
 """Unknown before the data is read, and without weight: the head is small."""
+
+
+DEVICE_KINDS: Final[Mapping[str, DeviceKind]] = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
+"""Torch's name of the device that a request is for."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def fit_memory(
         max_length=spec.data.max_length,
         num_labels=NUM_LABELS,
         precision=precision,
-        device_kind={"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}[plan.request.kind],
+        device_kind=DEVICE_KINDS[plan.request.kind],
         lora=lora,
     )
     if memory is None:

@@ -209,9 +209,7 @@ def estimate_training(
         num_workers=num_workers,
         weights=(size.total + adapters) * FP32_BYTES,
         optimizer=2 * size.trainable(lora) * FP32_BYTES,
-        runtime=(
-            WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]
-        ),
+        runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
     return _memory(workload, phases, phases)
 
