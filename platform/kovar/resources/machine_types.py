@@ -89,9 +89,7 @@ _AWS: Final[Mapping[str, _Family]] = {
     "g5": _Family(4, _G5, ("A10G",), _G5_COUNTS),
     "g6": _Family(4, _G5, ("L4",), _G5_COUNTS),
     "g6e": _Family(8, _G5, ("L40S",), _G5_COUNTS),
-    "p3": _Family(
-        7.625, "2xlarge 8xlarge 16xlarge", ("V100",), {"8xlarge": 4, "16xlarge": 8}
-    ),
+    "p3": _Family(7.625, "2xlarge 8xlarge 16xlarge", ("V100",), {"8xlarge": 4, "16xlarge": 8}),
     "p3dn": _Family(8, "24xlarge", ("V100",), {"24xlarge": 8}),
     "p4d": _Family(12, "24xlarge", ("A100", "A100-40G"), {"24xlarge": 8}),
     "p4de": _Family(12, "24xlarge", ("A100", "A100-80G"), {"24xlarge": 8}),
@@ -131,12 +129,8 @@ _GCP: Final[Mapping[str, _Family]] = {
     "c3-standard": _Family(4, "4 8 22 44 88 176"),
     "c3-highmem": _Family(8, "4 8 22 44 88 176"),
     "c3-highcpu": _Family(2, "4 8 22 44 88 176"),
-    "g2-standard": _Family(
-        4, "4 8 12 16 24 32 48 96", ("L4",), {"24": 2, "48": 4, "96": 8}
-    ),
-    "g4-standard": _Family(
-        3.75, "48 96 192 384", ("RTX-PRO-6000",), {"96": 2, "192": 4, "384": 8}
-    ),
+    "g2-standard": _Family(4, "4 8 12 16 24 32 48 96", ("L4",), {"24": 2, "48": 4, "96": 8}),
+    "g4-standard": _Family(3.75, "48 96 192 384", ("RTX-PRO-6000",), {"96": 2, "192": 4, "384": 8}),
     "a2-highgpu": _Family(85 / 12, "1g=12 2g=24 4g=48 8g=96", ("A100", "A100-40G")),
     "a2-ultragpu": _Family(170 / 12, "1g=12 2g=24 4g=48 8g=96", ("A100", "A100-80G")),
     "a2-megagpu": _Family(1360 / 96, "16g=96", ("A100", "A100-40G")),
