@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Final, Literal
 
 from kovar.errors import did_you_mean
@@ -178,10 +179,18 @@ def machine_type(cloud: Cloud, name: str) -> MachineType | None:
 
 
 def misspelled(cloud: Cloud, name: str) -> str | None:
-    """Return a hint when the family is in the table and has no machine type of this name."""
-    families, separator = (_AWS, ".") if cloud == "aws" else (_GCP, "-")
-    family = name.partition(".")[0] if cloud == "aws" else name.rpartition("-")[0]
-    if family not in families or machine_type(cloud, name) is not None:
+    """Return a hint when the name is nearly one of the table, and is surely not a newer one."""
+    if machine_type(cloud, name) is not None:
+        return None
+    if cloud == "aws":
+        families, family, separator = _AWS, name.partition(".")[0], "."
+    else:
+        families, family, separator = _GCP, name.rpartition("-")[0], "-"
+        series, _, kind = family.partition("-")
+        kinds = [known.partition("-")[2] for known in _GCP if known.startswith(f"{series}-")]
+        near = get_close_matches(kind, kinds, n=1)
+        family = f"{series}-{near[0]}" if near and name.count("-") == 2 else family
+    if family not in families:
         return None
     sold = [f"{family}{separator}{size}" for size in _cpus_of_sizes(families[family])]
     return did_you_mean(name, sold) or f"one of {', '.join(sold)}"

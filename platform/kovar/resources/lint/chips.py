@@ -8,15 +8,10 @@ from typing import Final
 from kovar.errors import did_you_mean
 from kovar.resources.accelerators import ACCELERATORS
 from kovar.resources.cluster_file import ACCELERATOR_PREFIX
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
+from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration, meant_resource
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.tpus import slice_of
 
-_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory", "object_store_memory", "neuron_cores", "HPU")
-_SLIPS: Final = {
-    "cpus": "CPU", "num_cpus": "CPU", "vcpu": "CPU", "vcpus": "CPU",
-    "gpus": "GPU", "num_gpus": "GPU", "tpus": "TPU", "mem": "memory", "ram": "memory",
-    "accelerator_type": "accelerator_type:L4",
-}  # fmt: skip
 _COUNTED: Final = {"gpu": "GPU", "tpu": "TPU", "neuron": "neuron_cores", "hpu": "HPU"}
 
 
@@ -26,7 +21,7 @@ def check_chips(cluster: ClusterYaml) -> Iterator[Finding]:
         for key in cluster.mapping(kind.at("resources")):
             yield from _resource_name(cluster, kind, str(key))
         types = [key for key in kind.resources if key.startswith(ACCELERATOR_PREFIX)]
-        for key in types:
+        for key in types if slice_of(kind.config) is None else ():
             yield from _accelerator_type(cluster, kind, key)
         if kind.amount("GPU") and not types:
             yield cluster.error(
@@ -38,13 +33,8 @@ def check_chips(cluster: ClusterYaml) -> Iterator[Finding]:
 
 
 def _resource_name(cluster: ClusterYaml, kind: NodeDeclaration, key: str) -> Iterator[Finding]:
-    if key in _RESOURCES or key.startswith(ACCELERATOR_PREFIX):
-        return
-    lower = key.casefold()
-    meant = _SLIPS.get(lower) or next((r for r in _RESOURCES if r.casefold() == lower), None)
-    if meant is None and lower.startswith("accelerator") and not lower.endswith("-head"):
-        meant = ACCELERATOR_PREFIX + key.partition(":")[2]
-    if meant is not None:
+    meant = meant_resource(key)
+    if meant != key:
         yield cluster.error(
             kind.at("resources", key),
             "resource-name",

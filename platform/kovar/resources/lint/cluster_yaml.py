@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Final, cast
 
 from kovar.config import FieldPath
+from kovar.resources.cluster_file import ACCELERATOR_PREFIX
 from kovar.resources.declaration import SPOT_LABEL, is_spot
 from kovar.resources.lint.source import Source
 from kovar.resources.machine_types import Cloud
@@ -20,9 +21,30 @@ SETUP_KEYS: Final = (
 START_KEYS: Final = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
+_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory", "object_store_memory", "neuron_cores", "HPU")
+_SLIPS: Final = {
+    "cpus": "CPU", "num_cpus": "CPU", "vcpu": "CPU", "vcpus": "CPU",
+    "gpus": "GPU", "num_gpus": "GPU", "tpus": "TPU", "mem": "memory", "ram": "memory",
+}  # fmt: skip
+
+
+def meant_resource(key: str) -> str:
+    """Return the name that Ray gives to a resource that is spelled like this, or nearly so."""
+    lower = key.casefold()
+    if key in _RESOURCES or key.startswith(ACCELERATOR_PREFIX):
+        return key
+    if re.match(r"accelerator[-_ ]?types?:", lower):
+        return ACCELERATOR_PREFIX + key.partition(":")[2]
+    exact = next((name for name in _RESOURCES if name.casefold() == lower), key)
+    return _SLIPS.get(lower, exact)
+
+
 @dataclass(frozen=True)
 class NodeDeclaration:
-    """One entry of `available_node_types`, with what has the wrong type left out."""
+    """One entry of `available_node_types`, with what has the wrong type left out.
+
+    Resources have the names that are meant, so that one misspelled name is one finding.
+    """
 
     name: str
     path: FieldPath
@@ -84,7 +106,9 @@ class ClusterYaml(Source):
                     name=str(name),
                     path=path,
                     is_head=name == head,
-                    resources={key: n for key, n in amounts.items() if n is not None},
+                    resources={
+                        meant_resource(key): n for key, n in amounts.items() if n is not None
+                    },
                     config=self.mapping((*path, "node_config")),
                     labels={k: v for k, v in labels.items() if isinstance(v, str)},
                 )

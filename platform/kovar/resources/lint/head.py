@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kovar.resources.declaration import SPOT_LABEL, is_spot
 from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.tpus import is_slice
 
 _ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU")
 
@@ -32,7 +33,7 @@ def check_head(cluster: ClusterYaml) -> Iterator[Finding]:
                 f"the head is billed for its {name} as long as the cluster is up",
                 fix=f"make the head a machine without {name}, and declare a worker type with it",
             )
-    if {"acceleratorType", "acceleratorConfig"} & head.config.keys():
+    if is_slice(head.config):
         key = next(k for k in ("acceleratorType", "acceleratorConfig") if k in head.config)
         yield cluster.error(
             head.at("node_config", key),

@@ -13,7 +13,10 @@ from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml, 
 from kovar.resources.lint.finding import Finding
 from kovar.resources.lint.image import check_image
 
-_INSTALLS_KOVAR = re.compile(r"\b(?:pip|uv|conda|poetry)\b[^\n]*\binstall\b[^\n]*[\s\"'/~]kovar\b")
+_INSTALLS_KOVAR = re.compile(
+    r"\b(?:pip|uv|poetry)\b[^\n]*\b(?:install|add)\b[^\n]*"
+    r"[\s\"'/]kovar(?:-platform)?(?:\[[^\]]*\])?(?:[=<>~!]=[^\s\"']*)?[\"']?(?:[\s;&]|$)"
+)
 _INSTALLS_RAY = re.compile(
     r"\binstall\b[^\n]*?[\s\"']ray(?:\[[\w,\- ]*\])?\s*(==|>=|~=|<=|>|<|@)?\s*([\w.*+:/\-]+)?"
 )
@@ -39,12 +42,26 @@ def check_installation(cluster: ClusterYaml, *, ray: str) -> Iterator[Finding]:
     if cluster.provider in SIMULATED_PROVIDERS:
         return
     for path, image in cluster.images():
-        yield from check_image(cluster, path, image, ray=ray)
+        needs_gpu = _runs_on_gpus(cluster, path)
+        yield from check_image(cluster, path, image, ray=ray, needs_gpu=needs_gpu)
     for command in cluster.all_commands():
         yield from _ray_in(cluster, command, ray)
         yield from _python_in(cluster, command)
     yield from _kovar(cluster)
     yield from _cloud_client(cluster)
+
+
+def _runs_on_gpus(cluster: ClusterYaml, path: FieldPath) -> bool:
+    """Whether the image at `path` runs on a node with GPUs: the most specific image is taken."""
+    for kind in cluster.workers:
+        choices = (
+            kind.at("docker", "worker_image"),
+            ("docker", "worker_image"),
+            ("docker", "image"),
+        )
+        if kind.amount("GPU") and path == next((one for one in choices if cluster.get(one)), None):
+            return True
+    return False
 
 
 def _ray_in(cluster: ClusterYaml, command: Command, ray: str) -> Iterator[Finding]:

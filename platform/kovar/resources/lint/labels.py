@@ -31,7 +31,8 @@ def check_labels(cluster: ClusterYaml) -> Iterator[Finding]:
                 yield from _syntax(cluster, kind, key, value)
             if key.startswith(RAY_PREFIX):
                 yield from _ray_label(cluster, kind, key, value)
-        yield from _spot(cluster, kind)
+        if not kind.is_head:
+            yield from _spot(cluster, kind)
 
 
 def _kovar_label(

@@ -47,7 +47,8 @@ def check_limits(cluster: ClusterYaml) -> Iterator[Finding]:
 def _of_type(cluster: ClusterYaml, kind: NodeDeclaration, whole: float | None) -> Iterator[Finding]:
     least = cluster.number(kind.at("min_workers")) or 0
     most = cluster.number(kind.at("max_workers"))
-    if most is None and not kind.is_head and not cluster.has(kind.at("max_workers")):
+    may_be_head = kind.is_head or cluster.head is None
+    if most is None and not may_be_head and not cluster.has(kind.at("max_workers")):
         yield cluster.warning(
             kind.at("max_workers"),
             "missing-max-workers",
@@ -56,7 +57,7 @@ def _of_type(cluster: ClusterYaml, kind: NodeDeclaration, whole: float | None) -
             fix="add max_workers: the most nodes of this type that you would pay for",
         )
     limit = most if most is not None else 0 if kind.is_head else whole
-    if limit is not None and least > limit:
+    if limit is not None and 0 <= limit < least:
         yield cluster.error(
             kind.at("min_workers"),
             "min-over-max",

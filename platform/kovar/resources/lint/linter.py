@@ -88,17 +88,14 @@ def _folders(path: Path) -> tuple[Path, ...]:
 
 
 def _without_echoes(found: list[Finding], source: Source) -> Iterator[Finding]:
-    """Add what Kovar's own reader refuses, where no rule has said something about that field."""
+    """Add what Kovar's own reader refuses, where no rule has spoken about that line."""
+    lines = {finding.line for finding in found}
     fields = {finding.field for finding in found}
     yield from found
     for refusal in _refusals(source):
-        if not any(_same_place(refusal.field, field) for field in fields):
+        if refusal.line not in lines and refusal.field not in fields:
             fields.add(refusal.field)
             yield refusal
-
-
-def _same_place(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _refusals(source: Source) -> Iterator[Finding]:

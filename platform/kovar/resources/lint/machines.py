@@ -11,7 +11,7 @@ from kovar.resources.accelerators import ACCELERATORS
 from kovar.resources.lint.chips import nearest_accelerator
 from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
 from kovar.resources.lint.finding import Finding
-from kovar.resources.lint.tpus import slice_of
+from kovar.resources.lint.tpus import is_slice, slice_of
 from kovar.resources.machine_types import (
     MachineType,
     attached_gpu_types,
@@ -49,8 +49,9 @@ def _machine(cluster: ClusterYaml, kind: NodeDeclaration) -> MachineType | None:
     if cluster.cloud is None:
         return None
     name = kind.config.get(_TYPE_KEYS[cluster.cloud])
-    if not isinstance(name, str):
-        found = slice_of(kind.config) if cluster.cloud == "gcp" else None
+    tpu = cluster.cloud == "gcp" and is_slice(kind.config)
+    if not isinstance(name, str) or tpu:
+        found = slice_of(kind.config) if tpu and name is None else None
         return tpu_host(found[0], chips_per_host(found[1])) if found else None
     machine = machine_type(cluster.cloud, name.rpartition("/")[2])
     cards = kind.config.get("guestAccelerators")
@@ -74,8 +75,7 @@ def _machine_name(cluster: ClusterYaml, kind: NodeDeclaration) -> Iterator[Findi
         return
     key = _TYPE_KEYS[cloud]
     name = kind.config.get(key)
-    tpu = cloud == "gcp" and {"acceleratorType", "acceleratorConfig"} & kind.config.keys()
-    if name is None and not tpu:
+    if name is None and not (cloud == "gcp" and is_slice(kind.config)):
         yield cluster.error(
             kind.at("node_config", key),
             "machine-type",

@@ -26,6 +26,11 @@ _RUNTIME_TYPES: Final[Mapping[str, TpuType]] = {
 }  # fmt: skip
 
 
+def is_slice(config: Mapping[str, Any]) -> bool:
+    """Whether a node's settings ask for a TPU slice."""
+    return bool({"acceleratorType", "acceleratorConfig"} & config.keys())
+
+
 def slice_of(config: Mapping[str, Any]) -> tuple[TpuType, str] | None:
     """Return generation and topology of the slice that a node's settings ask for."""
     declared = config.get("acceleratorConfig")
@@ -64,7 +69,7 @@ def check_tpus(cluster: ClusterYaml) -> Iterator[Finding]:
                 fix="keep one of them",
             )
         found = slice_of(kind.config)
-        if found is not None:
+        if found is not None and not kind.is_head:
             yield from _resources(cluster, kind, *found)
             yield from _runtime(cluster, kind, found[0])
             yield from _hosts(cluster, kind, keys[0], *found)
