@@ -32,6 +32,10 @@ def _aws(name: str, *edits: Edit) -> Change:
     return Change(f"AWS: {name}", "clusters/aws.yaml", both(*edits))
 
 
+def _manifest(name: str, *edits: Edit) -> Change:
+    return Change(f"manifest: {name}", "clusters/kuberay/raycluster.yaml", both(*edits))
+
+
 def _job(name: str, *edits: Edit) -> Change:
     return Change(f"job: {name}", JOB, both(*edits), "plan on the cluster")
 
@@ -95,6 +99,13 @@ CHANGES = (
     _aws("dashboard from the office only", add("    IpPermissions:\n      - { IpProtocol: tcp, FromPort: 8265, ToPort: 8265, IpRanges: [{ CidrIp: 192.0.2.0/24 }] }", below="GroupName: kovar")),
     _aws("web server for the world", add("    IpPermissions:\n      - { IpProtocol: tcp, FromPort: 443, ToPort: 443, IpRanges: [{ CidrIp: 0.0.0.0/0 }] }", below="GroupName: kovar")),
     _aws("credentials from the environment", add("  - export AWS_SECRET_ACCESS_KEY=$MY_SECRET_FROM_THE_VAULT", below="setup_commands:")),
+    _manifest("group renamed", swap("groupName: gpu-l4", "groupName: inference")),
+    _manifest("image of the team at a pinned version", swap("rayproject/ray:2.60.0-py311-gpu # FILL", "registry.example.com/team/kovar:1.4.2 # FILL")),
+    _manifest("larger limits", swap("maxReplicas: 4", "maxReplicas: 12", after="groupName: gpu-l4")),
+    _manifest("Spot pods, labelled", swap('kovar.dev/spot: "false"', 'kovar.dev/spot: "true"', after="groupName: gpu-l4"), add('            cloud.google.com/gke-spot: "true"', below="cloud.google.com/gke-accelerator: nvidia-l4")),
+    _manifest("four A100", *[swap('nvidia.com/gpu: "1"', 'nvidia.com/gpu: "4"', after="groupName: gpu-a100")] * 2),
+    _manifest("smaller slice that agrees", *[swap('google.com/tpu: "8"', 'google.com/tpu: "4"')] * 2, swap("gke-tpu-topology: 2x4", "gke-tpu-topology: 2x2")),
+    _manifest("slice that stays up", swap("minReplicas: 0\n      maxReplicas: 0", "minReplicas: 1\n      maxReplicas: 1")),
     _job("renamed", swap("name: movie-sentiment", "name: reviews-v2")),
     _job("comment added", add("# Agreed with the product team.", below="kind: finetune")),
     _job("range of workers", swap("num_workers: 2", "num_workers: {min: 1, max: 4}")),

@@ -9,10 +9,11 @@ import pytest
 from faults.cluster_faults import FAULTS as CLUSTER_FAULTS
 from faults.fault import REPOSITORY, Fault, first_changed_line, reports, seed
 from faults.harmless import CHANGES, Change
+from faults.manifest_faults import FAULTS as MANIFEST_FAULTS
 from faults.spec_faults import FAULTS as SPEC_FAULTS
 from kovar.resources.lint import lint_cluster
 
-FAULTS = (*SPEC_FAULTS, *CLUSTER_FAULTS)
+FAULTS = (*SPEC_FAULTS, *CLUSTER_FAULTS, *MANIFEST_FAULTS)
 CLUSTERS = sorted([REPOSITORY / "cluster.yaml", *(REPOSITORY / "clusters").rglob("*.yaml")])
 
 

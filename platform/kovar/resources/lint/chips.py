@@ -8,14 +8,14 @@ from typing import Final
 from kovar.errors import did_you_mean
 from kovar.resources.accelerators import ACCELERATORS
 from kovar.resources.cluster_file import ACCELERATOR_PREFIX
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration, meant_resource
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.node import ClusterSource, NodeDeclaration, meant_resource
 from kovar.resources.lint.tpus import slice_of
 
 _COUNTED: Final = {"gpu": "GPU", "tpu": "TPU", "neuron": "neuron_cores", "hpu": "HPU"}
 
 
-def check_chips(cluster: ClusterYaml) -> Iterator[Finding]:
+def check_chips(cluster: ClusterSource) -> Iterator[Finding]:
     """Report misspelled resources and accelerators whose type or number is left out."""
     for kind in cluster.node_types:
         for key in cluster.mapping(kind.at("resources")):
@@ -32,7 +32,7 @@ def check_chips(cluster: ClusterYaml) -> Iterator[Finding]:
             )
 
 
-def _resource_name(cluster: ClusterYaml, kind: NodeDeclaration, key: str) -> Iterator[Finding]:
+def _resource_name(cluster: ClusterSource, kind: NodeDeclaration, key: str) -> Iterator[Finding]:
     meant = meant_resource(key)
     if meant != key:
         yield cluster.error(
@@ -43,7 +43,7 @@ def _resource_name(cluster: ClusterYaml, kind: NodeDeclaration, key: str) -> Ite
         )
 
 
-def _accelerator_type(cluster: ClusterYaml, kind: NodeDeclaration, key: str) -> Iterator[Finding]:
+def _accelerator_type(cluster: ClusterSource, kind: NodeDeclaration, key: str) -> Iterator[Finding]:
     name = key.removeprefix(ACCELERATOR_PREFIX)
     known = ACCELERATORS.get(name)
     if known is None and (hint := nearest_accelerator(name)):

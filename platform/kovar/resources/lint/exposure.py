@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kovar.config import FieldPath
-from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml, Command
+from kovar.resources.lint.cluster_yaml import ClusterYaml, Command
 from kovar.resources.lint.finding import Finding
 
 PORTS: Final[Mapping[int, str]] = {
@@ -24,7 +24,7 @@ _PUBLISHED = re.compile(r"(?:-p|--publish)[= ]*(?:0\.0\.0\.0:)?(\d+):")
 
 def check_exposure(cluster: ClusterYaml) -> Iterator[Finding]:
     """Report a dashboard on every address, ports open to the world, and disabled tokens."""
-    if cluster.provider in SIMULATED_PROVIDERS:
+    if cluster.is_simulated:
         return
     for command in cluster.all_commands():
         yield from _dashboard(cluster, command)

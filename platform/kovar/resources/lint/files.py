@@ -8,7 +8,7 @@ from typing import Final
 
 from kovar.config import FieldPath
 from kovar.errors import did_you_mean
-from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml
+from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.finding import Finding
 
 _AUTH_FILE: Final = ".ray/auth_token"
@@ -27,7 +27,7 @@ def check_files(cluster: ClusterYaml, *, folders: Sequence[Path]) -> Iterator[Fi
     for target, local in mounts.items():
         if isinstance(local, str) and not local.startswith(("~", "$")):
             yield from _source(cluster, ("file_mounts", target), local, folders)
-    if cluster.provider in SIMULATED_PROVIDERS:
+    if cluster.is_simulated:
         return
     key = cluster.get(("auth", "ssh_private_key"))
     if isinstance(key, str) and "BEGIN" not in key:

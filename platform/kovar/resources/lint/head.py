@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kovar.resources.declaration import SPOT_LABEL, is_spot
-from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml
+from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.finding import Finding
 from kovar.resources.lint.tpus import is_slice
 
@@ -17,7 +17,7 @@ def check_head(cluster: ClusterYaml) -> Iterator[Finding]:
     head = cluster.head
     if head is None:
         return
-    if cluster.provider not in SIMULATED_PROVIDERS and head.amount("CPU") > 0:
+    if not cluster.is_simulated and head.amount("CPU") > 0:
         yield cluster.warning(
             head.at("resources", "CPU"),
             "head-runs-work",

@@ -27,7 +27,7 @@ def check_image(
         ray: the Ray version that Kovar is tested with.
         needs_gpu: whether the node has GPUs.
     """
-    if "@sha256:" in image:
+    if not image or "@sha256:" in image:
         return
     name, _, tag = image.rpartition(":")
     if not name or "/" in tag:

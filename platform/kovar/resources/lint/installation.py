@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from kovar.config import FieldPath
-from kovar.resources.lint.cluster_yaml import SIMULATED_PROVIDERS, ClusterYaml, Command
+from kovar.resources.lint.cluster_yaml import ClusterYaml, Command
 from kovar.resources.lint.finding import Finding
 from kovar.resources.lint.image import check_image
 
@@ -39,7 +39,7 @@ def pinned_ray(folders: Iterable[Path]) -> str:
 
 def check_installation(cluster: ClusterYaml, *, ray: str) -> Iterator[Finding]:
     """Report nodes that would lack Kovar, another Ray than `ray`, or their cloud's client."""
-    if cluster.provider in SIMULATED_PROVIDERS:
+    if cluster.is_simulated:
         return
     for path, image in cluster.images():
         needs_gpu = _runs_on_gpus(cluster, path)

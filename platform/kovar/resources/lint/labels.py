@@ -10,8 +10,8 @@ from kovar.errors import UserError, did_you_mean
 from kovar.resources.cluster_file import ACCELERATOR_PREFIX
 from kovar.resources.declaration import PREFIX, SPOT_LABEL, is_spot, read_labels
 from kovar.resources.label import check_selector
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.node import ClusterSource, NodeDeclaration
 
 RAY_PREFIX: Final = "ray.io/"
 _DECLARABLE: Final = (
@@ -21,7 +21,7 @@ _DECLARABLE: Final = (
 """Labels of Ray that all nodes of a type share, so that the autoscaler can be told of them."""
 
 
-def check_labels(cluster: ClusterYaml) -> Iterator[Finding]:
+def check_labels(cluster: ClusterSource) -> Iterator[Finding]:
     """Report labels that Ray or Kovar would refuse, ignore or misunderstand."""
     for kind in cluster.node_types:
         for key, value in kind.labels.items():
@@ -36,7 +36,7 @@ def check_labels(cluster: ClusterYaml) -> Iterator[Finding]:
 
 
 def _kovar_label(
-    cluster: ClusterYaml, kind: NodeDeclaration, key: str, value: str
+    cluster: ClusterSource, kind: NodeDeclaration, key: str, value: str
 ) -> Iterator[Finding]:
     try:
         read_labels(Document.of({"labels": {key: value}}), ("labels",))
@@ -49,7 +49,9 @@ def _kovar_label(
         )
 
 
-def _syntax(cluster: ClusterYaml, kind: NodeDeclaration, key: str, value: str) -> Iterator[Finding]:
+def _syntax(
+    cluster: ClusterSource, kind: NodeDeclaration, key: str, value: str
+) -> Iterator[Finding]:
     # A label's value is a selector without operators.
     try:
         check_selector(key, value or "empty")
@@ -67,7 +69,7 @@ def _syntax(cluster: ClusterYaml, kind: NodeDeclaration, key: str, value: str) -
 
 
 def _ray_label(
-    cluster: ClusterYaml, kind: NodeDeclaration, key: str, value: str
+    cluster: ClusterSource, kind: NodeDeclaration, key: str, value: str
 ) -> Iterator[Finding]:
     path = kind.at("labels", key)
     if key not in _DECLARABLE:
@@ -91,7 +93,7 @@ def _ray_label(
         )
 
 
-def _spot(cluster: ClusterYaml, kind: NodeDeclaration) -> Iterator[Finding]:
+def _spot(cluster: ClusterSource, kind: NodeDeclaration) -> Iterator[Finding]:
     told = kind.labels.get(SPOT_LABEL)
     real = is_spot(kind.config)
     if told in ("true", "false") and (told == "true") != real and cluster.cloud is not None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from kovar.resources.declaration import PRICE_LABEL
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
+from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.node import NodeDeclaration
 
 LONG_IDLE_MINUTES: Final = 30
 RAY_DEFAULT_MAX_WORKERS: Final = 2
@@ -97,7 +98,7 @@ def _idle_of(
     minutes: float,
     kind: NodeDeclaration | None,
 ) -> Iterator[Finding]:
-    if minutes < 1:
+    if minutes < 1 and not cluster.is_simulated:
         yield cluster.warning(
             path,
             "idle-timeout",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from kovar.config import Document, FieldPath, dotted, load_document
-from kovar.errors import SpecError, UserError
-from kovar.resources.cluster_file import read_cluster_file
+from kovar.config import Document, load_documents
+from kovar.errors import SpecError
+from kovar.resources.kuberay import is_kuberay
 from kovar.resources.lint.chips import check_chips
 from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.exposure import check_exposure
@@ -18,10 +17,13 @@ from kovar.resources.lint.files import check_files
 from kovar.resources.lint.finding import Finding
 from kovar.resources.lint.head import check_head
 from kovar.resources.lint.installation import check_installation, pinned_ray
+from kovar.resources.lint.kuberay import check_manifest
 from kovar.resources.lint.labels import check_labels
 from kovar.resources.lint.limits import check_limits
 from kovar.resources.lint.machines import check_machines
+from kovar.resources.lint.manifest import Manifest
 from kovar.resources.lint.readiness import check_readiness
+from kovar.resources.lint.refusals import check_readable, of_error
 from kovar.resources.lint.schema import check_schema
 from kovar.resources.lint.secret import check_secrets
 from kovar.resources.lint.source import Source
@@ -40,107 +42,89 @@ _RULES: Final[tuple[Callable[[ClusterYaml], Iterator[Finding]], ...]] = (
     check_exposure,
     check_start,
     check_secrets,
+    check_schema,
 )
-_STAND_IN_HEAD: Final = {"resources": {"CPU": 0}, "node_config": {}}
 
 
 def lint_cluster(path: str | Path) -> tuple[Finding, ...]:
-    """Find everything that is wrong or surprising in a cluster file, by line.
+    """Find everything that is wrong or surprising in a cluster.yaml or manifest, by line.
 
     Raises:
         SpecError: the file cannot be read at all.
     """
     try:
-        source = _read(Path(path))
+        sources = _read(Path(path))
     except SpecError as error:
         if error.context["line"] is None:
             raise
-        return (_of_error(error, error.context["line"], error.field or ""),)
-    folders = _folders(Path(path))
-    found = chain(
-        *(rule(source) for rule in _RULES),
-        check_installation(source, ray=pinned_ray(folders)),
-        check_files(source, folders=folders),
-        check_schema(source),
-    )
-    return _sorted([*_without_echoes(list(found), source)])
+        return (of_error(error, error.context["line"], error.field or ""),)
+    # Where `ray up` may be run: here, or in a folder that holds the file.
+    folders = (Path.cwd(), *Path(path).resolve().parents)
+    return _sorted(chain.from_iterable(_lint(source, folders) for source in sources))
 
 
 def unfilled(path: str | Path) -> tuple[Finding, ...]:
-    """Find what is left to fill in before the cluster can start, by line.
-
-    Raises:
-        SpecError: the file cannot be read.
-    """
-    return _sorted(check_readiness(_read(Path(path))))
-
-
-def _read(path: Path) -> ClusterYaml:
-    document = load_document(path)
-    if not isinstance(document.data, Mapping):
-        raise document.error_at((), "the file must hold a mapping (key: value lines)")
-    return ClusterYaml(document, path.read_text(encoding="utf-8").splitlines())
+    """Find what is left to fill in before the cluster can start, by line."""
+    try:
+        sources = _read(Path(path))
+    except SpecError as error:
+        if error.context["line"] is None:
+            raise
+        return ()  # a file that is not YAML has worse problems
+    return _sorted(chain.from_iterable(check_readiness(source) for source in sources))
 
 
-def _folders(path: Path) -> tuple[Path, ...]:
-    """Return where `ray up` may be run: here, or in a folder that holds the file."""
-    return (Path.cwd(), *path.resolve().parents)
+def _read(path: Path) -> list[Source]:
+    """Read the documents of a file; a manifest may stand among others."""
+    documents = load_documents(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for document in documents:
+        if not isinstance(document.data, Mapping):
+            raise document.error_at((), "the file must hold a mapping (key: value lines)")
+    return [_source(document, lines) for document in documents]
 
 
-def _without_echoes(found: list[Finding], source: Source) -> Iterator[Finding]:
-    """Add what Kovar's own reader refuses, where no rule has spoken about that line."""
+def _source(document: Document, lines: list[str]) -> Source:
+    if is_kuberay(document):
+        return Manifest(document, lines)
+    # Other objects of Kubernetes are only searched for secrets.
+    return (Source if "apiVersion" in document.data else ClusterYaml)(document, lines)
+
+
+def _lint(source: Source, folders: tuple[Path, ...]) -> Iterator[Finding]:
+    ray = pinned_ray(folders)
+    if isinstance(source, Manifest) and source.mapping(source.at):
+        rules = (check_chips, check_labels, check_secrets)
+        found = [*chain(*(rule(source) for rule in rules)), *check_manifest(source, ray=ray)]
+    elif isinstance(source, ClusterYaml):
+        found = [
+            *chain(*(rule(source) for rule in _RULES)),
+            *check_installation(source, ray=ray),
+            *check_files(source, folders=folders),
+        ]
+    else:
+        found = list(check_secrets(source))
+    yield from found
+    if isinstance(source, ClusterYaml | Manifest):
+        yield from _unspoken(found, check_readable(source))
+
+
+def _unspoken(found: list[Finding], refusals: Iterator[Finding]) -> Iterator[Finding]:
+    """Keep refusals where no rule has spoken about that line or field."""
     lines = {finding.line for finding in found}
     fields = {finding.field for finding in found}
-    yield from found
-    for refusal in _refusals(source):
+    for refusal in refusals:
         if refusal.line not in lines and refusal.field not in fields:
             fields.add(refusal.field)
             yield refusal
 
 
-def _refusals(source: Source) -> Iterator[Finding]:
-    """Read the whole file, then each node type alone: a reader stops at its first mistake."""
-    data = source.document.data
-    declared = source.mapping(("available_node_types",))
-    candidates: list[dict[str, Any]] = [dict(data)]
-    for name, kind in declared.items():
-        alone = {name: kind}
-        if name != data.get("head_node_type"):
-            alone["stand-in head"] = _STAND_IN_HEAD
-            candidates.append({**data, "head_node_type": "stand-in head"})
-        else:
-            candidates.append(dict(data))
-        candidates[-1]["available_node_types"] = alone
-    for candidate in candidates:
-        try:
-            read_cluster_file(Document.of(candidate))
-        except UserError as error:
-            path = _path_of(source, error.field or "")
-            yield _of_error(error, source.document.line(path), dotted(path))
-
-
-def _of_error(error: UserError, line: int, field: str) -> Finding:
-    got = error.context["got"]
-    allowed = error.context["allowed"]
-    message = error.message + (f", not {got}" if got else "")
-    fix = error.hint or (f"allowed: {allowed}" if allowed else "correct it")
-    return Finding(line, field, message, fix, "error", "kovar")
-
-
-def _path_of(source: Source, field: str) -> FieldPath:
-    """Split a dotted path where the keys themselves may have dots."""
-    path: list[str | int] = []
-    rest = re.sub(r"\[(\d+)\]", r".\1", field)
-    while rest:
-        here = source.get(tuple(path))
-        keys = sorted(map(str, here), key=len, reverse=True) if isinstance(here, Mapping) else []
-        key = next((k for k in keys if rest == k or rest.startswith(f"{k}.")), None)
-        if key is None:
-            key = rest.partition(".")[0]
-        path.append(key)
-        rest = rest[len(key) + 1 :]
-    return tuple(path)
-
-
-def _sorted(found: Iterator[Finding] | list[Finding]) -> tuple[Finding, ...]:
-    return tuple(sorted(set(found), key=lambda one: (one.line, one.field, one.rule, one.message)))
+def _sorted(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    first: dict[tuple[int, str, str], str] = {}
+    kept = []
+    for one in sorted(set(found), key=lambda one: (one.line, one.field, one.rule, one.message)):
+        # What YAML repeats by an alias is wrong on one line only.
+        where = (one.line, one.rule, one.field.rpartition(".")[2])
+        if first.setdefault(where, one.field) == one.field:
+            kept.append(one)
+    return tuple(kept)

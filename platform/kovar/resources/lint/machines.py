@@ -9,8 +9,9 @@ from typing import Final
 from kovar.config import format_size
 from kovar.resources.accelerators import ACCELERATORS
 from kovar.resources.lint.chips import nearest_accelerator
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
+from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.node import NodeDeclaration
 from kovar.resources.lint.tpus import is_slice, slice_of
 from kovar.resources.machine_types import (
     MachineType,

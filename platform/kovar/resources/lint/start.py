@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from kovar.resources.lint.cluster_yaml import (
-    SIMULATED_PROVIDERS,
     ClusterYaml,
     Command,
     environment_value,
@@ -21,7 +20,7 @@ _DATABASE: Final = "KOVAR_DATABASE_URL"
 
 def check_start(cluster: ClusterYaml) -> Iterator[Finding]:
     """Report commands with which no worker would ever come, or would not share its files."""
-    if cluster.provider in SIMULATED_PROVIDERS:
+    if cluster.is_simulated:
         return
     head = list(cluster.commands("head_start_ray_commands"))
     worker = list(cluster.commands("worker_start_ray_commands"))

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from kovar.resources.lint.cluster_yaml import ClusterYaml, NodeDeclaration
+from kovar.resources.lint.cluster_yaml import ClusterYaml
 from kovar.resources.lint.finding import Finding
+from kovar.resources.lint.node import NodeDeclaration
 from kovar.resources.tpu_slice import (
     GOOGLE_TPU_TYPES,
     RAY_TPU_TYPES,
@@ -71,6 +72,8 @@ def check_tpus(cluster: ClusterYaml) -> Iterator[Finding]:
         found = slice_of(kind.config)
         if found is not None and not kind.is_head:
             yield from _resources(cluster, kind, *found)
+            if cluster.is_simulated:
+                continue
             yield from _runtime(cluster, kind, found[0])
             yield from _hosts(cluster, kind, keys[0], *found)
 
