@@ -84,6 +84,7 @@ def test_a_manifest_becomes_node_types(tmp_path):
     assert (cluster.origin, cluster.idle_timeout_s, cluster.max_workers) == (
         "raycluster.yaml", 120, None,
     )  # fmt: skip
+    assert cluster.limit_name == "maxReplicas"
     assert head == NodeType("headgroup", 0, 4 << 30, min_count=1, max_count=1, is_head=True)
     assert gpu == NodeType(
         "gpu",
