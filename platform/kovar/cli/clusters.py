@@ -47,16 +47,20 @@ def lint(
             _print(file, found[file])
         num_blanks = sum(map(len, left.values()))
         if num_blanks:
-            typer.echo("to fill in before `ray up`:")
+            typer.echo("to fill in before the cluster starts:")
             for file in files:
                 _print(file, left[file], indent="  ")
         num_warnings = sum(map(len, found.values())) - num_errors
         typer.echo(
-            f"{len(files)} file{'s' * (len(files) != 1)}: {num_errors} errors, "
-            f"{num_warnings} warnings, {num_blanks} to fill in"
+            f"{_counted(len(files), 'file')}: {_counted(num_errors, 'error')}, "
+            f"{_counted(num_warnings, 'warning')}, {num_blanks} to fill in"
         )
     if num_errors or (strict and any(left.values())):
         raise typer.Exit(2)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _print(file: Path, findings: Sequence[Finding], *, indent: str = "") -> None:

@@ -178,6 +178,13 @@ def machine_type(cloud: Cloud, name: str) -> MachineType | None:
     return _sized(name, _GCP.get(family), size, _GCP_MEMORY_GIB)
 
 
+def machine_types(cloud: Cloud) -> tuple[MachineType, ...]:
+    """Return the whole table of a cloud."""
+    families, separator = (_AWS, ".") if cloud == "aws" else (_GCP, "-")
+    names = (f"{name}{separator}{s}" for name, f in families.items() for s in _cpus_of_sizes(f))
+    return tuple(found for name in names if (found := machine_type(cloud, name)))
+
+
 def misspelled(cloud: Cloud, name: str) -> str | None:
     """Return a hint when the name is nearly one of the table, and is surely not a newer one."""
     if machine_type(cloud, name) is not None:
