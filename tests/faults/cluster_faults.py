@@ -214,6 +214,26 @@ SCHEMA = (
     _aws("key of the provider's group misspelled", swap("GroupName: kovar", "Name: kovar"), "provider.security_group.Name", "unknown key"),
 )
 
+PROVIDER = (
+    _gcp("provider misspelled", swap("type: gcp", "type: gpc"), "provider.type", '"gcp"'),
+    _gcp("provider by its full name", swap("type: gcp", "type: google"), "provider.type", "no provider"),
+    _gcp("no zone", drop("availability_zone:"), "provider.availability_zone", "needs the availability zone", elsewhere=True),
+    _gcp("region for a zone", swap("availability_zone: us-central1-a", "availability_zone: us-central1"), "provider.availability_zone", "is a region"),
+    _gcp("capitals in the name", swap("cluster_name: kovar", "cluster_name: Kovar_Prod"), "cluster_name", "lower-case"),
+    _gcp("disk with a unit", swap("diskSizeGb: 100", "diskSizeGb: 100GB"), f"{HEAD}.node_config.disks[0].initializeParams.diskSizeGb", "number of GB"),
+    _gcp("image without a driver", swap("projects/deeplearning-platform-release/global/images/family/common-cu128-ubuntu-2204-nvidia-570", "projects/ubuntu-os-cloud/global/images/family/ubuntu-2204-lts"), f"{L4}.node_config.disks[0].initializeParams.sourceImage", "no NVIDIA driver"),
+    _aws("no region", drop("region: us-west-2\n"), "provider.region", "needs the region", elsewhere=True),
+    _aws("Google's spelling of the region", swap("region: us-west-2\n", "region: us-west2\n"), "provider.availability_zone", "not in region us-west2", elsewhere=True),
+    _aws("disk with a unit", swap("VolumeSize: 500", "VolumeSize: 500GiB"), f"{A100}.node_config.BlockDeviceMappings[0].Ebs.VolumeSize", "number of GB"),
+    _gcp("file server never mounted", drop("mountpoint -q"), "head_start_ray_commands[1]", "mounts /mnt/kovar", elsewhere=True),
+    _gcp("file server mounted elsewhere", swap("sudo mkdir -p /mnt/kovar && (mountpoint -q /mnt/kovar || sudo mount -t nfs FILE-SERVER:/kovar /mnt/kovar)", "sudo mkdir -p /mnt/nfs && (mountpoint -q /mnt/nfs || sudo mount -t nfs FILE-SERVER:/kovar /mnt/nfs)"), "head_start_ray_commands[1]", "mounts /mnt/kovar", elsewhere=True),
+    _gcp("start of the workers left to Ray", both(*[drop(line, after="worker_start_ray_commands:") for line in ("- ray stop", "- >-", "ulimit", "export", "ray start")], drop("worker_start_ray_commands:")), "worker_start_ray_commands", "Ray's default", elsewhere=True),
+    _gcp("library not copied", drop('"~/kovar/platform"'), "setup_commands[5]", "~/kovar/platform", elsewhere=True),
+    _gcp("constraints not copied", drop('"~/kovar/constraints.txt"'), "setup_commands[5]", "~/kovar/constraints.txt", elsewhere=True),
+    _aws("container without a name", swap("auth:", "docker:\n  image: rayproject/ray:2.60.0-py311-gpu\n\nauth:"), "docker.container_name", "refuses an image", elsewhere=True),
+)
+
 FAULTS = (
     *MACHINES, *TPUS, *NAMES, *LIMITS, *HEADS, *LABELS, *EXPOSURE, *STARTING, *IMAGES, *SCHEMA,
+    *PROVIDER,
 )

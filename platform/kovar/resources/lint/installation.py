@@ -47,7 +47,9 @@ def check_installation(cluster: ClusterYaml, *, ray: str) -> Iterator[Finding]:
     for command in cluster.all_commands():
         yield from _ray_in(cluster, command, ray)
         yield from _python_in(cluster, command)
+        yield from _copied(cluster, command)
     yield from _kovar(cluster)
+    yield from _container(cluster)
     yield from _cloud_client(cluster)
 
 
@@ -129,6 +131,40 @@ def _kovar(cluster: ClusterYaml) -> Iterator[Finding]:
                 "these commands replace the common ones for this type, and do not install Kovar",
                 fix="repeat the common setup_commands in this list",
             )
+
+
+def _copied(cluster: ClusterYaml, command: Command) -> Iterator[Finding]:
+    """What pip reads from the home folder has to be copied there."""
+    targets = [str(target).rstrip("/") for target in cluster.mapping(("file_mounts",))]
+    if not re.search(r"\bpip\b.*\binstall\b", command.text, re.DOTALL):
+        return
+    for match in re.finditer(r"(?<=[\s=])~/(?!\.)([\w./-]+)", command.text):
+        wanted = match[0].rstrip("/")
+        if wanted.endswith("/python"):
+            continue
+        is_folder = "." not in wanted.rpartition("/")[2]
+        needed = [f"{wanted}/pyproject.toml", f"{wanted}/platform"] if is_folder else [wanted]
+        for file in needed:
+            if not any(file == target or file.startswith(f"{target}/") for target in targets):
+                yield cluster.error(
+                    command.path,
+                    "file-mount",
+                    f"pip reads {file}, and file_mounts copies nothing there",
+                    fix=f'add "{file}" to file_mounts',
+                    part=match[0],
+                )
+
+
+def _container(cluster: ClusterYaml) -> Iterator[Finding]:
+    if any(path[0] == "docker" for path, _ in cluster.images()) and not cluster.get(
+        ("docker", "container_name")
+    ):
+        yield cluster.error(
+            ("docker", "container_name"),
+            "container-name",
+            "Ray refuses an image without container_name",
+            fix="add container_name: ray",
+        )
 
 
 def _installs(commands: Iterable[Command]) -> bool:

@@ -22,6 +22,7 @@ from kovar.resources.lint.labels import check_labels
 from kovar.resources.lint.limits import check_limits
 from kovar.resources.lint.machines import check_machines
 from kovar.resources.lint.manifest import Manifest
+from kovar.resources.lint.provider import check_provider
 from kovar.resources.lint.readiness import check_readiness
 from kovar.resources.lint.refusals import check_readable, of_error
 from kovar.resources.lint.schema import check_schema
@@ -29,7 +30,6 @@ from kovar.resources.lint.secret import check_secrets
 from kovar.resources.lint.source import Source
 from kovar.resources.lint.start import check_start
 from kovar.resources.lint.tpus import check_tpus
-from kovar.resources.lint.zones import check_zones
 
 _RULES: Final[tuple[Callable[[ClusterYaml], Iterator[Finding]], ...]] = (
     check_limits,
@@ -38,7 +38,7 @@ _RULES: Final[tuple[Callable[[ClusterYaml], Iterator[Finding]], ...]] = (
     check_tpus,
     check_chips,
     check_labels,
-    check_zones,
+    check_provider,
     check_exposure,
     check_start,
     check_secrets,

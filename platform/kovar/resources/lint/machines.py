@@ -197,8 +197,13 @@ def _maintenance(
     """Google Cloud refuses to start a GPU machine that it may move while it runs."""
     if cluster.cloud != "gcp" or machine.resource != "GPU" or kind.spot:
         return
-    policy = cluster.get(kind.at("node_config", "scheduling", "onHostMaintenance"))
-    if str(policy).upper() != "TERMINATE":
+    # Ray's own examples write these settings as a list.
+    scheduling = kind.config.get("scheduling")
+    groups = scheduling if isinstance(scheduling, list) else [scheduling]
+    policies = [
+        str(one.get("onHostMaintenance")).upper() for one in groups if isinstance(one, dict)
+    ]
+    if "TERMINATE" not in policies:
         yield cluster.error(
             kind.at("node_config", "scheduling", "onHostMaintenance"),
             "gpu-maintenance",

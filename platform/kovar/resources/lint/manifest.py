@@ -32,7 +32,8 @@ class Group(NodeDeclaration):
     def selector(self) -> Mapping[str, str]:
         """What the pod asks of its Kubernetes node."""
         selector = self.config.get("nodeSelector")
-        return selector if isinstance(selector, Mapping) else {}
+        items = selector.items() if isinstance(selector, Mapping) else ()
+        return {str(key): value for key, value in items if isinstance(value, str)}
 
     @property
     def spot(self) -> bool:

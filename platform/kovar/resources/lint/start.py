@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Final
 
 from kovar.resources.lint.cluster_yaml import (
+    SETUP_KEYS,
     ClusterYaml,
     Command,
     environment_value,
@@ -115,6 +117,22 @@ def _environment(
         key: next((found for c in commands if (found := environment_value(c.text, _SHARED))), None)
         for key, commands in (("head", head), ("worker", worker))
     }
+    if homes["head"] and not worker:
+        yield cluster.error(
+            ("worker_start_ray_commands",),
+            "kovar-home",
+            f"Ray's default command starts workers without {_SHARED}={homes['head']}: they share "
+            "no runs and no checkpoints",
+            fix="write worker_start_ray_commands with the same export as the head's",
+        )
+    elif homes["head"] and not _is_mounted(cluster, homes["head"]):
+        yield cluster.error(
+            head[-1].path,
+            "kovar-home",
+            f"no command mounts {homes['head']}: each node would keep its own files there",
+            fix="mount your file server there in setup_commands",
+            part=_SHARED,
+        )
     if head and worker and homes["head"] != homes["worker"]:
         said = {key: f"{_SHARED}={home}" if home else "none" for key, home in homes.items()}
         start = next((c for c in reversed(worker) if "ray start" in c.text), worker[-1])
@@ -126,6 +144,17 @@ def _environment(
             fix=f"export the same {_SHARED}, a shared folder, in both lists",
             part=_SHARED,
         )
+
+
+def _is_mounted(cluster: ClusterYaml, home: str) -> bool:
+    """Whether a command mounts a folder that holds `home`, or a container has it as a volume."""
+    path = PurePosixPath(home)
+    folders = [str(path), *(str(one) for one in path.parents if len(one.parts) > 2)]
+    texts = [command.text for command in cluster.commands(*SETUP_KEYS) if "mount" in command.text]
+    texts += [text for _, text in cluster.texts(("docker",))]
+    return any(
+        folder in text.split() or f":{folder}" in text for folder in folders for text in texts
+    )
 
 
 def _database(cluster: ClusterYaml, command: Command) -> Iterator[Finding]:
