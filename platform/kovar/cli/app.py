@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kovar import __version__
+from kovar.cli.clusters import clusters
 from kovar.cli.interchange import export_version, import_version
 from kovar.cli.keys import keys
 from kovar.cli.models import models
@@ -34,6 +35,7 @@ models.command("export")(export_version)
 models.command("import")(import_version)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(clusters, name="cluster")
 
 
 def main() -> None:
