@@ -63,7 +63,8 @@ def pack_greedily(
 def num_added(packed: Packed, rooms: Sequence[Room]) -> int:
     """Count the nodes in use beyond those that are always up."""
     return sum(
-        room.extra - extra for room, (_, extra) in zip(rooms, free_nodes(packed, rooms), strict=True)
+        room.extra - extra
+        for room, (_, extra) in zip(rooms, free_nodes(packed, rooms), strict=True)
     )
 
 
