@@ -10,62 +10,94 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from kovar.resources.greedy import Packed, free_nodes, num_added, pack_greedily
 from kovar.resources.mixes import Mixes
 from kovar.resources.need import Mix, Need, Room
 from kovar.resources.relaxation import TINY, Column, Relaxation
 
+_MOST_ROUNDINGS: Final = 40
+"""Relaxations that are solved to round one; after so many the solver is the quicker way."""
 
-def cover(needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int) -> Packed | None:
+_WIDTH: Final = 3
+"""Fractional columns of a solution that are rounded up in turn, the nearest to whole first."""
+
+
+def cover(
+    needs: Sequence[Need],
+    wanted: Mix,
+    rooms: Sequence[Room],
+    limit: int,
+    pool: Sequence[dict[Mix, None]],
+) -> Packed | None:
     """Place all the wanted workers while at most `limit` nodes are added.
+
+    Args:
+        needs: what the workers take.
+        wanted: the number of workers of each.
+        rooms: the nodes that there are.
+        limit: the most nodes that may be added.
+        pool: for each room the mixes that earlier calls have found; new ones are added.
 
     Returns:
         None if it is impossible.
     """
-    pool: list[dict[Mix, None]] = [{} for _ in rooms]
     relaxation = Relaxation(needs, wanted, rooms, limit, pool)
     solution = relaxation.solve()
     if relaxation.is_impossible:
         return None
     packed = None
     if solution is not None:
-        packed = _rounded(needs, wanted, rooms, limit, pool, solution)
+        packed = _Rounding(needs, wanted, rooms, limit, pool).search([], solution)
     return _searched(needs, wanted, rooms, limit) if packed is None else packed
 
 
-def _rounded(
-    needs: Sequence[Need],
-    wanted: Mix,
-    rooms: Sequence[Room],
-    limit: int,
-    pool: Sequence[dict[Mix, None]],
-    solution: dict[Column, float],
-) -> Packed | None:
-    """Keep the whole nodes of a solution, and place the rest again; None proves nothing."""
-    packed: Packed = []
-    while True:
-        packed += [(*column, int(amount + TINY)) for column, amount in solution.items()]
-        packed, left = _trimmed(packed, wanted)
-        complete = pack_greedily(needs, wanted, rooms, start=packed)
-        if complete is not None and num_added(complete, rooms) <= limit:
+class _Rounding:
+    """A search for whole numbers near a fractional solution; finding none proves nothing."""
+
+    def __init__(
+        self,
+        needs: Sequence[Need],
+        wanted: Mix,
+        rooms: Sequence[Room],
+        limit: int,
+        pool: Sequence[dict[Mix, None]],
+    ) -> None:
+        self.needs, self.wanted, self.rooms, self.limit = needs, wanted, rooms, limit
+        self.pool = pool
+        self.budget = _MOST_ROUNDINGS
+
+    def search(self, packed: Packed, solution: dict[Column, float]) -> Packed | None:
+        """Keep the whole nodes of a solution, and place the rest greedily or once more."""
+        whole: Packed = [(*column, int(amount + TINY)) for column, amount in solution.items()]
+        packed, _ = _trimmed([*packed, *whole], self.wanted)
+        complete = pack_greedily(self.needs, self.wanted, self.rooms, start=packed)
+        if complete is not None and num_added(complete, self.rooms) <= self.limit:
             return complete
-        fractions = {column: amount % 1 for column, amount in solution.items()}
-        nearest = max(fractions, key=lambda column: fractions[column])
-        if sum(free_nodes(packed, rooms)[nearest[0]]) == 0:
+        fractions = {
+            c: amount % 1 for c, amount in solution.items() if TINY < amount % 1 < 1 - TINY
+        }
+        for column in sorted(fractions, key=lambda column: -fractions[column])[:_WIDTH]:
+            found = self._with_one_more(packed, column)
+            if found is not None:
+                return found
+        return None
+
+    def _with_one_more(self, packed: Packed, column: Column) -> Packed | None:
+        if not self.budget or not sum(free_nodes(packed, self.rooms)[column[0]]):
             return None
-        packed, left = _trimmed([*packed, (*nearest, 1)], wanted)
-        free = [
-            replace(room, up=up, extra=extra)
-            for room, (up, extra) in zip(rooms, free_nodes(packed, rooms), strict=True)
-        ]
-        may_add = limit - num_added(packed, rooms)
+        self.budget -= 1
+        packed, left = _trimmed([*packed, (*column, 1)], self.wanted)
+        may_add = self.limit - num_added(packed, self.rooms)
         if may_add < 0 or not any(left):
             return packed if may_add >= 0 else None
-        again = Relaxation(needs, left, free, may_add, pool).solve()
-        if again is None:
-            return None
-        solution = again
+        free = [
+            replace(room, up=up, extra=extra)
+            for room, (up, extra) in zip(self.rooms, free_nodes(packed, self.rooms), strict=True)
+        ]
+        solution = Relaxation(self.needs, left, free, may_add, self.pool).solve()
+        return None if solution is None else self.search(packed, solution)
 
 
 def _trimmed(packed: Packed, wanted: Mix) -> tuple[Packed, Mix]:

@@ -82,6 +82,11 @@ def lacks(request: Request, kind: NodeType) -> list[Lack]:
     return [*_of_labels(request, kind), *_of_gpus(request, kind), *_of_amounts(request, kind)]
 
 
+def gpus_asked(request: GpuRequest) -> str:
+    """Write the GPUs of a worker as a person does: "A100:4 or H100:4"."""
+    return " or ".join(f"{name}:{request.count:g}" for name in request.type or ("GPU",))
+
+
 def without(request: Request, found: Sequence[Lack]) -> Request:
     """Return the request with the nearest change for each of these lacks."""
     update: dict[str, Any] = {}
@@ -148,7 +153,7 @@ def _of_gpus(request: Request, kind: NodeType) -> Iterator[Lack]:
                 is_undeclared=size is None,
             )
     elif request.count > kind.num_gpus:
-        needs = f"{' or '.join(request.type) or 'GPU'}:{request.count:g}"
+        needs = gpus_asked(request)
         yield Lack(
             "count",
             needs=needs,
@@ -184,7 +189,8 @@ def _of_amounts(request: Request, kind: NodeType) -> Iterator[Lack]:
             yield Lack(
                 f"custom_resources.{name}",
                 needs=f"{name}: {amount:g}",
-                has=f"{there:g}" if there else f"no {name}",
+                has=", ".join(f"{key}: {most:g}" for key, most in kind.custom_resources.items())
+                or f"no {name}",
                 most=there or LEFT_OUT,
                 remedy=f"declare {name} under resources of a node type",
             )

@@ -67,6 +67,12 @@ class Mixes:
     def full(self) -> Iterator[Mix]:
         """Yield the mixes to which no worker that is wanted can be added."""
         order = [index for index, takes in enumerate(self.takes) if takes]
+        measures = range(len(self.empty))
+        # What the needs after each place take at most.
+        later = [
+            [sum(self.each[i][d] * self.wanted[i] for i in order[place + 1 :]) for d in measures]
+            for place in range(len(order))
+        ]
 
         def visit(place: int, left: Left, mix: Mix) -> Iterator[Mix]:
             if place == len(order):
@@ -76,11 +82,22 @@ class Mixes:
             index = order[place]
             counts = self.counts(index, left, mix)
             for count in counts[:1] if place == len(order) - 1 else counts:
-                yield from visit(
-                    place + 1, self.without(index, left, count), _with(mix, index, count)
-                )
+                after = self.without(index, left, count)
+                if count < counts[0] and self._stays_open(index, after, later[place]):
+                    break
+                yield from visit(place + 1, after, _with(mix, index, count))
 
         yield from visit(0, self.empty, (0,) * len(self.needs))
+
+    def _stays_open(self, index: int, left: Left, later: Sequence[int]) -> bool:
+        """Whether one worker more of a need fits, whatever the later needs take."""
+        need = self.needs[index]
+        more = self.wanted[index] if need.together else need.step
+        # What is left of cards may lie in pieces.
+        return not need.units and all(
+            there - taken >= more * each
+            for there, taken, each in zip(left, later, self.each[index], strict=True)
+        )
 
     def _takes_more(self, index: int, left: Left, mix: Mix) -> bool:
         need = self.needs[index]
@@ -105,31 +122,42 @@ class Mixes:
         """
         order = [i for i, takes in enumerate(self.takes) if takes and worth[i] > 0]
         order.sort(key=lambda index: worth[index] / self._part(index), reverse=True)
-        # The most that one unit of each measure is worth to this need and those after it.
-        rates = [
+        # For each measure, the needs from each place on, those that make the most of it first.
+        thrifty = [
             [
-                max(worth[i] / self.each[i][d] if self.each[i][d] else math.inf for i in order[at:])
-                for d in range(len(self.empty))
+                sorted(order[place:], key=lambda i: self.each[i][measure] / worth[i])
+                for measure in range(len(self.empty))
             ]
-            for at in range(len(order))
+            for place in range(len(order))
         ]
         best, found = more_than, None
+
+        def bound(place: int, left: Left) -> float:
+            """Fill up each measure by itself, with a part of a worker at last."""
+            most = {index: self.most(index, left) for index in order[place:]}
+            lowest = math.inf
+            for measure, there in enumerate(left):
+                total = 0.0
+                for index in thrifty[place][measure]:
+                    size = self.each[index][measure] * most[index]
+                    if size > there:
+                        # One more makes up for rounding.
+                        total += worth[index] * there / self.each[index][measure] + 1
+                        break
+                    total += worth[index] * most[index]
+                    there -= size
+                lowest = min(lowest, total)
+            return lowest
 
         def visit(place: int, value: int, left: Left, mix: Mix) -> None:
             nonlocal best, found
             if value > best:
                 best, found = value, mix
-            if place == len(order):
-                return
-            bound: float = sum(worth[i] * self.most(i, left) for i in order[place:])
-            for rate, there in zip(rates[place], left, strict=True):
-                if rate < math.inf:
-                    # One more makes up for rounding.
-                    bound = min(bound, rate * there + 1)
-            if value + bound <= best:
+            if place == len(order) or value + bound(place, left) <= best:
                 return
             index = order[place]
-            for count in self.counts(index, left, mix):
+            counts = self.counts(index, left, mix)
+            for count in counts[:1] if place == len(order) - 1 else counts:
                 visit(
                     place + 1,
                     value + worth[index] * count,

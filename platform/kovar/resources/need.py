@@ -143,6 +143,8 @@ class Inventory:
         ]
         self.up = [kind.min_count for kind in self.kinds]
         self.extra = [kind.max_count - kind.min_count for kind in self.kinds]
+        # Mixes of workers that plans of the same needs on the same node types have tried.
+        self.mixes: dict[tuple[tuple[Need, ...], tuple[int, ...]], dict[Mix, None]] = {}
         self.most_added = sum(self.extra)
         if cluster.max_workers is not None:
             workers = sum(kind.min_count - kind.is_head for kind in self.kinds)

@@ -41,7 +41,7 @@ def pack(needs: Sequence[Need], wanted: Mix, inventory: Inventory) -> list[Packe
     """
     different, totals, source = _merged(needs, wanted)
     rooms = inventory.rooms(different)
-    packed = _pack_different(different, totals, rooms, inventory.most_added)
+    packed = _pack_different(different, totals, rooms, inventory)
     if packed is None:
         return None
     return list(_on_node_types(_told_apart(packed, source, wanted), rooms, inventory))
@@ -62,15 +62,17 @@ def _merged(needs: Sequence[Need], wanted: Mix) -> tuple[list[Need], Mix, list[i
 
 
 def _pack_different(
-    needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int
+    needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], inventory: Inventory
 ) -> Packed | None:
+    limit = inventory.most_added
     for spares in (True, False):
         packed = pack_greedily(needs, wanted, rooms, spares_accelerators=spares)
         if packed is not None and num_added(packed, rooms) <= limit:
             return packed
     if len(needs) == 1 or not _could_hold(needs, wanted, rooms, limit):
         return None
-    return cover(needs, wanted, rooms, limit)
+    pool = [inventory.mixes.setdefault((tuple(needs), room.members), {}) for room in rooms]
+    return cover(needs, wanted, rooms, limit, pool)
 
 
 def _could_hold(needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int) -> bool:

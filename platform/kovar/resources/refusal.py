@@ -12,7 +12,15 @@ from kovar.resources.alternatives import gpu_names
 from kovar.resources.arrangement import arrange
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
-from kovar.resources.lack import Lack, declaring, is_right_kind, lacks, without
+from kovar.resources.lack import (
+    LEFT_OUT,
+    Lack,
+    declaring,
+    gpus_asked,
+    is_right_kind,
+    lacks,
+    without,
+)
 from kovar.resources.need import largest, smallest, step_of
 from kovar.resources.node_type import NodeType
 from kovar.resources.request import CpuRequest, GpuRequest, Request, TpuRequest
@@ -21,6 +29,7 @@ _MOST_KINDS = 8
 """Node types that are tried for each way to mend a demand, the nearest first."""
 
 _MOST_HINTS = 3
+_AND = " and "
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,10 @@ def _hints(
         _other_accelerators(demand, others, cluster),
     ):
         for change in changes:
-            if change.text not in works and _placeable(change.demand, others, change.cluster):
+            parts = set(change.text.split(_AND))
+            if any(parts.issuperset(other.split(_AND)) for other in works):
+                continue  # A part of it is enough.
+            if _placeable(change.demand, others, change.cluster):
                 works.append(change.text)
             if len(works) == _MOST_HINTS:
                 return works
@@ -96,18 +108,19 @@ def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bo
     return arrange([*others, demand], cluster) is not None
 
 
-def _distance(request: Request, kind: NodeType) -> tuple[int, float]:
-    """Order node types: fewest lacks first, then the largest."""
+def _distance(request: Request, kind: NodeType) -> tuple[int, bool, float]:
+    """Order node types: fewest lacks first, then those with some of what is lacking, the largest."""
+    missing = lacks(request, kind)
     size = kind.num_gpus if isinstance(request, GpuRequest) else kind.cpus
-    return len(lacks(request, kind)), -size
+    return len(missing), any(lack.most is LEFT_OUT for lack in missing), -size
 
 
 def _asked(request: Request) -> str:
     match request:
         case GpuRequest(gpu_memory=int(size)):
-            return f"{' or '.join(request.type) or 'GPU'} with {format_size(size)} each"
+            return f"{format_size(size)} of {' or '.join(request.type) or 'a GPU'}"
         case GpuRequest():
-            return f"{' or '.join(request.type) or 'GPU'}:{request.count:g}"
+            return gpus_asked(request)
         case TpuRequest():
             return f"{' or '.join(request.type)} {request.topology}"
         case CpuRequest():
@@ -258,7 +271,7 @@ def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: 
             lambda extra: holds(added, old + extra),
         )
         texts.append(f"raise the cluster's max_workers from {old} to {limit}")
-    return _Change(" and ".join(texts), demand, more(added, limit))
+    return _Change(_AND.join(texts), demand, more(added, limit))
 
 
 def _declared(demand: Demand, near: Sequence[NodeType], cluster: Cluster) -> Iterator[_Change]:
@@ -270,7 +283,7 @@ def _declared(demand: Demand, near: Sequence[NodeType], cluster: Cluster) -> Ite
             types = tuple(declared if one is kind else one for one in cluster.node_types)
             texts = (lack.remedy for lack in missing)
             yield _Change(
-                " and ".join(texts) + ", if it has so much",
+                _AND.join(texts) + ", if it has so much",
                 demand,
                 replace(cluster, node_types=types),
             )
@@ -289,7 +302,7 @@ def _smaller_workers(
         if not kind.is_head and not lacks(cut.request, kind):
             more = _more_of(kind, cut, others, cluster)
             if more.text:
-                yield replace(more, text=f"{text} and {more.text}")
+                yield replace(more, text=f"{text}{_AND}{more.text}")
 
 
 def _cut_down(demand: Demand, missing: Sequence[Lack]) -> tuple[Demand, str]:
@@ -304,7 +317,7 @@ def _cut_down(demand: Demand, missing: Sequence[Lack]) -> tuple[Demand, str]:
         texts = [text for text in texts if not text.startswith("use count:")]
         workers = f"use {number} {name.removeprefix('num_')} × {each}"
         texts.insert(0, f"{workers} ({name}: {number}, count: {each})")
-    return replace(demand, request=smaller, num_min=number), " and ".join(texts)
+    return replace(demand, request=smaller, num_min=number), _AND.join(texts)
 
 
 def _other_accelerators(
