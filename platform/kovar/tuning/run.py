@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from kovar.errors import RunError
-from kovar.events import read_events
+from kovar.events import EventLog, read_events
 from kovar.registry import Registry
-from kovar.resources import actor_options
+from kovar.resources import Demand, actor_options
+from kovar.resources.pending import WaitLimits
+from kovar.resources.watchdog import Watchdog
 from kovar.settings import Settings, ensure_writable
-from kovar.training.cluster import start_ray
+from kovar.training.cluster import start_ray, wait_limits
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
@@ -55,7 +61,7 @@ def run_sweep(
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
-        _run_on_tune(tasks, sweep, root, progress)
+        _run_on_tune(tasks, sweep, root, progress, limits=wait_limits(settings))
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
     for outcome, task in zip(outcomes, tasks, strict=True):
@@ -96,13 +102,47 @@ def _task(
     )
 
 
-def _run_on_tune(tasks: list[WorkerTask], sweep: Sweep, root: Path, progress: RunProgress) -> None:
-
+def _run_on_tune(
+    tasks: list[WorkerTask],
+    sweep: Sweep,
+    root: Path,
+    progress: RunProgress,
+    *,
+    limits: WaitLimits,
+) -> None:
+    """Run the trials; those that cannot start are given up, and their logs say why."""
     start_ray()
-    with progress.counting(
-        "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
+    watchdog = Watchdog(
+        _demands(sweep),
+        limits=limits,
+        tell=lambda waited_s, reason: progress.say(
+            f"  waiting for {waited_s:.0f} s: {escape(reason)}"
+        ),
+        # While a trial runs, the others wait for it.
+        is_waiting=lambda gangs, num_held: bool(gangs) and not num_held,
+    )
+    with (
+        progress.counting(
+            "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
+        ),
+        watchdog,
     ):
-        _tuner(tasks, sweep, root).fit()
+        _tuner(tasks, sweep, root, has_given_up=lambda: watchdog.given_up is not None).fit()
+    if watchdog.given_up is not None:
+        for task in tasks:
+            if not _has_ended(task):
+                folder = RunFolder(task.folder)
+                with EventLog(folder.events, run=folder.run) as log:
+                    log.emit("failed", error=RunError.__name__, message=watchdog.given_up)
+
+
+def _demands(sweep: Sweep) -> list[Demand]:
+    """List what single trials ask for; mostly all the same."""
+    distinct = {trial.spec.resources.model_dump_json(): trial.spec for trial in sweep.trials}
+    return [
+        replace(Demand.of(spec.resources, name=sweep.spec.name), num_min=1, num_max=1)
+        for spec in distinct.values()
+    ]
 
 
 def _has_ended(task: WorkerTask) -> bool:
@@ -112,7 +152,9 @@ def _has_ended(task: WorkerTask) -> bool:
     )
 
 
-def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
+def _tuner(
+    tasks: list[WorkerTask], sweep: Sweep, root: Path, *, has_given_up: Callable[[], bool]
+) -> Any:
     # Kovar prints its own table; with this, Tune's verbosity of 0 really prints nothing.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
@@ -139,12 +181,32 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
             name="tune",
             storage_path=str(root),
             verbose=0,
+            stop=_stopper(has_given_up),
             # A trial that starts again goes on from its newest checkpoint.
             failure_config=tune.FailureConfig(
                 max_failures=max(task.spec.max_failures for task in tasks)
             ),
         ),
     )
+
+
+def _stopper(has_given_up: Callable[[], bool]) -> Any:
+    from ray import tune
+
+    class GivenUp(tune.Stopper):  # type: ignore[misc]
+        """Ends the whole sweep, and never a single trial."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return has_given_up()
+
+        def __reduce__(self) -> Any:
+            """Tune keeps a copy to restore a sweep from, in which nothing is given up."""
+            return tune.stopper.NoopStopper, ()
+
+    return GivenUp()
 
 
 def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
