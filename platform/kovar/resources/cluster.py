@@ -18,6 +18,7 @@ class Cluster:
         idle_timeout_s: seconds after which an idle worker node stops; None where none stops.
         origin: what a person calls it, for example "cluster.yaml" or "this machine".
         can_grow: whether nodes may be added that `node_types` does not list.
+        limit_name: what the declaration calls the most nodes of one type.
         in_use: what other work holds now of CPU, GPU and TPU: amount in use, amount in all. A plan
             counts all of it as free: whoever waits for work to end is not impossible.
     """
@@ -27,6 +28,7 @@ class Cluster:
     idle_timeout_s: float | None = None
     origin: str = "the cluster"
     can_grow: bool = False
+    limit_name: str = "max_workers"
     in_use: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     @property

@@ -119,7 +119,7 @@ def read_state(address: str) -> ClusterState:
     Raises:
         UserError: it refuses this process, or is no Ray 2.60.
     """
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.exceptions import RayError
 
     try:

@@ -104,7 +104,7 @@ def _of_nodes(state: ClusterState, *, can_grow: bool) -> Cluster:
 def _with_nodes(declared: Cluster, state: ClusterState) -> Cluster:
     """Count the nodes that are up among the declared ones; others are types of their own."""
     members: dict[str, list[LiveNode]] = defaultdict(list)
-    strange = []
+    strange: list[LiveNode] = []
     for node in state.nodes:
         kind = _declared_type(node, declared.node_types)
         (strange if kind is None else members[kind.name]).append(node)
