@@ -32,6 +32,7 @@ from kovar.simulation.autoscaling import (
     host_labels,
     host_resources,
 )
+from kovar.simulation.processes import descendants
 from kovar.simulation.reasons import explained
 from kovar.simulation.status import ClusterStatus, Node
 
@@ -173,8 +174,10 @@ class SimulatedCluster:
                 got=node_id,
                 allowed=", ".join(node.id for node in self.nodes() if node.id != HEAD_ID) or "none",
             )
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
+        raylet = int(file.read_text())
+        for pid in [raylet, *descendants(raylet)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _config(self) -> dict[str, Any]:
         return autoscaling_config(
