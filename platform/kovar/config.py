@@ -287,8 +287,10 @@ def _locate(
                 continue
             here = _models_in(fields[part].annotation) if part in fields else []
             data = data.get(part) if isinstance(data, Mapping) else None
+        elif isinstance(data, list):
+            data = data[part] if part < len(data) else None
         else:
-            data = data[part] if isinstance(data, list) and part < len(data) else None
+            continue  # one name stands where a list may stand
         path.append(part)
     return tuple(path), known
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from kovar.errors import SpecError
+from kovar.resources.accelerators import accelerator
 
 if TYPE_CHECKING:
     import torch
@@ -16,14 +17,6 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "auto"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 _VOLTA, _AMPERE, _ADA = (7, 0), (8, 0), (8, 9)
-
-CUDA_CAPABILITIES: Final[dict[str, tuple[int, int]]] = {
-    "P100": (6, 0), "P4": (6, 1), "V100": (7, 0), "T4": (7, 5),
-    "A100": (8, 0), "A100-40G": (8, 0), "A100-80G": (8, 0), "A10G": (8, 6),
-    "L4": (8, 9), "L40S": (8, 9), "H20": (9, 0), "H100": (9, 0), "H200": (9, 0),
-    "B200": (10, 0), "GB200": (10, 0), "B300": (10, 3), "GB300": (10, 3), "RTX-PRO-6000": (12, 0),
-}  # fmt: skip
-"""By Ray's accelerator type; source: https://developer.nvidia.com/cuda-gpus."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,14 @@ class Device:
         name: what a person calls it.
         bf16_matrix_units: whether it multiplies bf16 matrices faster than fp32 ones.
         capability: CUDA compute capability; None on other chips.
+        fp8_matrix_units: whether a TPU multiplies fp8 matrices; a GPU's capability tells for it.
     """
 
     kind: Literal["cpu", "cuda", "xla"]
     name: str
     bf16_matrix_units: bool
     capability: tuple[int, int] | None = None
+    fp8_matrix_units: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,14 +108,17 @@ def declared_device(
     """
     if kind == "cpu":
         return detect_device("cpu")
+    known = accelerator(accelerator_type)
     if kind == "tpu":
-        return Device("xla", f"TPU {accelerator_type}", bf16_matrix_units=True)
-    if accelerator_type is not None and accelerator_type.startswith("AMD-Instinct-"):
-        return Device("cuda", accelerator_type, bf16_matrix_units=True)
-    capability = CUDA_CAPABILITIES.get(accelerator_type or "")
-    if accelerator_type is None or capability is None:
+        fp8 = known is not None and "fp8" in known.flops
+        return Device(
+            "xla", f"TPU {accelerator_type}", bf16_matrix_units=True, fp8_matrix_units=fp8
+        )
+    if known is None or known.kind != "gpu":
         return None
-    return Device("cuda", accelerator_type, capability >= _AMPERE, capability)
+    # Every AMD card in the table has bf16 units; what CUDA cards have follows from the capability.
+    bf16 = known.capability is None or known.capability >= _AMPERE
+    return Device("cuda", known.name, bf16, known.capability)
 
 
 def _cpu(cpuinfo: str) -> Device:
@@ -175,14 +173,7 @@ def _supported(device: Device) -> dict[Precision, ResolvedPrecision]:
         case "cuda":
             return _on_cuda(device)
         case "xla":
-            return {
-                "fp32": ResolvedPrecision(
-                    "fp32", "float32", False, False, "fp32: the TPU emulates it on bf16 units"
-                ),
-                "bf16": ResolvedPrecision(
-                    "bf16", "bfloat16", True, False, "bf16: what a TPU's matrix units compute in"
-                ),
-            }
+            return _on_tpu(device)
 
 
 def _on_cpu(device: Device) -> dict[Precision, ResolvedPrecision]:
@@ -202,6 +193,23 @@ def _on_cpu(device: Device) -> dict[Precision, ResolvedPrecision]:
         "fp32": ResolvedPrecision("fp32", "float32", False, False, fp32),
         "bf16": ResolvedPrecision("bf16", "bfloat16", True, False, bf16),
     }
+
+
+def _on_tpu(device: Device) -> dict[Precision, ResolvedPrecision]:
+    supported: dict[Precision, ResolvedPrecision] = {
+        "fp32": ResolvedPrecision(
+            "fp32", "float32", False, False, "fp32: the TPU emulates it on bf16 units"
+        ),
+        "bf16": ResolvedPrecision(
+            "bf16", "bfloat16", True, False, "bf16: what a TPU's matrix units compute in"
+        ),
+    }
+    if device.fp8_matrix_units:
+        supported["fp8"] = ResolvedPrecision(
+            "fp8", "float8_e4m3fn", True, False,
+            f"fp8 on {device.name}: matrix products in 8 bits, all else in bf16",
+        )  # fmt: skip
+    return supported
 
 
 def _on_cuda(device: Device) -> dict[Precision, ResolvedPrecision]:
@@ -236,7 +244,7 @@ def _missing(precision: Precision, device: Device) -> str:
     if device.kind != "cuda":
         return {
             "tf32": "it is a mode of NVIDIA's tensor cores",
-            "fp8": "it needs an NVIDIA GPU of the Ada or Hopper generation or newer",
+            "fp8": "it needs an NVIDIA GPU of the Ada or Hopper generation or newer, or a TPU v7x",
             "fp16": "its narrow range needs a loss scaler and hardware that this chip lacks; "
             "bf16 saves as much memory",
         }.get(precision, "this chip has no units for it")

@@ -37,14 +37,12 @@ available_node_types:
 def read(tmp_path: Path, text: str) -> tuple[NodeType, ...]:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
-    return read_cluster(path)
+    return read_cluster(path).node_types
 
 
 def test_a_cluster_file_becomes_node_types(tmp_path):
     head, gpu, tpu = read(tmp_path, GOOD)
-    assert head == NodeType(
-        "head", 0, min_count=1, max_count=1, is_head=True, max_workers=6, labels={}
-    )
+    assert head == NodeType("head", 0, min_count=1, max_count=1, is_head=True, labels={})
     assert gpu == NodeType(
         "gpu",
         12,
@@ -53,7 +51,7 @@ def test_a_cluster_file_becomes_node_types(tmp_path):
         num_gpus=2,
         min_count=1,
         max_count=2,
-        max_workers=6,
+        spot=True,
         labels={"kovar.dev/spot": "true"},
     )
     assert (tpu.tpu_type, tpu.tpu_topology, tpu.num_tpu_chips) == ("v5e", "2x4", 8)
@@ -109,3 +107,39 @@ def test_a_mistake_is_reported_at_its_line(tmp_path, old, new, where, message):
 def test_a_file_without_node_types_is_refused(tmp_path, text):
     with pytest.raises(SpecError, match=r"cluster\.yaml:1"):
         read(tmp_path, text)
+
+
+def test_a_cluster_has_a_limit_an_idle_time_and_a_name(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "idle_timeout_minutes: 2\n")
+    cluster = read_cluster(path)
+    assert (cluster.max_workers, cluster.idle_timeout_s, cluster.origin) == (6, 120, "mine.yaml")
+    assert not cluster.can_grow
+
+
+def test_labels_of_kovar_tell_price_spot_memory_disk_and_interconnect(tmp_path):
+    told = (
+        'kovar.dev/price-per-hour: "3.67", kovar.dev/gpu-memory: 40GiB, '
+        "kovar.dev/disk: 200GB, kovar.dev/interconnect: NVLink, "
+    )
+    gpu = read(tmp_path, GOOD.replace("    labels: {", "    labels: {" + told))[1]
+    assert (gpu.price_per_hour, gpu.spot) == (3.67, True)
+    assert (gpu.accelerator_memory_bytes, gpu.disk_bytes) == (40 << 30, 200 * 10**9)
+    assert gpu.interconnect == "NVLink"
+
+
+@pytest.mark.parametrize(
+    ("config", "disk", "spot"),
+    [
+        ("disks: [{initializeParams: {diskSizeGb: 200}}]", 200 << 30, False),
+        ("BlockDeviceMappings: [{Ebs: {VolumeSize: 100}}]", 100 << 30, False),
+        ("scheduling: {provisioningModel: SPOT}", None, True),
+        ("InstanceMarketOptions: {MarketType: spot}", None, True),
+    ],
+)
+def test_the_clouds_settings_tell_disks_and_spot(tmp_path, config, disk, spot):
+    text = GOOD.replace('kovar.dev/spot: "true"', "team: a")
+    gpu = read(tmp_path, text.replace("CPU: 12\n", "CPU: 12\n      FPGA: 2\n"))[1]
+    assert gpu.custom_resources == {"FPGA": 2}
+    gpu = read(tmp_path, text.replace("{machineType: a2-highgpu-2g}", f"{{{config}}}"))[1]
+    assert (gpu.disk_bytes, gpu.spot) == (disk, spot)

@@ -22,14 +22,14 @@ def write(root, path, text):
 
 
 def test_this_machine_is_a_head_that_runs_work():
-    (node,) = local_cluster()
+    (node,) = local_cluster().node_types
     assert (node.name, node.is_head, node.min_count, node.max_count) == ("local", True, 1, 1)
     assert 1 <= node.cpus <= len(os.sched_getaffinity(0))
     assert node.memory_bytes > 0
 
 
 def test_without_limits_all_processors_and_most_of_the_memory_count(machine):
-    (node,) = local_cluster(root=machine)
+    (node,) = local_cluster(root=machine).node_types
     assert node.cpus == len(os.sched_getaffinity(0))
     assert node.memory_bytes == int(16 * GIB * 0.7)
     assert (node.num_gpus, node.gpu_types) == (0, ())
@@ -51,7 +51,7 @@ def test_without_limits_all_processors_and_most_of_the_memory_count(machine):
 def test_limits_of_control_groups_are_respected(machine, files):
     for name, text in files.items():
         write(machine, f"sys/fs/cgroup/{name}", text)
-    (node,) = local_cluster(root=machine)
+    (node,) = local_cluster(root=machine).node_types
     assert node.cpus == 1
     assert node.memory_bytes == int(3 * GIB * 0.7)
 
@@ -60,7 +60,7 @@ def test_unlimited_control_groups_change_nothing(machine):
     write(machine, "sys/fs/cgroup/cpu.max", "max 100000")
     write(machine, "sys/fs/cgroup/memory.max", "max")
     write(machine, "sys/fs/cgroup/memory.current", "1")
-    assert local_cluster(root=machine)[0].memory_bytes == int(16 * GIB * 0.7)
+    assert local_cluster(root=machine).node_types[0].memory_bytes == int(16 * GIB * 0.7)
 
 
 def test_nvidia_cards_are_found_without_their_libraries(machine, monkeypatch):
@@ -68,12 +68,12 @@ def test_nvidia_cards_are_found_without_their_libraries(machine, monkeypatch):
         path = f"proc/driver/nvidia/gpus/{slot}/information"
         write(machine, path, "Model: \t\t NVIDIA A100-SXM4-40GB\nIRQ: 1\n")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    (node,) = local_cluster(root=machine)
+    (node,) = local_cluster(root=machine).node_types
     assert (node.num_gpus, node.gpu_types) == (2, ("A100",))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert local_cluster(root=machine)[0].num_gpus == 1
+    assert local_cluster(root=machine).node_types[0].num_gpus == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert local_cluster(root=machine)[0].num_gpus == 0
+    assert local_cluster(root=machine).node_types[0].num_gpus == 0
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_cards_are_named_as_ray_names_them(model):
 def test_the_number_of_processors_agrees_with_ray():
     from ray._private.utils import get_num_cpus
 
-    assert local_cluster()[0].cpus == max(
+    assert local_cluster().node_types[0].cpus == max(
         1, min(math.floor(get_num_cpus()), len(os.sched_getaffinity(0)))
     )

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from kovar.config import Config, Document
+from kovar.config import Config, Document, canonical_json
 from kovar.errors import SpecError
-from kovar.resources import Resources, WorkerRange
+from kovar.resources import GpuRequest, Resources, WorkerRange
 
 
 class Spec(Config):
@@ -31,9 +32,18 @@ def test_a_number_of_workers_is_a_range_with_one_value():
 
 
 def test_resources_survive_json_as_they_were_written():
-    text = '{"worker":{"cpus":2.0,"memory":null,"kind":"cpu"},"num_workers":{"min":2,"max":4}}'
-    assert Resources.model_validate_json(text).model_dump_json() == text
-    assert Resources(num_workers=3).model_dump()["num_workers"] == 3
+    text = '{"worker":{"kind":"gpu","type":["H100","A100"],"gpu_memory":1024},"num_workers":3}'
+    resources = Resources.model_validate_json(text)
+    assert Resources.model_validate_json(resources.model_dump_json()) == resources
+    written = resources.model_dump(mode="json", exclude_unset=True)
+    assert canonical_json(written) == canonical_json(json.loads(text))
+
+
+def test_one_type_and_a_list_of_types_are_both_accepted():
+    one = parse("resources: {worker: {kind: gpu, type: L4}}").worker
+    two = parse("resources: {worker: {kind: tpu, type: [v6e, v5e], topology: 2x4}}").worker
+    assert (one.type, two.type) == (("L4",), ("v6e", "v5e"))
+    assert GpuRequest(type="L4") == one
 
 
 def test_memory_is_written_with_a_unit():
@@ -71,12 +81,20 @@ def test_a_tpu_request_knows_its_hosts(type_, topology, chips_per_host, num_host
         ("{kind: cpu, memory: 4 gigs}", "worker.memory", "4GiB"),
         ("{kind: gpu, type: a100}", "worker.type", "'A100'"),
         ("{kind: gpu, type: nvidia-tesla-t4}", "worker.type", "'T4'"),
-        ("{kind: gpu, type: A 100}", "worker.type", "pattern"),
+        ("{kind: gpu, type: A 100}", "worker.type", "not an accelerator type"),
         ("{kind: gpu, count: 1.5}", "worker.count", "share of one card"),
         ("{kind: gpu, count: 0}", "worker.count", "greater than 0"),
         ("{kind: tpu, type: v7, topology: 2x4}", "worker.type", "'v5e'"),
         ("{kind: tpu, type: v5e, topology: 2x2x2}", "worker.topology", "exists on v4 and v5p"),
         ("{kind: tpu, type: v4, topology: 2x4}", "worker.topology", "2x2x1, 2x2x2"),
+        ("{kind: gpu, type: [L4, L4]}", "worker.type", "twice"),
+        ("{kind: gpu, type: [L4, h100]}", "worker.type", "'H100'"),
+        ("{kind: gpu, count: 0.5, gpu_memory: 4GiB}", "worker", "not both"),
+        ("{kind: cpu, disk: 0}", "worker.disk", "larger than 0"),
+        ("{kind: cpu, labels: {zone: 'a b'}}", "worker.labels", "in(a, b)"),
+        ("{kind: cpu, labels: {-zone: a}}", "worker.labels", "label key"),
+        ("{kind: cpu, custom_resources: {GPU: 1}}", "worker.custom_resources", "kind: gpu"),
+        ("{kind: cpu, custom_resources: {FPGA: 1.5}}", "worker.custom_resources", "whole"),
         ("{kind: tpu, type: v5e, topology: 4x4}", "num_workers", "4, 8, 12 … workers, not 1"),
     ],
 )

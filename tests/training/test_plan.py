@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kovar.errors import PlacementError, SpecError
-from kovar.resources import NodeType, read_cluster
+from kovar.resources import Cluster, NodeType, read_cluster
 from kovar.training import FineTuneSpec
 from kovar.training.plan import plan_run
 
@@ -68,6 +68,6 @@ def test_a_gpu_that_the_request_leaves_open_is_that_of_its_node_type():
 
 def test_a_gpu_of_a_type_that_nobody_knows_is_left_to_the_worker():
     unknown = [NodeType(name="new", cpus=8, num_gpus=1, gpu_types=("X9000",), max_count=1)]
-    plan = plan_run(spec({"kind": "gpu"}), unknown)
+    plan = plan_run(spec({"kind": "gpu"}), Cluster(tuple(unknown)))
     assert plan.precision.precision == "auto"
     assert "the worker" in plan.precision.reason

@@ -162,7 +162,7 @@ class GpuRequest(_Request):
 
     @model_validator(mode="after")
     def _count_or_memory(self) -> Self:
-        if self.gpu_memory is not None and "count" in self.model_fields_set:
+        if self.gpu_memory is not None and self.count != 1:
             raise ValueError("give count or gpu_memory, not both: one is computed from the other")
         return self
 

@@ -10,7 +10,7 @@ import itertools
 import math
 from typing import Final, Literal, get_args
 
-TpuType = Literal["v4", "v5p", "v5e", "v6e"]
+TpuType = Literal["v4", "v5p", "v5e", "v6e", "v7x"]
 TPU_TYPES: Final[tuple[TpuType, ...]] = get_args(TpuType)
 
 RAY_TPU_TYPES: Final[dict[TpuType, str]] = {
@@ -18,8 +18,30 @@ RAY_TPU_TYPES: Final[dict[TpuType, str]] = {
     "v5p": "TPU-V5P",
     "v5e": "TPU-V5LITEPOD",
     "v6e": "TPU-V6E",
+    "v7x": "TPU-V7X",
 }
 """The `accelerator_type` that Ray gives to a node of each TPU generation."""
+
+GOOGLE_TPU_TYPES: Final[dict[str, TpuType]] = {
+    "v4": "v4",
+    "v5p": "v5p",
+    "v5litepod": "v5e",
+    "v5lite_pod": "v5e",
+    "v6e": "v6e",
+    "tpu7x": "v7x",
+}
+"""The generations as Google Cloud spells them, in lower case, in `acceleratorType` (v5litepod-8,
+tpu7x-8) and in the `type` of `acceleratorConfig` (V5LITE_POD)."""
+
+GKE_TPU_TYPES: Final[dict[str, TpuType]] = {
+    "tpu-v4-podslice": "v4",
+    "tpu-v5p-slice": "v5p",
+    "tpu-v5-lite-device": "v5e",
+    "tpu-v5-lite-podslice": "v5e",
+    "tpu-v6e-slice": "v6e",
+    "tpu7x": "v7x",
+}
+"""The generations in the node label `cloud.google.com/gke-tpu-accelerator` of Kubernetes nodes."""
 
 _SINGLE_HOST_FLAT: Final = ("1x1", "2x2", "2x4")
 _FLAT: Final = (*_SINGLE_HOST_FLAT, "2x8", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -37,6 +59,7 @@ TOPOLOGIES: Final[dict[TpuType, tuple[str, ...]]] = {
     "v5p": _cubes(16, 16, 24),
     "v5e": _FLAT,
     "v6e": _FLAT,
+    "v7x": (*_SMALL_CUBES, "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),
 }
 
 
@@ -76,5 +99,5 @@ def _longest_side_then_order(topology: str) -> tuple[int, list[int]]:
 
 
 def num_cores_per_chip(tpu_type: TpuType) -> int:
-    """Return the cores per chip as `acceleratorType` counts them: "v4-8" has 4 chips."""
+    """Return the cores per chip as `acceleratorType` counts them: "v4-8" and "tpu7x-8" have 4 chips."""
     return 1 if tpu_type in ("v5e", "v6e") else 2
