@@ -95,15 +95,19 @@ def _run(command: list[str], simulated: SimulatedCluster, console: Console) -> i
             for line in lines:
                 console.print(line, style="dim", markup=False, soft_wrap=True)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(timeout=_LOOK_EVERY_S)
-                return code if code >= 0 else 128 - code
+                process.wait(timeout=_LOOK_EVERY_S)
+                break
+    except KeyboardInterrupt:  # which has reached the command, too
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE_S)
     finally:
         _end(process)
-    raise AssertionError("the events of a cluster do not end")
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a command that Ctrl-C has reached, too; end it when it does not."""
+    if process.poll() is None:
+        process.terminate()
     try:
         process.wait(timeout=_GRACE_S)
     except subprocess.TimeoutExpired:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kovar.simulation.reasons import shown
+from kovar.simulation.reasons import UNDECIDED, shown
 from kovar.simulation.status import ClusterStatus, Node, Pending
 
 # An idle node is seen once a second or so before the autoscaler stops it.
@@ -63,7 +63,7 @@ def _departures(old: ClusterStatus, new: ClusterStatus, idle_timeout_s: float) -
 def _waits(old: ClusterStatus, new: ClusterStatus) -> Iterator[str]:
     told = {_named(one) for one in old.pending}
     for one in new.pending:
-        if _named(one) not in told:
+        if _named(one) not in told and one.reason != UNDECIDED:
             yield f"waiting: {described(one)}: {one.reason}"
 
 

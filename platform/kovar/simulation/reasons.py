@@ -9,6 +9,7 @@ from kovar.resources import Cluster, NodeType
 from kovar.simulation.autoscaling import host_labels, host_resources
 from kovar.simulation.status import ClusterStatus, Pending
 
+UNDECIDED: Final = "the autoscaler has not decided yet"
 _SLICE: Final = "ray.io/tpu-slice-name"
 _OF_ONE_NODE: Final = (_SLICE, "ray.io/node-id")
 
@@ -31,7 +32,7 @@ def explained(pending: Pending, status: ClusterStatus, cluster: Cluster) -> str:
         up = ", ".join(_limit(kind, status) for kind in fitting)
         whole = "does not fit as a whole" if len(pending.bundles) > 1 else "finds no free node"
         return f"{whole}, and no more can be added: {up}"
-    return "waiting for the autoscaler, or for nodes that are up to be free"
+    return UNDECIDED
 
 
 def shown(bundle: Mapping[str, float]) -> str:
