@@ -58,6 +58,11 @@ class Settings(Config):
     webhook_secret: str | None = Field(
         default=None, repr=False, description="key of the signature in each webhook request"
     )
+    simulated: bool = Field(
+        default=False,
+        description="whether the cluster is a simulation, whose CPUs stand in for accelerators; "
+        "set by `kovar cluster local`",
+    )
 
 
 class _File(Config):
@@ -122,7 +127,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
+        simulated=is_simulated(environ),
     )
+
+
+def is_simulated(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process belongs to a simulated cluster: `KOVAR_SIMULATED` is 1."""
+    return (os.environ if environ is None else environ).get("KOVAR_SIMULATED") == "1"
 
 
 def _path(text: str, *, field: str = "path") -> Path:

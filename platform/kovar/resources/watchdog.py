@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from kovar.errors import KovarError, PlacementError, UserError
@@ -39,6 +40,7 @@ class Watchdog:
         tell: hears of a wait that is long, and whenever its reason changes.
         is_waiting: given the placement groups that wait and the number of those that are held,
             whether the work as a whole waits.
+        root: where /proc is; another folder in tests.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Watchdog:
         limits: WaitLimits,
         tell: Tell,
         is_waiting: Callable[[Sequence[Gang], int], bool] = lambda gangs, _: bool(gangs),
+        root: Path = Path("/"),
     ) -> None:
         self.given_up: str | None = None
         self._demands = demands
         self._limits = limits
         self._tell = tell
         self._is_waiting = is_waiting
+        self._root = root
         self._told: tuple[float, str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -71,7 +75,7 @@ class Watchdog:
 
         context = ray.get_runtime_context()
         self._address, self._job = context.gcs_address, context.get_job_id()
-        self._monitor = find_monitor(self._address)
+        self._monitor = find_monitor(self._address, self._root)
         self._thread.start()
 
     def stop(self) -> None:

@@ -97,7 +97,11 @@ def _node_type(kind: NodeType) -> dict[str, Any]:
         "labels": host_labels(kind),
         "min_workers": (kind.min_count - head) * kind.num_hosts,
         "max_workers": (kind.max_count - head) * kind.num_hosts,
-        "node_config": {"hosts": kind.num_hosts, "environment": tpu_environment(kind)},
+        "node_config": {
+            "hosts": kind.num_hosts,
+            "environment": tpu_environment(kind),
+            "detected_labels": detected_labels(kind),
+        },
     }
 
 
@@ -121,7 +125,10 @@ def host_resources(kind: NodeType) -> dict[str, float]:
 
 
 def host_labels(kind: NodeType) -> dict[str, str]:
-    """Return the labels of one host: the declared ones, and those that Ray detects on real ones."""
+    """Return the labels by which the autoscaler chooses: the declared ones, and those of slices.
+
+    As in a cloud, it does not know those that Ray detects once a node is up.
+    """
     labels = {key: value for key, value in kind.labels.items() if key not in _RESERVED}
     if kind.tpu_type is not None:
         labels |= {
@@ -130,9 +137,12 @@ def host_labels(kind: NodeType) -> dict[str, str]:
             f"{_TPU_LABEL}pod-type": _pod_type(kind),
             f"{_TPU_LABEL}worker-id": "0",
         }
-    elif kind.gpu_types:
-        labels.setdefault(_ACCELERATOR_LABEL, kind.gpu_types[0])
     return labels
+
+
+def detected_labels(kind: NodeType) -> dict[str, str]:
+    """Return the labels that Ray's look at the hardware would add to a node that is up."""
+    return {_ACCELERATOR_LABEL: kind.gpu_types[0]} if kind.gpu_types else {}
 
 
 def tpu_environment(kind: NodeType) -> dict[str, str]:

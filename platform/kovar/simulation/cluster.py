@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from kovar.simulation.autoscaling import (
     host_labels,
     host_resources,
 )
+from kovar.simulation.processes import descendants
 from kovar.simulation.reasons import explained
 from kovar.simulation.status import ClusterStatus, Node
 
@@ -40,6 +41,7 @@ IDLE_TIMEOUT_S: Final = 30.0
 
 _HOST: Final = "127.0.0.1"
 _OBJECT_STORE_BYTES: Final = 200 << 20
+_LOOK_EVERY_S: Final = 0.3
 _ANSWER_TIMEOUT_S: Final = 60
 _START_TIMEOUT_S: Final = 150
 _STOP_TIMEOUT_S: Final = 90
@@ -157,6 +159,19 @@ class SimulatedCluster:
         """Return the nodes that are up, the head first."""
         return self.status().nodes
 
+    def wait(self, until: Callable[[ClusterStatus], bool], *, timeout_s: float) -> ClusterStatus:
+        """Look at the cluster until a condition holds; return what was seen then.
+
+        Raises:
+            TimeoutError: it did not hold in time; the message has what was seen last.
+        """
+        end = time.monotonic() + timeout_s
+        while not until(status := self.status()):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not seen in {timeout_s:.0f} s; last: {status}")
+            time.sleep(_LOOK_EVERY_S)
+        return status
+
     def kill_node(self, node_id: str) -> None:
         """Kill a node without warning, as a cloud takes a Spot machine; its work dies with it.
 
@@ -173,8 +188,10 @@ class SimulatedCluster:
                 got=node_id,
                 allowed=", ".join(node.id for node in self.nodes() if node.id != HEAD_ID) or "none",
             )
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(file.read_text()), signal.SIGKILL)
+        raylet = int(file.read_text())
+        for pid in [raylet, *descendants(raylet)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _config(self) -> dict[str, Any]:
         return autoscaling_config(

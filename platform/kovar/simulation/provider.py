@@ -66,9 +66,10 @@ class SimulatedNodeProvider(FakeMultiNodeProvider):  # type: ignore[misc]
         hosts = node_config["hosts"]
         for _ in range(-(-count // hosts)):
             started = self._declare(node_config, tags, hosts)
+            own = node_config["detected_labels"] | without_slice_labels(labels)
             try:
                 for host in started:
-                    self._start(host, resources, without_slice_labels(labels))
+                    self._start(host, resources, own)
             except Exception:
                 self._end_slice(started[0].slice)
                 raise

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from kovar.resources import Cluster, NodeType
 from kovar.simulation.autoscaling import host_labels, host_resources
 from kovar.simulation.status import ClusterStatus, Pending
+
+UNDECIDED: Final = "the autoscaler has not decided yet"
+_SLICE: Final = "ray.io/tpu-slice-name"
+_OF_ONE_NODE: Final = (_SLICE, "ray.io/node-id")
 
 
 def explained(pending: Pending, status: ClusterStatus, cluster: Cluster) -> str:
@@ -21,10 +26,13 @@ def explained(pending: Pending, status: ClusterStatus, cluster: Cluster) -> str:
             return f"no node type has {what}"
     if launching := ", ".join(f"{one.count} × {one.type}" for one in status.launching):
         return f"starting {launching}"
+    if pending.infeasible and _named_slice(pending):
+        return f"waiting for the rest of {_named_slice(pending)}"
     if pending.infeasible:
-        full = ", ".join(_limit(kind, status) for kind in fitting if not kind.is_head)
-        return f"nothing can be added: {full}" if full else "only the head could hold it"
-    return "waiting for the autoscaler, or for nodes that are up to be free"
+        up = ", ".join(_limit(kind, status) for kind in fitting)
+        whole = "does not fit as a whole" if len(pending.bundles) > 1 else "finds no free node"
+        return f"{whole}, and no more can be added: {up}"
+    return UNDECIDED
 
 
 def shown(bundle: Mapping[str, float]) -> str:
@@ -47,7 +55,14 @@ def _holds(kind: NodeType, bundle: Mapping[str, float], selector: str) -> bool:
 
 
 def _matches(labels: Mapping[str, str], selector: str) -> bool:
-    return all(_is(labels, *part.split("=", 1)) for part in selector.split(" and ") if part)
+    parts = [part.split("=", 1) for part in selector.split(" and ") if part]
+    return all(_is(labels, key, wanted) for key, wanted in parts if key not in _OF_ONE_NODE)
+
+
+def _named_slice(pending: Pending) -> str | None:
+    """Return the slice that a request names: one that is up, at least in part."""
+    parts = [part.split("=", 1) for part in pending.selectors[0].split(" and ") if part]
+    return next((wanted for key, wanted in parts if key == _SLICE), None)
 
 
 def _is(labels: Mapping[str, str], key: str, wanted: str) -> bool:
@@ -58,4 +73,4 @@ def _is(labels: Mapping[str, str], key: str, wanted: str) -> bool:
 def _limit(kind: NodeType, status: ClusterStatus) -> str:
     most = kind.max_count * kind.num_hosts
     unit = "hosts" if kind.num_hosts > 1 else "nodes"
-    return f"{len(status.of_type(kind.name))} of {most} {kind.name} {unit} are up and in use"
+    return f"{len(status.of_type(kind.name))} of {most} {kind.name} {unit} are up"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kovar.errors import RunError
 from kovar.resources import Demand, live_cluster, scaling_config_kwargs
 from kovar.resources.pending import WaitLimits
-from kovar.settings import Settings
+from kovar.settings import Settings, is_simulated
 from kovar.training.folder import RunFolder
 from kovar.training.task import WorkerTask
 from kovar.training.worker import train_worker
@@ -37,7 +37,7 @@ def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
     # The controller notices a dead worker at its next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     from kovar.training.waiting import WaitingCallback
 
@@ -52,6 +52,8 @@ def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
+        # Where CPUs stand in for GPUs, NCCL has none to join.
+        torch_config=TorchConfig(backend="gloo") if is_simulated() else None,
         scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources)),
         run_config=RunConfig(
             # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes

@@ -21,6 +21,7 @@ from kovar.resources.pending import WaitLimits
 from kovar.resources.watchdog import Watchdog
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import start_ray, wait_limits
+from kovar.training.device import rank_device
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
@@ -222,7 +223,7 @@ def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
             scores = {k: v for k, v in fields["metrics"].items() if isinstance(v, float)}
             tune.report({**scores, "step": fields["step"]})
 
-    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    device = rank_device(lambda: torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
     execute(task, device=device, observe=observe)
 
 
