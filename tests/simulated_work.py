@@ -101,7 +101,7 @@ def gang(bundles: list[dict[str, float]], seconds: float) -> bool:
     return ready
 
 
-def watched(fields: dict[str, Any], number: int, infeasible_s: float, root: str) -> Any:
+def watched(fields: dict[str, Any], number: int, infeasible_s: float) -> Any:
     """Ask for workers under the watchdog; return whether they got a place, and why not."""
     from ray.util.placement_group import placement_group, remove_placement_group
 
@@ -109,14 +109,14 @@ def watched(fields: dict[str, Any], number: int, infeasible_s: float, root: str)
     demand = Demand("training", "resources.worker", request, number, number)
     bundle = {"CPU": 1, "GPU": request.count, f"accelerator_type:{request.type[0]}": 0.001}
     limits = WaitLimits(infeasible_s, TIMEOUT_S)
-    with Watchdog([demand], limits=limits, tell=lambda *_: None, root=Path(root)) as watchdog:
+    with Watchdog([demand], limits=limits, tell=lambda *_: None) as watchdog:
         group = placement_group([bundle] * number)
         try:
             placed = group.wait(TIMEOUT_S)
         except Exception:  # the watchdog removed it
             placed = False
     remove_placement_group(group)
-    return placed, watchdog.given_up
+    return placed, watchdog.given_up and watchdog.given_up.message
 
 
 def tpu_slice() -> Any:

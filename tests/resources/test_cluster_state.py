@@ -12,7 +12,9 @@ from kovar.resources.cluster_state import find_cluster, parse_state
 def reply():
     status = GetClusterStatusReply()
     node = status.cluster_resource_state.node_states.add(status=NodeStatus.RUNNING)
-    node.total_resources.update({"CPU": 8, "GPU": 2, "GPU_group_0_abc": 1, "bundle_group_abc": 1000})
+    node.total_resources.update(
+        {"CPU": 8, "GPU": 2, "GPU_group_0_abc": 1, "bundle_group_abc": 1000}
+    )
     node.available_resources.update({"CPU": 8, "GPU": 1})
     node.labels["ray.io/node-group"] = "gpu"
     status.cluster_resource_state.node_states.add(status=NodeStatus.DEAD)

@@ -1,6 +1,5 @@
 """A running cluster: what is up, what its autoscaler can add, and what is in use."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from kovar.resources.live_cluster import Monitor, describe, find_monitor
 
 REPOSITORY = Path(__file__).parents[2]
 ADDRESS = "10.0.0.1:6379"
+ONLY_WATCHES = Monitor(adds_nodes=False)
 
 
 def node(type_name="", *, labels=None, available=None, **resources):
@@ -20,11 +20,6 @@ def node(type_name="", *, labels=None, available=None, **resources):
 
 def described(*nodes, monitor=None, **state):
     return describe(ClusterState(nodes, **state), monitor)
-
-
-def write_process(root, *command):
-    (root / "proc" / "77").mkdir(parents=True)
-    (root / "proc" / "77" / "cmdline").write_text("\0".join(command))
 
 
 def test_equal_nodes_are_of_one_type_with_the_least_memory_of_them():
@@ -67,15 +62,14 @@ def test_what_other_work_holds_is_said_and_still_counts_as_free():
 def test_without_the_autoscalers_limits_a_cluster_may_grow():
     assert described(node("small", CPU=8), has_autoscaler=True).can_grow
     assert not described(node(CPU=8), has_autoscaler=False).can_grow
-    assert not described(node("small", CPU=8), has_autoscaler=True, monitor=Monitor(None)).can_grow
+    assert not described(node("small", CPU=8), has_autoscaler=True, monitor=ONLY_WATCHES).can_grow
 
 
-def test_the_autoscalers_file_gives_the_limits_and_nodes_that_are_up_count_as_such(tmp_path):
-    file = shutil.copy(REPOSITORY / "cluster.yaml", tmp_path)
-    declared = read_cluster(file)
+def test_the_declaration_gives_the_limits_and_nodes_that_are_up_count_as_such():
+    declared = read_cluster(REPOSITORY / "cluster.yaml")
     worker = next(kind for kind in declared.node_types if not kind.is_head and kind.max_count > 1)
     up = node(worker.name, CPU=worker.cpus, memory=1e9)
-    cluster = described(up, node(CPU=1), monitor=Monitor(Path(file)))
+    cluster = described(up, node(CPU=1), monitor=Monitor(adds_nodes=True, declared=declared))
     *types, stranger = cluster.node_types
     assert [kind.name for kind in types] == [kind.name for kind in declared.node_types]
     assert {kind.name: kind for kind in types}[worker.name].min_count == worker.min_count + 1
@@ -83,20 +77,31 @@ def test_the_autoscalers_file_gives_the_limits_and_nodes_that_are_up_count_as_su
     assert (cluster.max_workers, cluster.can_grow) == (declared.max_workers, False)
 
 
-def test_a_file_that_cannot_be_read_leaves_the_limits_unknown(tmp_path):
-    (tmp_path / "cluster.yaml").write_text("provider: {}\n")
-    assert described(node(CPU=1), monitor=Monitor(tmp_path / "cluster.yaml")).can_grow
+def write_monitor(root, *options):
+    (root / "proc" / "77").mkdir(parents=True)
+    command = ["python", "/ray/autoscaler/v2/monitor.py", f"--gcs-address={ADDRESS}", *options]
+    (root / "proc" / "77" / "cmdline").write_text("\0".join(command))
 
 
 def test_the_monitor_of_this_cluster_names_the_autoscalers_file(tmp_path):
-    write_process(
-        tmp_path,
-        *("python", "/ray/autoscaler/v2/monitor.py", f"--gcs-address={ADDRESS}"),
-        "--autoscaling-config=/home/ray/ray_bootstrap_config.yaml",
-    )
-    found = find_monitor(ADDRESS, tmp_path)
-    assert found == Monitor(Path("/home/ray/ray_bootstrap_config.yaml"))
+    write_monitor(tmp_path, f"--autoscaling-config={REPOSITORY / 'cluster.yaml'}")
+    declared = read_cluster(REPOSITORY / "cluster.yaml")
+    assert find_monitor(ADDRESS, tmp_path) == Monitor(adds_nodes=True, declared=declared)
     assert find_monitor("10.0.0.9:6379", tmp_path) is None
+
+
+def test_a_monitor_without_a_file_only_watches(tmp_path):
+    write_monitor(tmp_path)
+    assert find_monitor(ADDRESS, tmp_path) == ONLY_WATCHES
+
+
+def test_a_file_that_cannot_be_read_leaves_the_limits_unknown(tmp_path, caplog):
+    (tmp_path / "cluster.yaml").write_text("provider: {}\n")
+    write_monitor(tmp_path, f"--autoscaling-config={tmp_path / 'cluster.yaml'}")
+    found = find_monitor(ADDRESS, tmp_path)
+    assert found == Monitor(adds_nodes=True)
+    assert described(node(CPU=1), monitor=found).can_grow
+    assert "limits are unknown" in caplog.text
 
 
 @pytest.mark.ray

@@ -1,4 +1,4 @@
-"""Work that waits is given up when it waits in vain, or too long; by scripted sights and a clock."""
+"""Work is given up when it waits in vain, or too long; by scripted sights and a clock."""
 
 import math
 
@@ -40,13 +40,14 @@ def test_what_does_not_wait_is_not_judged():
 
 def test_an_impossible_request_is_given_up_after_its_bound_with_the_reason():
     decision, at = played(*((float(s), NEVER) for s in range(100)))
-    assert (decision, at) == (GiveUp("no worker could start for 30 s: no GPU here"), 30.0)
+    assert (decision.reason, at) == ("no worker could start for 30 s: no GPU here", 30.0)
+    assert "kovar plan" in decision.hint
 
 
 def test_work_that_waits_for_busy_nodes_has_the_longer_bound():
     decision, at = played(*((float(s), BUSY) for s in range(1000)))
-    assert at == 600.0
-    assert decision == GiveUp("no worker could start for 600 s: other work holds the nodes")
+    assert decision.reason == "no worker could start for 600 s: other work holds the nodes"
+    assert (at, "KOVAR_PLACEMENT_TIMEOUT_S" in decision.hint) == (600.0, True)
 
 
 def test_a_request_that_becomes_possible_starts_its_short_bound_anew():
@@ -94,9 +95,7 @@ def test_without_an_autoscaler_what_fits_no_node_is_impossible():
     [(True, {"pg1"}, True), (True, set(), False), (False, {"pg1"}, False), (False, set(), False)],
 )
 def test_with_an_autoscaler_both_it_and_ray_must_say_so(infeasible, reported, impossible):
-    sight = seen(
-        [gang(infeasible=infeasible)], infeasible=frozenset(reported), has_autoscaler=True
-    )
+    sight = seen([gang(infeasible=infeasible)], infeasible=frozenset(reported), has_autoscaler=True)
     assert (sight.impossible is not None) == impossible
 
 
@@ -108,3 +107,9 @@ def test_failed_launches_are_named_while_the_autoscaler_tries_again():
 
 def test_an_elastic_run_has_asked_for_nothing_yet_and_is_named_by_its_demand():
     assert seen([]).status == "2 × gpu worker fits once other work ends"
+
+
+def test_what_other_work_holds_is_named():
+    state = ClusterState((HEAD,))
+    sight = sight_of([], state, demand="2 × gpu worker", refusal=None, busy="8 of 8 GPUs")
+    assert sight == Sight("2 × gpu worker fits once other work ends (8 of 8 GPUs are in use)")

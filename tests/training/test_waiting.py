@@ -16,16 +16,14 @@ WITH_GPUS = Cluster((NodeType("gpu-a100", cpus=8, gpu_types=("A100",), num_gpus=
 FOUR_GPUS = {"num_workers": 2, "worker": {"kind": "gpu", "type": "A100", "count": 4}}
 
 
-def forced(tmp_path, *, resources, **limits):
+@pytest.fixture(scope="module")
+def given_up(ray_session, tmp_path_factory):
     """Run on the shared Ray what was planned for a cluster that is not there."""
-    settings = settings_in(tmp_path).model_copy(update=limits)
+    folder = tmp_path_factory.mktemp("waiting")
+    settings = settings_in(folder).model_copy(update={"infeasible_timeout_s": 6.0})
+    path = write_spec(folder, resources=FOUR_GPUS)
     with pytest.raises(RunError) as failure:
-        run_spec(
-            write_spec(tmp_path, resources=resources),
-            settings,
-            in_process=False,
-            cluster=WITH_GPUS,
-        )
+        run_spec(path, settings, in_process=False, cluster=WITH_GPUS)
     (log,) = settings.runs_dir.glob("*/events.jsonl")
     return str(failure.value), list(read_events(log))
 
@@ -44,16 +42,21 @@ def living_controllers():
     ]
 
 
-def test_a_request_that_no_node_holds_fails_with_what_is_missing(ray_session, tmp_path):
-    message, events = forced(tmp_path, resources=FOUR_GPUS, infeasible_timeout_s=2.0)
+def test_a_request_that_no_node_holds_fails_with_what_is_missing(given_up):
+    message, events = given_up
     assert "no worker could start" in message
-    assert "{CPU: 1, GPU: 4, accelerator_type:A100}" in message
-    assert events[-1]["event"] == "failed"
-    assert events[-1]["message"] == message
+    assert "2 × {CPU: 1, GPU: 4, accelerator_type:A100} fits no node" in message
+    assert (events[-1]["event"], events[-1]["message"]) == ("failed", message)
 
 
-def test_nothing_of_the_run_stays_on_the_cluster(ray_session, tmp_path):
-    forced(tmp_path, resources=FOUR_GPUS, infeasible_timeout_s=2.0)
+def test_meanwhile_the_log_says_what_it_waits_for(given_up):
+    _, events = given_up
+    (waiting,) = (event for event in events if event["event"] == "waiting")
+    assert waiting["seconds"] >= 5
+    assert "no node type has A100" in waiting["reason"]
+
+
+def test_nothing_of_the_run_stays_on_the_cluster(given_up):
     assert waiting_groups() == []
     assert living_controllers() == []
     assert ray.available_resources()["CPU"] == 4

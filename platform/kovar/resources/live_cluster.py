@@ -53,27 +53,47 @@ class Monitor:
     """The process beside the head that may be the autoscaler.
 
     Args:
-        config: the file that declares what it may add; None if it only watches.
+        adds_nodes: whether it is; else it only watches.
+        declared: what it may add; None if that is not known.
     """
 
-    config: Path | None
+    adds_nodes: bool
+    declared: Cluster | None = None
 
 
 def find_monitor(address: str, root: Path = Path("/")) -> Monitor | None:
-    """Find the monitor of a cluster among this machine's processes; None if it runs elsewhere."""
-    host, _, port = address.rpartition(":")
-    hosts = {host}
-    with suppress(OSError):
-        hosts.add(socket.gethostbyname(host))
+    """Find the monitor of a cluster among this machine's processes; None if it runs elsewhere.
+
+    Args:
+        address: host:port of the cluster's head.
+        root: where /proc is; another folder in tests.
+    """
     for command in _commands(root):
-        if not any(part.endswith("/monitor.py") for part in command):
-            continue
         options = dict(part.partition("=")[::2] for part in command)
-        its_host, _, its_port = options.get("--gcs-address", "").rpartition(":")
-        if its_port == port and (its_host in hosts or host in _LOOPBACK):
-            config = options.get("--autoscaling-config")
-            return Monitor(Path(config).expanduser() if config else None)
+        if not any(part.endswith("/monitor.py") for part in command) or not _same(
+            options.get("--gcs-address", ""), address
+        ):
+            continue
+        config = options.get("--autoscaling-config")
+        if not config:
+            return Monitor(adds_nodes=False)
+        try:
+            return Monitor(adds_nodes=True, declared=read_cluster(Path(config).expanduser()))
+        except UserError as error:
+            logging.getLogger(__name__).warning("the autoscaler's limits are unknown: %s", error)
+            return Monitor(adds_nodes=True)
     return None
+
+
+def _same(address: str, other: str) -> bool:
+    """Compare host:port; Ray itself writes a machine's network address for its loopback."""
+    (host, _, port), (other_host, _, other_port) = address.rpartition(":"), other.rpartition(":")
+    if port != other_port:
+        return False
+    hosts = {other_host}
+    with suppress(OSError):
+        hosts.add(socket.gethostbyname(other_host))
+    return host in hosts or other_host in _LOOPBACK
 
 
 def _commands(root: Path) -> Iterator[list[str]]:
@@ -86,14 +106,9 @@ def describe(state: ClusterState, monitor: Monitor | None) -> Cluster:
     """Combine what is up with what the monitor says can be added."""
     if monitor is None:
         return _of_nodes(state, can_grow=state.has_autoscaler)
-    if monitor.config is None:
-        return _of_nodes(state, can_grow=False)
-    try:
-        declared = read_cluster(monitor.config)
-    except UserError as error:
-        logging.getLogger(__name__).warning("planning with the nodes that are up: %s", error)
-        return _of_nodes(state, can_grow=True)
-    return _with_nodes(declared, state)
+    if monitor.declared is None:
+        return _of_nodes(state, can_grow=monitor.adds_nodes)
+    return _with_nodes(monitor.declared, state)
 
 
 def _of_nodes(state: ClusterState, *, can_grow: bool) -> Cluster:

@@ -70,9 +70,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """The decision that waiting longer is in vain."""
+    """The decision that waiting longer is in vain, and what its user may do."""
 
     reason: str
+    hint: str
 
 
 def judge(
@@ -96,19 +97,23 @@ def judge(
         wait = replace(wait, impossible_since_s=None)
     elif wait.impossible_since_s is None:
         wait = replace(wait, impossible_since_s=now_s)
-    waited = now_s - wait.since_s
+    start = f"no worker could start for {now_s - wait.since_s:.0f} s"
     if (
         wait.impossible_since_s is not None
         and now_s - wait.impossible_since_s >= limits.infeasible_s
     ):
-        return GiveUp(f"no worker could start for {waited:.0f} s: {sight.impossible}")
-    if waited >= limits.placement_s:
-        return GiveUp(f"no worker could start for {waited:.0f} s: {sight.status}")
+        return GiveUp(f"{start}: {sight.impossible}", "kovar plan SPEC --live says what would fit")
+    if now_s - wait.since_s >= limits.placement_s:
+        return GiveUp(
+            f"{start}: {sight.status}",
+            f"submit it again later, or wait longer than {limits.placement_s:g} s: "
+            "KOVAR_PLACEMENT_TIMEOUT_S",
+        )
     return wait
 
 
 def sight_of(
-    gangs: Sequence[Gang], state: ClusterState, *, demand: str, refusal: str | None
+    gangs: Sequence[Gang], state: ClusterState, *, demand: str, refusal: str | None, busy: str = ""
 ) -> Sight:
     """Say what waiting work waits for, and whether in vain.
 
@@ -121,6 +126,7 @@ def sight_of(
         demand: what is wanted, for people.
         refusal: why the plan finds no place on the empty cluster with all nodes that can be added;
             None if it finds one, or does not know what can be added.
+        busy: what is in use now, for people.
     """
     wanted = " and ".join(map(str, gangs)) or demand
     if state.launching:
@@ -138,7 +144,8 @@ def sight_of(
         return Sight(reason, impossible=reason)
     if any(gang.infeasible for gang in gangs):
         return Sight(f"the autoscaler starts no node yet for {wanted}{_failed(state)}")
-    return Sight(f"{wanted} fits once other work ends{_failed(state)}")
+    holding = f" ({busy} are in use)" if busy else ""
+    return Sight(f"{wanted} fits once other work ends{holding}{_failed(state)}")
 
 
 def _failed(state: ClusterState) -> str:

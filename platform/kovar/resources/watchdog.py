@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-from kovar.errors import KovarError, PlacementError, UserError
+from kovar.errors import KovarError, PlacementError, RunError, UserError
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_state import read_state
 from kovar.resources.demand import Demand
@@ -31,7 +30,7 @@ class Watchdog:
     """A thread beside work that Ray is to place.
 
     It starts on entering the `with` block. Giving up removes the placement groups that wait, which
-    wakes whoever waits for them, after `given_up` holds the reason.
+    wakes whoever waits for them, after `given_up` holds the error.
 
     Args:
         demands: what is wanted; several if the work consists of unlike parts, any of which can
@@ -40,7 +39,6 @@ class Watchdog:
         tell: hears of a wait that is long, and whenever its reason changes.
         is_waiting: given the placement groups that wait and the number of those that are held,
             whether the work as a whole waits.
-        root: where /proc is; another folder in tests.
     """
 
     def __init__(
@@ -50,14 +48,12 @@ class Watchdog:
         limits: WaitLimits,
         tell: Tell,
         is_waiting: Callable[[Sequence[Gang], int], bool] = lambda gangs, _: bool(gangs),
-        root: Path = Path("/"),
     ) -> None:
-        self.given_up: str | None = None
+        self.given_up: RunError | None = None
         self._demands = demands
         self._limits = limits
         self._tell = tell
         self._is_waiting = is_waiting
-        self._root = root
         self._told: tuple[float, str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -75,7 +71,7 @@ class Watchdog:
 
         context = ray.get_runtime_context()
         self._address, self._job = context.gcs_address, context.get_job_id()
-        self._monitor = find_monitor(self._address, self._root)
+        self._monitor = find_monitor(self._address)
         self._thread.start()
 
     def stop(self) -> None:
@@ -95,7 +91,7 @@ class Watchdog:
             now_s = time.monotonic()
             judged = judge(wait, sight, now_s=now_s, limits=self._limits)
             if isinstance(judged, GiveUp):
-                self.given_up = judged.reason
+                self.given_up = RunError(judged.reason, hint=judged.hint)
                 self._remove(gangs)
                 return
             wait = judged
@@ -132,7 +128,9 @@ class Watchdog:
         state = read_state(self._address)
         cluster = describe(state, self._monitor)
         demand = " or ".join(dict.fromkeys(map(_shown, self._demands)))
-        return sight_of(gangs, state, demand=demand, refusal=self._refusal(cluster))
+        return sight_of(
+            gangs, state, demand=demand, refusal=self._refusal(cluster), busy=cluster.busy
+        )
 
     def _refusal(self, cluster: Cluster) -> str | None:
         """Say why the plan finds no place for any part of the work, however long it waits."""

@@ -18,7 +18,6 @@ from ray.train.v2._internal.execution.controller.state import (
     RestartingState,
 )
 
-from kovar.errors import RunError
 from kovar.events import EventLog
 from kovar.resources.pending import Gang, WaitLimits
 from kovar.resources.watchdog import Watchdog
@@ -80,7 +79,7 @@ class WaitingCallback(ControllerCallback):  # type: ignore[misc]
             log.emit("waiting", seconds=round(waited_s, 1), reason=status)
 
     def _fail_if_given_up(self) -> None:
-        reason = self._watchdog.given_up
-        if reason is not None and not self._has_failed:
+        error = self._watchdog.given_up
+        if error is not None and not self._has_failed:
             self._has_failed = True  # what Ray Train does about it must not fail again
-            raise RunError(reason)
+            raise error

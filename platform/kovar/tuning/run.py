@@ -134,7 +134,7 @@ def _run_on_tune(
             if not _has_ended(task):
                 folder = RunFolder(task.folder)
                 with EventLog(folder.events, run=folder.run) as log:
-                    log.emit("failed", error=RunError.__name__, message=watchdog.given_up)
+                    log.emit("failed", error=RunError.__name__, message=str(watchdog.given_up))
 
 
 def _demands(sweep: Sweep) -> list[Demand]:
