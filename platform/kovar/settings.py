@@ -32,6 +32,18 @@ class Settings(Config):
     cache_max_bytes: int | None = Field(
         default=None, ge=0, description="bound on the cached versions, in bytes; none if absent"
     )
+    infeasible_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds after which work is given up that fits no node, "
+        "up or still to be added",
+    )
+    placement_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds that work may wait for nodes in all: until they have booted, "
+        "or until other work frees them",
+    )
     signing_key: Path | None = Field(
         default=None, description="private key that signs each version that is registered"
     )
@@ -46,6 +58,11 @@ class Settings(Config):
     webhook_secret: str | None = Field(
         default=None, repr=False, description="key of the signature in each webhook request"
     )
+    simulated: bool = Field(
+        default=False,
+        description="whether the cluster is a simulation, whose CPUs stand in for accelerators; "
+        "set by `kovar cluster local`",
+    )
 
 
 class _File(Config):
@@ -54,6 +71,8 @@ class _File(Config):
     runs_dir: str | None = None
     cache_dir: str | None = None
     cache_max_bytes: SizeBytes | None = Field(default=None, ge=0)
+    infeasible_timeout_s: float = Field(default=30.0, gt=0)
+    placement_timeout_s: float = Field(default=600.0, gt=0)
     signing_key: str | None = None
     trusted_keys: tuple[str, ...] = ()
     webhook_urls: tuple[str, ...] = ()
@@ -102,11 +121,19 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         runs_dir=_path(values["runs_dir"]),
         cache_dir=_path(values["cache_dir"]),
         cache_max_bytes=_cache_bound(environ, stored),
+        infeasible_timeout_s=_seconds(environ, stored, "infeasible_timeout_s"),
+        placement_timeout_s=_seconds(environ, stored, "placement_timeout_s"),
         signing_key=_path(signing_key) if signing_key else None,
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
+        simulated=is_simulated(environ),
     )
+
+
+def is_simulated(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process belongs to a simulated cluster: `KOVAR_SIMULATED` is 1."""
+    return (os.environ if environ is None else environ).get("KOVAR_SIMULATED") == "1"
 
 
 def _path(text: str, *, field: str = "path") -> Path:
@@ -137,6 +164,20 @@ def _cache_bound(environ: Mapping[str, str], stored: _File) -> int | None:
         return int(text) if text.isdecimal() else int(str(parse_size(text)))
     except ValueError as problem:
         raise SettingsError(str(problem), field="KOVAR_CACHE_MAX_BYTES", got=text) from None
+
+
+def _seconds(environ: Mapping[str, str], stored: _File, name: str) -> float:
+    variable = f"KOVAR_{name.upper()}"
+    text = environ.get(variable)
+    if not text:
+        return float(getattr(stored, name))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise SettingsError("must be a number of seconds above 0", field=variable, got=text)
+    return seconds
 
 
 def ensure_writable(folder: Path, *, field: str) -> Path:

@@ -81,6 +81,8 @@ def prepare(
         "kovar": __version__,
         "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
         "device": plan.device,
+        # What a stand-in trained must never be returned for the real chip.
+        **({"simulated": True} if settings.simulated else {}),
     }
     run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
     folder = RunFolder(settings.runs_dir / run_id)

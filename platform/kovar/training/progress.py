@@ -152,6 +152,8 @@ class RunProgress:
                 self._say(f"  resumed from step {record['step']}")
                 for reason in record["ignored"]:
                     self._say(f"  [yellow]ignored checkpoint[/] {escape(reason)}")
+            case "waiting":
+                self._say(f"  waiting for {record['seconds']:.0f} s: {escape(record['reason'])}")
             case "preparing" if "total" in record:
                 self._show(record["what"], record["done"], record["total"], "")
 
