@@ -13,7 +13,11 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (
-    *(sys.executable, "-c", "import typer; from kovar.cli.simulation import local; typer.run(local)"),
+    *(
+        sys.executable,
+        "-c",
+        "import typer; from kovar.cli.simulation import local; typer.run(local)",
+    ),
     *("--nodes", str(ROOT / "clusters" / "local.yaml"), "--no-dashboard", "--"),
     *(sys.executable, "-c"),
 )
