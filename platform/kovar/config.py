@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -320,7 +321,33 @@ def load_document(path: str | Path, *, error: type[UserError] = SpecError) -> Do
     Raises:
         UserError: of class `error`, when the file is missing, unreadable, too large or not YAML.
     """
-    path = Path(path)
+    return Document(Path(path), _read_text(Path(path), error), error=error)
+
+
+def load_documents(path: str | Path, *, error: type[UserError] = SpecError) -> list[Document]:
+    """Read a YAML file of one or more documents, divided by lines of `---`.
+
+    Lines count from the start of the file in every document; one without content is left out.
+
+    Raises:
+        UserError: as `load_document`.
+    """
+    text = _read_text(Path(path), error)
+    # At the start of a line the mark begins a document wherever it stands, even in block text.
+    starts = [match.start() for match in re.finditer(r"^---(?=\s|$)", text, re.MULTILINE)]
+    bounds = itertools.pairwise([0, *starts, len(text)])
+    parts = [(text.count("\n", 0, start), text[start:end]) for start, end in bounds]
+    documents = [
+        Document(Path(path), "\n" * line + part, error=error)
+        for line, part in parts
+        if re.search(r"^(?!---[ \t]*(?:#.*)?$)[ \t]*[^#\s]", part, re.MULTILINE)
+    ]
+    if not documents:
+        raise error("the file is empty", file=path, line=1)
+    return documents
+
+
+def _read_text(path: Path, error: type[UserError]) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -330,7 +357,7 @@ def load_document(path: str | Path, *, error: type[UserError] = SpecError) -> Do
                 got=format_size(size),
                 allowed=f"at most {format_size(MAX_FILE_BYTES)}",
             )
-        return Document(path, path.read_text(encoding="utf-8"), error=error)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = None
         if path.parent.is_dir():

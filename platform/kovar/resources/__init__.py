@@ -1,5 +1,11 @@
 """Hardware requests, node types, the placement plan, and their translation to Ray."""
 
+from kovar.resources.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    accelerator,
+    accelerator_memory,
+)
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.demand import Demand
@@ -20,6 +26,8 @@ from kovar.resources.request import (
 )
 
 __all__ = [
+    "ACCELERATORS",
+    "Accelerator",
     "Cluster",
     "CpuRequest",
     "Demand",
@@ -32,6 +40,8 @@ __all__ = [
     "Resources",
     "TpuRequest",
     "WorkerRange",
+    "accelerator",
+    "accelerator_memory",
     "actor_options",
     "live_cluster",
     "local_cluster",
