@@ -167,11 +167,13 @@ def main() -> None:
 
     import ray
 
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Ray prints must not mix with answers
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
     for line in sys.stdin:
         name, *arguments = json.loads(line)
-        sys.stdout.write(json.dumps(globals()[name](*arguments)) + "\n")
-        sys.stdout.flush()
+        answers.write(json.dumps(globals()[name](*arguments)) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ def view(status: ClusterStatus, simulated: SimulatedCluster, events: Sequence[st
     title.append(f" · {simulated.address}", style="default")
     if simulated.dashboard_url is not None:
         title.append(f" · {simulated.dashboard_url}", style="default")
-    parts = [title, _types(status, simulated), _pending(status)]
-    return Group(*parts, *(Text(event, style="dim") for event in events), Text("Ctrl-C ends it"))
+    told = (Text(event, style="dim") for event in events)
+    return Group(title, _types(status, simulated), _pending(status), *told, Text("Ctrl-C ends it"))
 
 
 def _types(status: ClusterStatus, simulated: SimulatedCluster) -> Table:

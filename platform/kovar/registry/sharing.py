@@ -44,7 +44,7 @@ def check_shared(
     Raises:
         SettingsError: naming the setting, the folder and what to set it to.
     """
-    if num_nodes <= 1:
+    if num_nodes <= 1 or settings.simulated:  # simulated nodes are all this machine
         return
     if settings.database_url.startswith("sqlite"):
         raise SettingsError(

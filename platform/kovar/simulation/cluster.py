@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -309,8 +308,7 @@ def _wait_for(dashboard: str, token: str) -> None:
     )
     end = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(request, timeout=5):  # noqa: S310
-                return
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):  # noqa: S310
+            return
         time.sleep(0.2)
     raise RunError("the dashboard of the simulated cluster does not answer")

@@ -18,7 +18,7 @@ def observe(gcs_address: str) -> dict[str, Any] | None:
     Returns:
         The fields of `ClusterStatus`; None until the autoscaler has reported.
     """
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
     reply = GetClusterStatusReply()
