@@ -144,7 +144,10 @@ def shapes() -> list[Shape]:
         Shape("the same on 1,000 live nodes that all differ", mixed()[1:], live(1000)),
         Shape(
             "elastic from 10 to 100 beside others",
-            [demand("t", GpuRequest(type=["H100", "A100"], count=4, cpus=8), 10, 100), *mixed()[1:]],
+            [
+                demand("t", GpuRequest(type=["H100", "A100"], count=4, cpus=8), 10, 100),
+                *mixed()[1:],
+            ],
             declared(1000),
         ),
         Shape(
@@ -224,7 +227,7 @@ def main() -> None:
         "refusals among them, with hints": refusals,
         "cold process: import and plan": cold,
     }
-    targets = {name: TARGET_MS for name in [*seconds, "20 nearly full clusters: fits or not"]}
+    targets = dict.fromkeys([*seconds, "20 nearly full clusters: fits or not"], TARGET_MS)
     targets["cold process: import and plan"] = 2000.0
     rows = [
         {

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kovar.errors import RunError
@@ -44,7 +45,7 @@ def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
     start_ray()
     folder = RunFolder(task.folder)
     waiting = WaitingCallback(
-        Demand.of(task.spec.resources, name=task.spec.name),
+        replace(Demand.of(task.spec.resources, name=task.spec.name), request=task.request),
         limits=limits,
         events=folder.events,
         run=folder.run,
