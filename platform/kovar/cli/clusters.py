@@ -1,4 +1,4 @@
-"""`kovar cluster`: the files that declare clusters."""
+"""`kovar cluster`: check the files that declare clusters, and rehearse them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import typer
 
 from kovar.cli.display import print_json
 from kovar.cli.options import JsonFlag
+from kovar.cli.simulation import local
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kovar.resources.lint import Finding
 
-clusters = typer.Typer(help="The files that declare clusters.", no_args_is_help=True)
-
-
-@clusters.callback()
-def _group() -> None:
-    """Make `lint` a command of its own: Typer would run a lone command without its name."""
+clusters = typer.Typer(help="Check and rehearse declared clusters.", no_args_is_help=True)
+clusters.command("local")(local)
 
 
 @clusters.command()
