@@ -17,7 +17,7 @@ from kovar.models.forward import Recording, Value
 MAPPED_FROM_BYTES: Final = 32 << 20
 
 PADDING_BYTES: Final = 128
-"""Alignment to 64 bytes and a chunk's header: the distance of neighbours exceeds their size by it."""
+"""Alignment to 64 bytes and a chunk's header: what lies between two neighbors."""
 
 
 class Heap:

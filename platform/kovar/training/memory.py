@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from kovar.data import LADDER
@@ -84,8 +85,8 @@ class TrainingMemory:
     def largest_token_budget(self, limit_bytes: int) -> int | None:
         """Return the largest `training.max_tokens` whose total is at most the limit.
 
-        In steps of one row of the longest length. A still larger one may fit on a CPU, beyond the size at which tensors leave the heap. None
-        when not even one row of the longest length fits.
+        In steps of one row of the longest length. On a CPU a still larger one may fit, beyond the
+        size at which tensors leave the heap. None when not even one row fits.
         """
         length = self.workload.max_length
         low, high = 1, 2
@@ -209,9 +210,7 @@ def estimate_training(
         num_workers=num_workers,
         weights=(size.total + adapters) * FP32_BYTES,
         optimizer=2 * size.trainable(lora) * FP32_BYTES,
-        runtime=(
-            WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]
-        ),
+        runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
     return _memory(workload, phases, phases)
 
@@ -226,10 +225,10 @@ def _phases(
     device: DeviceKind,
     lora: LoraShape | None,
 ) -> tuple[Phase, ...] | None:
-    shared = {"length": length, "device": device}
-    step = record(config, size, arithmetic=arithmetic, training=True, lora=lora, **shared)
-    score = record(config, size, arithmetic=arithmetic, training=False, lora=lora, **shared)
-    serve = record(config, size, arithmetic=Arithmetic.serving("fp32"), training=False, **shared)
+    passed = partial(record, config, size, length=length, device=device)
+    step = passed(arithmetic=arithmetic, training=True, lora=lora)
+    score = passed(arithmetic=arithmetic, training=False, lora=lora)
+    serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
     if step is None or score is None or serve is None:
         return None
     buckets = size.trainable(lora) * FP32_BYTES if num_workers > 1 else 0
