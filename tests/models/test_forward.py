@@ -8,7 +8,7 @@ import transformers
 
 from kovar.models.encoder import record
 from kovar.models.forward import Arithmetic, Recording
-from kovar.models.heap import Heap, fragmentation
+from kovar.models.heap import Churn, Heap
 from kovar.models.liveness import inference_moments, saved_bytes, training_moments
 from kovar.models.size import Linear, LoraShape, model_size
 
@@ -189,6 +189,6 @@ def test_a_hole_takes_no_tensor_of_its_own_size_but_a_smaller_one():
 
 
 def test_tensors_that_are_mapped_by_themselves_leave_no_holes():
-    recording = recorded({"model_type": "bert", **SMALL}, "fp32")
+    churn = Churn(recorded({"model_type": "bert", **SMALL}, "fp32"))
     few, many = 1024, 1 << 24
-    assert fragmentation(recording, many) / many < 0.01 * fragmentation(recording, few) / few
+    assert churn.holes_bytes(many) / many < 0.01 * churn.holes_bytes(few) / few

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 from kovar.data import LADDER
 from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
 from kovar.models.encoder import record
-from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind, Recording
-from kovar.models.heap import fragmentation
+from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
+from kovar.models.heap import Churn
 from kovar.models.liveness import Alive, inference_moments, training_moments
 from kovar.models.size import LoraShape, ModelSize, model_size
 from kovar.training.spec import TrainingSettings
@@ -145,12 +145,12 @@ class Phase:
     alive: tuple[Alive, ...]
     gradients: int = 0
     copies: int = 0
-    recording: Recording | None = None
+    churn: Churn | None = None
     """What leaves holes in the heap; None where it does not matter."""
 
     def holes(self, num_tokens: int) -> float:
         """Return the bytes that the heap cannot use."""
-        return 0.0 if self.recording is None else fragmentation(self.recording, num_tokens)
+        return 0.0 if self.churn is None else self.churn.holes_bytes(num_tokens)
 
 
 def worker_tokens(max_tokens: int, max_length: int, num_workers: int) -> int:
@@ -236,7 +236,7 @@ def _phases(
         Phase(
             "step",
             training_moments(step, gradients_stay=num_workers > 1),
-            recording=step if device == "cpu" else None,
+            churn=Churn(step) if device == "cpu" else None,
         ),
         Phase("evaluation", inference_moments(score), gradients=buckets),
         # One copy in fp32 is the reference, another is loaded as it will be served.
