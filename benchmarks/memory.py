@@ -2,7 +2,8 @@
 
 usage: python benchmarks/memory.py [--only TEXT]
 
-Prints a table and writes benchmarks/results/memory.json. Each case trains for two steps with the
+Prints a table and writes benchmarks/results/memory.json, after each case; with --only, cases that
+are not measured keep what an earlier run wrote. Each case trains for two steps with the
 engine and scores an evaluation split, twice, each time in a fresh process:
 
 - Once as it is. Measured is the peak of the resident memory (VmHWM, reset before) over what the
@@ -330,6 +331,8 @@ def compare(case: Case) -> dict[str, Any]:
     over = measured["peak"] - measured["baseline"]
     row: dict[str, Any] = {
         "case": case.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_average": os.getloadavg(),
         **asdict(case),
         "predicted_over_baseline_bytes": predicted["over_baseline"],
         "predicted_tensors_bytes": predicted["tensors"],
@@ -395,7 +398,7 @@ def cpu_name() -> str:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="cases whose name contains this; writes nothing")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -403,25 +406,30 @@ def main() -> None:
         print(json.dumps(measure(Case(**request["case"]), tallied=request["tallied"])))
         return
     console = Console()
-    rows = []
+    found = {row["case"]: row for row in earlier()} if options.only else {}
     for case in cases():
         if options.only in case.name:
-            rows.append(compare(case))
-            console.print(f"{case.name}: {rows[-1]['ratio_over_baseline']:.2f}")
-            if not options.only:
-                write(rows)
-    console.print(table(rows))
+            found[case.name] = compare(case)
+            console.print(f"{case.name}: {found[case.name]['ratio_over_baseline']:.2f}")
+            write(list(found.values()))
+    console.print(table(list(found.values())))
+
+
+def earlier() -> list[dict[str, Any]]:
+    """Return the cases that were measured before."""
+    if not RESULTS.is_file():
+        return []
+    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text())["cases"]
+    return rows
 
 
 def write(rows: list[dict[str, Any]]) -> None:
     """Write what has been measured so far."""
     content = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": cpu_name(),
             "num_cpus": os.cpu_count(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "load_average": os.getloadavg(),
             "platform": platform.platform(),
             "libc": " ".join(platform.libc_ver()),
         },

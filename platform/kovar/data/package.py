@@ -71,6 +71,8 @@ class Package:
         archive: where it comes from.
         file: name of its file in the cache folder, if it is one file rather than the folder.
         config: of a model: what its config.json says, so that a plan need not fetch it.
+        num_rows: labelled texts in it; 0 for a model.
+        text_bytes: UTF-8 bytes of all its texts.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Package:
     archive: Archive
     file: str | None = None
     config: Mapping[str, Any] | None = None
+    num_rows: int = 0
+    text_bytes: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -142,11 +146,12 @@ _REVIEWS = Archive(
     },
 )
 
-_TITLES = {
-    "movie-reviews": "10,605 movie-review snippets with mean ratings (Hutto & Gilbert, 2014)",
-    "amazon-reviews": "3,708 product-review snippets with mean ratings (Hutto & Gilbert, 2014)",
-    "tweets": "4,200 tweets with mean ratings (Hutto & Gilbert, 2014)",
-    "editorials": "5,190 snippets of news editorials with mean ratings (Hutto & Gilbert, 2014)",
+# What the texts are, how many there are, and their UTF-8 bytes.
+_REVIEW_SETS = {
+    "movie-reviews": ("movie-review snippets", 10_605, 1_185_092),
+    "amazon-reviews": ("product-review snippets", 3_708, 325_327),
+    "tweets": ("tweets", 4_200, 334_638),
+    "editorials": ("snippets of news editorials", 5_190, 540_982),
 }
 
 PACKAGES: Final[dict[str, Package]] = {
@@ -160,9 +165,16 @@ PACKAGES: Final[dict[str, Package]] = {
     )
 } | {
     name: Package(
-        name=name, kind="data", title=title, license="MIT", archive=_REVIEWS, file=f"{name}.txt"
+        name=name,
+        kind="data",
+        title=f"{num_rows:,} {what} with mean ratings (Hutto & Gilbert, 2014)",
+        license="MIT",
+        archive=_REVIEWS,
+        file=f"{name}.txt",
+        num_rows=num_rows,
+        text_bytes=text_bytes,
     )
-    for name, title in _TITLES.items()
+    for name, (what, num_rows, text_bytes) in _REVIEW_SETS.items()
 }
 
 

@@ -17,8 +17,8 @@ from kovar.models.forward import (
 from kovar.models.size import Linear, LoraShape, ModelSize, trains_with_lora
 
 # Probabilities where config.json says nothing: of the stream, of attention weights, of the head.
-_DROPOUTS: Final[dict[str, tuple[tuple[str, float], tuple[str, float], tuple[str, float | None]]]]
-_DROPOUTS = {
+_Dropouts = tuple[tuple[str, float], tuple[str, float], tuple[str, float | None]]
+_DROPOUTS: Final[dict[str, _Dropouts]] = {
     "albert": (
         ("hidden_dropout_prob", 0.0),
         ("attention_probs_dropout_prob", 0.0),
@@ -31,7 +31,7 @@ _DROPOUTS = {
         ("classifier_dropout", 0.0),
     ),
 }
-_BERT_DROPOUTS: Final = (
+_BERT_DROPOUTS: Final[_Dropouts] = (
     ("hidden_dropout_prob", 0.1),
     ("attention_probs_dropout_prob", 0.1),
     ("classifier_dropout", None),
@@ -77,6 +77,11 @@ def record(
     return one.run() if one.activation in ACTIVATIONS else None
 
 
+def _number(config: Mapping[str, Any], name: str, default: float) -> float:
+    value = config.get(name)
+    return default if value is None else float(value)
+
+
 class _Pass:
     """Records one model."""
 
@@ -84,16 +89,17 @@ class _Pass:
         self.size = size
         self.tape = recording
         self.kind = size.model_type
-        stream, attention, head = (
-            default if config.get(name) is None else config[name]
-            for name, default in _DROPOUTS.get(self.kind, _BERT_DROPOUTS)
+        stream, attention, head = _DROPOUTS.get(self.kind, _BERT_DROPOUTS)
+        self.hidden_dropout = _number(config, *stream)
+        self.attention_dropout = _number(config, *attention)
+        name, default = head
+        # Most heads take the stream's where they have none of their own.
+        self.head_dropout = _number(
+            config, name, self.hidden_dropout if default is None else default
         )
-        self.hidden_dropout = float(stream)
-        self.attention_dropout = float(attention)
-        self.head_dropout = float(stream if head is None else head)
         self.mlp_dropout = float(config.get("mlp_dropout") or 0.0)
-        default = _DECODER_ACTIVATION if size.decoder else _BERT_ACTIVATION
-        name, activation = _ACTIVATIONS.get(self.kind, default)
+        usual = _DECODER_ACTIVATION if size.decoder else _BERT_ACTIVATION
+        name, activation = _ACTIVATIONS.get(self.kind, usual)
         self.activation = str(config.get(name) or activation)
 
     def run(self) -> Recording:

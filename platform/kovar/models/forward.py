@@ -55,6 +55,9 @@ class Bytes(NamedTuple):
         return self.fixed + self.per_token * num_tokens
 
 
+NOTHING: Final = Bytes()
+
+
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
     """Number formats of a pass.
@@ -128,8 +131,8 @@ class Operation:
     output: Value
     saved: tuple[Value, ...] = ()
     gradient_bytes: float = 0.0
-    forward_scratch: Bytes = Bytes()
-    backward_scratch: Bytes = Bytes()
+    forward_scratch: Bytes = NOTHING
+    backward_scratch: Bytes = NOTHING
     passes_gradient: bool = False
     holds: tuple[Value, ...] = ()
 
@@ -201,7 +204,7 @@ class Recording:
         width = x.size.per_token / x.itemsize * linear.num_out / linear.num_in
         output = self.tokens(width, itemsize, needs_grad=grad)
         saved = [read] if trained else []
-        scratch = backward = Bytes()
+        scratch = backward = NOTHING
         if self.arithmetic.autocast:
             # Autocast caches copies of weights that need a gradient; others last for one product.
             copy = Bytes(linear.num_parameters * itemsize)
@@ -209,8 +212,8 @@ class Recording:
             if trained and key is not None:
                 weight = self._copies.setdefault(key, weight)
             saved += [weight] if x.needs_grad or trained else []
-            scratch = copy if not saved else Bytes()
-            backward = copy if trained else Bytes()
+            scratch = copy if not saved else NOTHING
+            backward = copy if trained else NOTHING
         inputs = (read,)
         gradient = self._once(key, linear.num_parameters * FP32_BYTES) if trained else 0.0
         return self.add(
@@ -360,7 +363,7 @@ class Recording:
         # The boolean mask becomes a bias of the queries' format, one for all heads.
         bias = self.tokens(self.length, query.itemsize, needs_grad=False)
         saved = (query, key, value, output, sums, bias) if grad else ()
-        scratch = Bytes() if grad else sums.size.plus(bias.size)
+        scratch = NOTHING if grad else sums.size.plus(bias.size)
         return self.add(
             Operation((query, key, value), output, saved=saved, forward_scratch=scratch)
         )

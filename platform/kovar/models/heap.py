@@ -12,12 +12,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import Final
 
-from kovar.models.forward import Recording, Value
+from kovar.models.forward import Bytes, Recording
+from kovar.models.liveness import changes
 
 MAPPED_FROM_BYTES: Final = 32 << 20
 
 PADDING_BYTES: Final = 128
-"""Alignment to 64 bytes and a chunk's header: the distance of neighbours exceeds their size by it."""
+"""Alignment to 64 bytes and a chunk's header: what lies between two neighbors."""
 
 
 class Heap:
@@ -45,32 +46,30 @@ class Heap:
         return sum(self._holes)
 
 
-def fragmentation(recording: Recording, num_tokens: float) -> float:
-    """Return the bytes in holes when the forward pass of a training step ends.
+class Churn:
+    """What a training step's forward pass allocates and frees, in order.
 
     Args:
         recording: the pass.
-        num_tokens: tokens of the batch.
     """
-    heap = Heap()
-    last_use: dict[Value, int] = {}
-    for index, operation in enumerate(recording.operations):
-        for value in (*operation.inputs, *operation.holds, operation.output):
-            last_use[value.root] = index
-    kept: set[Value] = set()
-    alive: dict[Value, float] = {}
-    for index, operation in enumerate(recording.operations):
-        scratch = operation.forward_scratch.at(num_tokens)
-        if 0 < scratch < MAPPED_FROM_BYTES:
-            heap.allocate(scratch)
-        kept.update(value.root for value in operation.saved)
-        for value in (*operation.inputs, *operation.saved, operation.output):
-            size = value.root.size.at(num_tokens)
-            if value.root not in alive and size < MAPPED_FROM_BYTES:
-                alive[value.root] = size
-                heap.allocate(size)
-        if 0 < scratch < MAPPED_FROM_BYTES:
-            heap.free(scratch)
-        for value in [v for v in alive if v not in kept and last_use.get(v, -1) <= index]:
-            heap.free(alive.pop(value))
-    return heap.holes_bytes
+
+    def __init__(self, recording: Recording) -> None:
+        self._events: list[tuple[bool, Bytes]] = []
+        for change in changes(recording.operations, keeps_saved=True):
+            scratch = change.operation.forward_scratch
+            self._events.append((True, scratch))
+            self._events += [(True, value.size) for value in change.born]
+            self._events.append((False, scratch))
+            self._events += [(False, value.size) for value in change.dead]
+
+    def holes_bytes(self, num_tokens: float) -> float:
+        """Return the bytes in holes when the pass of a batch of so many tokens ends."""
+        heap = Heap()
+        for is_new, size in self._events:
+            num_bytes = size.fixed + size.per_token * num_tokens
+            if 0 < num_bytes < MAPPED_FROM_BYTES:
+                if is_new:
+                    heap.allocate(num_bytes)
+                else:
+                    heap.free(num_bytes)
+        return heap.holes_bytes

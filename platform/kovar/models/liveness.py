@@ -61,33 +61,54 @@ def _total(values: Iterable[Value]) -> Bytes:
     return total
 
 
-def _forward(operations: Sequence[Operation], *, keeps_saved: bool) -> list[Bytes]:
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one operation of the forward pass creates and what is freed after it."""
+
+    operation: Operation
+    born: tuple[Value, ...]
+    dead: tuple[Value, ...]
+
+
+def changes(operations: Sequence[Operation], *, keeps_saved: bool) -> tuple[Change, ...]:
+    """Follow the tensors of a forward pass, in the order in which they are created.
+
+    Args:
+        operations: the pass.
+        keeps_saved: whether a backward pass follows; without one only the copies that autocast
+            caches stay until the end.
+    """
     last_use: dict[Value, int] = {}
+    kept: set[Value] = set()
     for index, operation in enumerate(operations):
+        kept.update(one.root for one in operation.saved if keeps_saved or one.cached)
         for value in (*operation.inputs, *operation.holds, operation.output):
             last_use[value.root] = index
-    kept: set[Value] = set()
-    alive: set[Value] = set()
+    dead: list[list[Value]] = [[] for _ in operations]
+    for value, index in last_use.items():
+        if value not in kept:
+            dead[index].append(value)
+    seen: set[Value] = set()
+    found = []
+    for operation, dying in zip(operations, dead, strict=True):
+        roots = (
+            *(value.root for value in operation.inputs),
+            *(value.root for value in operation.saved if value.root in kept),
+            operation.output.root,
+        )
+        born = tuple(root for root in dict.fromkeys(roots) if root not in seen)
+        seen.update(born)
+        found.append(Change(operation, born, tuple(dying)))
+    return tuple(found)
+
+
+def _forward(operations: Sequence[Operation], *, keeps_saved: bool) -> list[Bytes]:
     total = Bytes()
     moments = []
-    for index, operation in enumerate(operations):
-        new = {value.root for value in (*operation.inputs, operation.output)}
-        if keeps_saved:
-            saved = {value.root for value in operation.saved}
-            kept |= saved
-            new |= saved
-        else:
-            # Copies that autocast caches stay until the pass ends.
-            cached = {value for value in operation.saved if value.cached}
-            kept |= cached
-            new |= cached
-        for value in new - alive:
-            total = total.plus(value.size)
-        alive |= new
-        moments.append(total.plus(operation.forward_scratch))
-        for value in [v for v in alive if v not in kept and last_use.get(v, -1) <= index]:
-            alive.remove(value)
-            total = total.plus(value.size.times(-1))
+    for change in changes(operations, keeps_saved=keeps_saved):
+        total = total.plus(_total(change.born))
+        moments.append(total.plus(change.operation.forward_scratch))
+        total = total.plus(_total(change.dead).times(-1))
     return moments
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from kovar.data import LADDER
 from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
 from kovar.models.encoder import record
-from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind, Recording
-from kovar.models.heap import fragmentation
+from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
+from kovar.models.heap import Churn
 from kovar.models.liveness import Alive, inference_moments, training_moments
 from kovar.models.size import LoraShape, ModelSize, model_size
 from kovar.training.spec import TrainingSettings
@@ -84,8 +85,8 @@ class TrainingMemory:
     def largest_token_budget(self, limit_bytes: int) -> int | None:
         """Return the largest `training.max_tokens` whose total is at most the limit.
 
-        In steps of one row of the longest length. A still larger one may fit on a CPU, beyond the size at which tensors leave the heap. None
-        when not even one row of the longest length fits.
+        In steps of one row of the longest length. On a CPU a still larger one may fit, beyond the
+        size at which tensors leave the heap. None when not even one row fits.
         """
         length = self.workload.max_length
         low, high = 1, 2
@@ -144,12 +145,12 @@ class Phase:
     alive: tuple[Alive, ...]
     gradients: int = 0
     copies: int = 0
-    recording: Recording | None = None
+    churn: Churn | None = None
     """What leaves holes in the heap; None where it does not matter."""
 
     def holes(self, num_tokens: int) -> float:
         """Return the bytes that the heap cannot use."""
-        return 0.0 if self.recording is None else fragmentation(self.recording, num_tokens)
+        return 0.0 if self.churn is None else self.churn.holes_bytes(num_tokens)
 
 
 def worker_tokens(max_tokens: int, max_length: int, num_workers: int) -> int:
@@ -224,10 +225,10 @@ def _phases(
     device: DeviceKind,
     lora: LoraShape | None,
 ) -> tuple[Phase, ...] | None:
-    shared = {"length": length, "device": device}
-    step = record(config, size, arithmetic=arithmetic, training=True, lora=lora, **shared)
-    score = record(config, size, arithmetic=arithmetic, training=False, lora=lora, **shared)
-    serve = record(config, size, arithmetic=Arithmetic.serving("fp32"), training=False, **shared)
+    passed = partial(record, config, size, length=length, device=device)
+    step = passed(arithmetic=arithmetic, training=True, lora=lora)
+    score = passed(arithmetic=arithmetic, training=False, lora=lora)
+    serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
     if step is None or score is None or serve is None:
         return None
     buckets = size.trainable(lora) * FP32_BYTES if num_workers > 1 else 0
@@ -235,7 +236,7 @@ def _phases(
         Phase(
             "step",
             training_moments(step, gradients_stay=num_workers > 1),
-            recording=step if device == "cpu" else None,
+            churn=Churn(step) if device == "cpu" else None,
         ),
         Phase("evaluation", inference_moments(score), gradients=buckets),
         # One copy in fp32 is the reference, another is loaded as it will be served.
