@@ -144,7 +144,10 @@ def shapes() -> list[Shape]:
         Shape("the same on 1,000 live nodes that all differ", mixed()[1:], live(1000)),
         Shape(
             "elastic from 10 to 100 beside others",
-            [demand("t", GpuRequest(type=["H100", "A100"], count=4, cpus=8), 10, 100), *mixed()[1:]],
+            [
+                demand("t", GpuRequest(type=["H100", "A100"], count=4, cpus=8), 10, 100),
+                *mixed()[1:],
+            ],
             declared(1000),
         ),
         Shape(
