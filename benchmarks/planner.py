@@ -227,7 +227,7 @@ def main() -> None:
         "refusals among them, with hints": refusals,
         "cold process: import and plan": cold,
     }
-    targets = {name: TARGET_MS for name in [*seconds, "20 nearly full clusters: fits or not"]}
+    targets = dict.fromkeys([*seconds, "20 nearly full clusters: fits or not"], TARGET_MS)
     targets["cold process: import and plan"] = 2000.0
     rows = [
         {

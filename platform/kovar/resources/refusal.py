@@ -109,7 +109,7 @@ def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bo
 
 
 def _distance(request: Request, kind: NodeType) -> tuple[int, bool, float]:
-    """Order node types: fewest lacks first, then those with some of what is lacking, the largest."""
+    """Order node types: fewest lacks, then some of what is lacking, then the largest."""
     missing = lacks(request, kind)
     size = kind.num_gpus if isinstance(request, GpuRequest) else kind.cpus
     return len(missing), any(lack.most is LEFT_OUT for lack in missing), -size
