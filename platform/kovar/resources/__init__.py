@@ -13,7 +13,7 @@ from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
 from kovar.resources.memory_room import MemoryRoom, memory_room, places_of
 from kovar.resources.node_type import NodeType
-from kovar.resources.plan import Placement, as_written, plan_placement
+from kovar.resources.plan import NodeGroup, Placement, as_written, plan_placement
 from kovar.resources.ray import (
     actor_options,
     replica_options,
@@ -39,6 +39,7 @@ __all__ = [
     "Demand",
     "GpuRequest",
     "MemoryRoom",
+    "NodeGroup",
     "NodeType",
     "NumWorkers",
     "Placement",

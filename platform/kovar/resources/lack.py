@@ -29,7 +29,6 @@ class Lack:
         needs: what the request says, as text.
         has: what the node type has, as text.
         most: the value of the field with which this node type would do.
-        is_undeclared: whether the node type may well have it, but does not say so.
         remedy: what to change about the node types.
     """
 
@@ -38,7 +37,6 @@ class Lack:
     has: str
     most: Any
     remedy: str
-    is_undeclared: bool = False
 
     @property
     def can_be_asked_for(self) -> bool:
@@ -150,7 +148,6 @@ def _of_gpus(request: Request, kind: NodeType) -> Iterator[Lack]:
                 has=format_size(size) if size else "no known GPU memory",
                 most=size >> 20 << 20 if size else 0,
                 remedy=f"declare {label}" if size is None else f"declare a node type with {needs}",
-                is_undeclared=size is None,
             )
     elif request.count > kind.num_gpus:
         needs = gpus_asked(request)
@@ -208,5 +205,4 @@ def _of_size(
             # Less than a mebibyte cannot be written, so it is left out as well.
             most=(there or 0) >> 20 << 20 or LEFT_OUT,
             remedy=f"declare a node type with {needs}" if there else remedy,
-            is_undeclared=there is None,
         )

@@ -29,7 +29,7 @@ class Need:
     """What each worker of a demand takes from its node.
 
     Args:
-        places: the node types that hold one such worker when empty, a bit for each.
+        places: the groups of like node types that hold one such worker, a bit for each.
         amounts: of each measure of the inventory.
         gpus: whole cards.
         share: ten-thousandths of one card.
@@ -133,22 +133,23 @@ class Inventory:
 
     def __init__(self, cluster: Cluster, requests: Iterable[Request]) -> None:
         self.kinds = cluster.node_types
-        asked: dict[str, None] = {}
-        for request in requests:
-            asked |= dict.fromkeys(_amounts(request))
-        self.measures = tuple(asked)
-        self.amounts = [
-            tuple(_capacity(kind, measure) * kind.num_hosts for measure in asked)
-            for kind in self.kinds
-        ]
         self.up = [kind.min_count for kind in self.kinds]
         self.extra = [kind.max_count - kind.min_count for kind in self.kinds]
-        # Mixes of workers that plans of the same needs on the same node types have tried.
-        self.mixes: dict[tuple[tuple[Need, ...], tuple[int, ...]], dict[Mix, None]] = {}
         self.most_added = sum(self.extra)
         if cluster.max_workers is not None:
             workers = sum(kind.min_count - kind.is_head for kind in self.kinds)
             self.most_added = max(0, cluster.max_workers - workers)
+        # Mixes of workers that plans of the same needs on the same node types have tried.
+        self.mixes: dict[tuple[tuple[Need, ...], tuple[int, ...]], dict[Mix, None]] = {}
+        # No sum of what workers take lies between two multiples of what divides all they take.
+        grains: dict[str, int] = {}
+        label_keys: dict[str, None] = {}
+        for request in requests:
+            label_keys |= dict.fromkeys(request.labels)
+            for measure, amount in _amounts(request).items():
+                grains[measure] = math.gcd(grains.get(measure, 0), amount)
+        self.measures = tuple(grains)
+        self._alike = _alike(self.kinds, grains, tuple(label_keys))
 
     def need(self, request: Request, placement: PlacementStrategy = "pack") -> Need:
         """Return what each worker of a concrete request takes."""
@@ -156,16 +157,14 @@ class Inventory:
         amounts = tuple(asked.get(measure, 0) for measure in self.measures)
         gpus = _units(request.count) if isinstance(request, GpuRequest) else 0
         places = 0
-        for number, kind in enumerate(self.kinds):
+        for place, (members, there) in enumerate(self._alike):
+            kind = self.kinds[members[0]]
             if (
                 suits(kind, request)
                 and gpus <= kind.num_gpus * UNITS
-                and all(
-                    amount * kind.num_hosts <= most
-                    for amount, most in zip(amounts, self.amounts[number], strict=True)
-                )
+                and all(amount <= most for amount, most in zip(amounts, there, strict=True))
             ):
-                places |= 1 << number
+                places |= 1 << place
         step = step_of(request)
         return Need(
             # Hosts of a slice are nodes of their own to Ray, so no two workers share one anyway.
@@ -185,33 +184,53 @@ class Inventory:
         return other
 
     def rooms(self, needs: Sequence[Need]) -> list[Room]:
-        """Group the node types that are alike to these needs."""
-        # No sum of what workers take falls between two multiples of what all such sums divide by.
-        grains = [
-            math.gcd(*(need.amounts[place] for need in needs))
-            for place in range(len(self.measures))
-        ]
-        alike: dict[tuple[tuple[bool, ...], tuple[int, ...], int, int, float], list[int]] = {}
-        for number, kind in enumerate(self.kinds):
-            takes = tuple(bool(need.places >> number & 1) for need in needs)
-            if any(takes) and self.up[number] + self.extra[number]:
-                price = kind.price_per_hour if kind.price_per_hour is not None else float("inf")
-                idle = kind.num_gpus + kind.num_tpu_chips
-                amounts = tuple(
-                    most // grain * grain if grain else 0
-                    for most, grain in zip(self.amounts[number], grains, strict=True)
+        """Return the nodes on which workers of these needs may be."""
+        rooms = []
+        for place, (members, amounts) in enumerate(self._alike):
+            takes = tuple(bool(need.places >> place & 1) for need in needs)
+            up = sum(self.up[number] for number in members)
+            extra = sum(self.extra[number] for number in members)
+            if any(takes) and up + extra:
+                kind = self.kinds[members[0]]
+                rooms.append(
+                    Room(
+                        members,
+                        takes,
+                        tuple(amount * kind.num_hosts for amount in amounts),
+                        cards=kind.num_gpus,
+                        idle=kind.num_gpus + kind.num_tpu_chips,
+                        price=math.inf if kind.price_per_hour is None else kind.price_per_hour,
+                        up=up,
+                        extra=extra,
+                    )
                 )
-                key = takes, amounts, kind.num_gpus, idle, price
-                alike.setdefault(key, []).append(number)
-        return [
-            Room(
-                tuple(members),
-                *key,
-                sum(self.up[number] for number in members),
-                sum(self.extra[number] for number in members),
-            )
-            for key, members in alike.items()
-        ]
+        return rooms
+
+
+def _alike(
+    kinds: Sequence[NodeType], grains: Mapping[str, int], label_keys: Sequence[str]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Group the node types that differ in nothing that is asked for.
+
+    Returns:
+        For each group the numbers of its node types, and what a host has of each measure.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, kind in enumerate(kinds):
+        key = (
+            # What a host has, down to the last amount that workers can take together.
+            tuple(_capacity(kind, name) // grain * grain for name, grain in grains.items()),
+            kind.gpu_types,
+            kind.num_gpus,
+            kind.tpu_topology,
+            kind.tpu_type,
+            kind.num_tpu_chips,
+            kind.spot,
+            kind.price_per_hour,
+            tuple(kind.labels.get(key) for key in label_keys) if label_keys else (),
+        )
+        groups.setdefault(key, []).append(number)
+    return [(tuple(members), key[0]) for key, members in groups.items()]  # type: ignore[misc]
 
 
 def suits(kind: NodeType, request: Request) -> bool:

@@ -109,7 +109,7 @@ def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bo
 
 
 def _distance(request: Request, kind: NodeType) -> tuple[int, bool, float]:
-    """Order node types: fewest lacks first, then those with some of it, then the largest."""
+    """Order node types: fewest lacks, then some of what is lacking, then the largest."""
     missing = lacks(request, kind)
     size = kind.num_gpus if isinstance(request, GpuRequest) else kind.cpus
     return len(missing), any(lack.most is LEFT_OUT for lack in missing), -size
@@ -275,18 +275,15 @@ def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: 
 
 
 def _declared(demand: Demand, near: Sequence[NodeType], cluster: Cluster) -> Iterator[_Change]:
-    """Declare what a node type may well have, but does not say."""
+    """Declare what the nearest node type may well have, but does not say."""
     for kind in near:
         missing = lacks(demand.request, kind)
         declared = declaring(demand.request, kind)
         if missing and declared != kind and not lacks(demand.request, declared):
             types = tuple(declared if one is kind else one for one in cluster.node_types)
-            texts = (lack.remedy for lack in missing)
-            yield _Change(
-                _AND.join(texts) + ", if it has so much",
-                demand,
-                replace(cluster, node_types=types),
-            )
+            text = f"{_AND.join(lack.remedy for lack in missing)}, if it has so much"
+            yield _Change(text, demand, replace(cluster, node_types=types))
+            return
 
 
 def _smaller_workers(
