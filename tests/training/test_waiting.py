@@ -32,13 +32,14 @@ def waiting_groups():
     return [group for group in placement_group_table().values() if group["state"] == "PENDING"]
 
 
-def living_controllers():
+def actors_of_ray_train():
     from ray._private.state import actors
 
     return [
         actor
         for actor in actors().values()
-        if actor["ActorClassName"] == "TrainController" and actor["State"] != "DEAD"
+        if actor["ActorClassName"] in ("TrainController", "PlacementGroupCleaner")
+        and actor["State"] != "DEAD"
     ]
 
 
@@ -58,5 +59,5 @@ def test_meanwhile_the_log_says_what_it_waits_for(given_up):
 
 def test_nothing_of_the_run_stays_on_the_cluster(given_up):
     assert waiting_groups() == []
-    assert living_controllers() == []
+    assert actors_of_ray_train() == []
     assert ray.available_resources()["CPU"] == 4
