@@ -97,7 +97,7 @@ def _selector(selector: Any) -> str:
         values = list(constraint.label_values)
         text = values[0] if len(values) == 1 else f"in({','.join(values)})"
         parts.append(f"{constraint.label_key}={'!' if constraint.operator == 2 else ''}{text}")
-    return " and ".join(parts)
+    return " and ".join(sorted(parts))
 
 
 def _failed(scaling: Any) -> list[Any]:
