@@ -24,13 +24,15 @@ def config_of(cluster: Cluster) -> dict:
     return autoscaling_config(cluster, gcs_address="here:1", folder="nodes", idle_timeout_s=30)
 
 
-@pytest.mark.parametrize("file", ["cluster.yaml", "clusters/local.yaml"])
+@pytest.mark.parametrize(
+    "file", ["cluster.yaml", "clusters/local.yaml", "clusters/kuberay/raycluster.yaml"]
+)
 def test_rays_autoscaler_accepts_what_the_shipped_files_become(file):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = config_of(read_cluster(ROOT / file))
     validate_config(prepare_config(copy.deepcopy(config)))
-    assert config["available_node_types"]["head"]["resources"] == {"CPU": 0}
+    assert config["available_node_types"][config["head_node_type"]]["resources"]["CPU"] == 0
     assert config["idle_timeout_minutes"] == 0.5
 
 

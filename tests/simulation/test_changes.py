@@ -38,6 +38,13 @@ def test_what_waits_is_told_when_its_reason_is_known():
     assert told(undecided, known) == ["waiting: task or actor {GPU: 2}: no"]
 
 
+def test_progress_of_the_same_wait_is_not_told_again():
+    one, two = (
+        replace(EMPTY, pending=(replace(WAITING, reason=f"starting {n} × gpu"),)) for n in (1, 2)
+    )
+    assert told(one, two) == []
+
+
 def test_a_failed_launch_is_told():
     assert told(None, replace(EMPTY, failures=("gpu: no quota",))) == [
         "launch failed: gpu: no quota"
@@ -64,8 +71,18 @@ def test_a_request_waits_for_nodes_that_start_or_are_in_use():
     starting = replace(EMPTY, launching=(Launch("gpu", 1),))
     assert explained(WAITING, starting, CLUSTER) == "starting 1 × gpu"
     full = replace(WAITING, infeasible=True, selectors=("zone=!b",))
-    reason = "finds no free node, and no more can be added: 1 of 3 gpu nodes are up"
+    reason = "no node is free, and no more may be added: 1 of 3 gpu nodes are up"
     assert explained(full, replace(EMPTY, nodes=(UP,)), CLUSTER) == reason
+
+
+def test_a_group_that_does_not_fit_names_the_types_of_all_its_bundles():
+    bundles = ({"GPU": 2.0}, {"memory": 1.0})
+    other = NodeType("cpu", 4, memory_bytes=8, max_count=2)
+    group = Pending("placement group", bundles, ("", ""), "PACK", infeasible=True)
+    reason = explained(group, replace(EMPTY, nodes=(UP,)), Cluster((HEAD, GPU, other)))
+    assert reason == (
+        "the group does not fit as a whole: 1 of 3 gpu nodes are up, 0 of 2 cpu nodes are up"
+    )
 
 
 def test_hosts_that_are_not_up_yet_are_waited_for():

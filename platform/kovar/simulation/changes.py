@@ -68,7 +68,9 @@ def _waits(old: ClusterStatus, new: ClusterStatus) -> Iterator[str]:
 
 
 def _named(pending: Pending) -> tuple[str, str]:
-    return described(pending), pending.reason
+    """Tell requests apart; how many nodes are starting for one is told by the launches."""
+    reason = pending.reason
+    return described(pending), "starting" if reason.startswith("starting") else reason
 
 
 def described(pending: Pending) -> str:

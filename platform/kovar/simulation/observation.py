@@ -30,10 +30,13 @@ def observe(gcs_address: str) -> dict[str, Any] | None:
     for request in scaling.pending_instance_requests:
         launching[request.ray_node_type_name] += request.count
     for instance in scaling.pending_instances:
-        launching[instance.ray_node_type_name] += instance.instance_id != HEAD_ID
+        launching[instance.ray_node_type_name] += 1
+    nodes = _nodes(cluster.node_states)
+    for head in (node for node in nodes if node["id"] == HEAD_ID):
+        del launching[head["type"]]  # the autoscaler takes a moment to see that it is up
     return {
-        "nodes": _nodes(cluster.node_states),
-        "launching": [{"type": name, "count": count} for name, count in (+launching).items()],
+        "nodes": nodes,
+        "launching": [{"type": name, "count": count} for name, count in launching.items()],
         "pending": _pending(cluster, scaling),
         "failures": [f"{one.ray_node_type_name}: {one.reason}" for one in _failed(scaling)],
     }
@@ -97,7 +100,7 @@ def _selector(selector: Any) -> str:
         values = list(constraint.label_values)
         text = values[0] if len(values) == 1 else f"in({','.join(values)})"
         parts.append(f"{constraint.label_key}={'!' if constraint.operator == 2 else ''}{text}")
-    return " and ".join(parts)
+    return " and ".join(sorted(parts))
 
 
 def _failed(scaling: Any) -> list[Any]:

@@ -19,20 +19,23 @@ def explained(pending: Pending, status: ClusterStatus, cluster: Cluster) -> str:
 
     The autoscaler only tells whether it has a node to add; what is in the way is found here.
     """
+    fitting: dict[str, NodeType] = {}
     for bundle, selector in zip(pending.bundles, pending.selectors, strict=True):
-        fitting = [kind for kind in cluster.node_types if _holds(kind, bundle, selector)]
-        if not fitting:
-            what = shown(bundle) + (f" with {selector}" if selector else "")
-            return f"no node type has {what}"
-    if launching := ", ".join(f"{one.count} × {one.type}" for one in status.launching):
-        return f"starting {launching}"
-    if pending.infeasible and _named_slice(pending):
-        return f"waiting for the rest of {_named_slice(pending)}"
-    if pending.infeasible:
-        up = ", ".join(_limit(kind, status) for kind in fitting)
-        whole = "does not fit as a whole" if len(pending.bundles) > 1 else "finds no free node"
-        return f"{whole}, and no more can be added: {up}"
-    return UNDECIDED
+        found = [kind for kind in cluster.node_types if _holds(kind, bundle, selector)]
+        if not found:
+            return f"no node type has {shown(bundle)}{f' with {selector}' if selector else ''}"
+        fitting |= {kind.name: kind for kind in found}
+    useful = [f"{one.count} × {one.type}" for one in status.launching if one.type in fitting]
+    if useful:
+        return f"starting {', '.join(useful)}"
+    if not pending.infeasible:
+        return UNDECIDED
+    if name := _named_slice(pending):
+        return f"waiting for the rest of {name}"
+    up = ", ".join(_limit(kind, status) for kind in fitting.values())
+    if len(pending.bundles) > 1:
+        return f"the group does not fit as a whole: {up}"
+    return f"no node is free, and no more may be added: {up}"
 
 
 def shown(bundle: Mapping[str, float]) -> str:
