@@ -184,7 +184,6 @@ def _duration(
         spec.training,
         facts,
         num_workers=num_workers,
-        max_length=spec.data.max_length,
         num_labels=NUM_LABELS,
         precision=chip.precision,
         accelerator=accelerator(card),
