@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.console import Group
 from rich.table import Table
@@ -15,6 +16,13 @@ from kovar.planning.plan import Plan, PlannedEntry
 from kovar.resources import CpuRequest, GpuRequest, NodeType, Request, TpuRequest
 from kovar.training.duration import Duration
 from kovar.training.fit import MemoryFit
+
+
+_MOMENTS: Final = {
+    "step": "most in a step",
+    "evaluation": "most in an evaluation",
+    "version": "most when the finished version is checked",
+}
 
 
 def draw(plan: Plan) -> Group:
@@ -96,7 +104,8 @@ def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, 
     memory = fit.memory
     room = f" of {fit.room}" if fit.room else ""
     warning = "" if fit.fits else "  (may not fit)"
-    yield "memory", f"about {format_size(memory.total)} per worker{room}{warning}"
+    when = _MOMENTS[memory.moment]
+    yield "memory", f"about {format_size(memory.total)} per worker{room}, {when}{warning}"
     parts = memory_parts(memory).items()
     yield "", " + ".join(f"{name.replace('_', ' ')} {format_size(size)}" for name, size in parts)
     if fit.largest_tokens is not None:

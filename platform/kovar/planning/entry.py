@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from kovar.config import Document, FieldPath, load_document
+from kovar.config import Document, FieldPath, dotted, load_document
 from kovar.errors import UserError, did_you_mean
 from kovar.resources import Demand
 from kovar.serving import ServingSpec, read_args
@@ -63,9 +63,9 @@ class Entry:
             with (self.sweep or self.document).pointing():
                 yield
         except UserError as error:
-            if not self.at or error.context["file"] is not None:
-                raise
-            raise _in_args(self.document, self.at, error) from None
+            if self.at and error.context["file"] is None:
+                error.context |= _place(self.document, self.at, error)
+            raise
 
 
 def read_entries(paths: Sequence[Path]) -> list[Entry]:
@@ -116,17 +116,17 @@ def _applications(document: Document) -> list[Entry]:
         try:
             spec = read_args(application.get("args") or {})
         except UserError as error:
-            raise _in_args(document, at, error) from None
+            error.context |= _place(document, at, error)
+            raise
         demand = replica_demand(spec, name=str(application.get("name") or spec.model))
         entries.append(Entry(document, demand, spec, at=at))
     return entries
 
 
-def _in_args(document: Document, at: FieldPath, error: UserError) -> UserError:
-    """Give a mistake in an application's arguments its place in the file."""
-    at = (*at, *(error.field.split(".") if error.field else ()))
-    details = {key: error.context[key] for key in ("got", "allowed")}
-    return document.error_at(at, error.message, **details, hint=error.hint)
+def _place(document: Document, at: FieldPath, error: UserError) -> dict[str, Any]:
+    """Return where in the file the field of an application's arguments stands."""
+    path = (*at, *(error.field.split(".") if error.field else ()))
+    return {"file": str(document.path), "line": document.line(path), "field": dotted(path)}
 
 
 def _with_unique_names(entries: list[Entry]) -> list[Entry]:
