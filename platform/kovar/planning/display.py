@@ -17,7 +17,6 @@ from kovar.resources import CpuRequest, GpuRequest, NodeType, Request, TpuReques
 from kovar.training.duration import Duration
 from kovar.training.fit import MemoryFit
 
-
 _MOMENTS: Final = {
     "step": "most in a step",
     "evaluation": "most in an evaluation",
