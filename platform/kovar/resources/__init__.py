@@ -12,8 +12,13 @@ from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
 from kovar.resources.node_type import NodeType
-from kovar.resources.plan import Placement, plan_placement
-from kovar.resources.ray import actor_options, scaling_config_kwargs
+from kovar.resources.plan import NodeGroup, Placement, plan_placement
+from kovar.resources.ray import (
+    actor_options,
+    replica_options,
+    scaling_config_kwargs,
+    trial_resources,
+)
 from kovar.resources.request import (
     CpuRequest,
     GpuRequest,
@@ -32,6 +37,7 @@ __all__ = [
     "CpuRequest",
     "Demand",
     "GpuRequest",
+    "NodeGroup",
     "NodeType",
     "NumWorkers",
     "Placement",
@@ -47,5 +53,7 @@ __all__ = [
     "local_cluster",
     "plan_placement",
     "read_cluster",
+    "replica_options",
     "scaling_config_kwargs",
+    "trial_resources",
 ]
