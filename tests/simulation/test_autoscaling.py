@@ -1,8 +1,11 @@
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from kovar.errors import UserError
 from kovar.resources import Cluster, NodeType, read_cluster
@@ -73,3 +76,13 @@ def test_the_autoscaler_knows_the_declared_labels_and_not_those_that_ray_detects
 def test_a_cluster_without_a_head_is_refused():
     with pytest.raises(UserError, match="has no head node"):
         config_of(Cluster((GPU,), origin="a.yaml"))
+
+
+def test_the_local_cluster_is_valid_against_the_schema_that_ships_inside_ray():
+    import ray.autoscaler
+
+    schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
+    declared = yaml.safe_load((ROOT / "clusters" / "local.yaml").read_text())
+    jsonschema.validate(declared, json.loads(schema.read_text()))
+    kinds = read_cluster(ROOT / "clusters" / "local.yaml").node_types
+    assert [kind.name for kind in kinds if kind.num_hosts == 2] == ["tpu-v4"]
