@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from kovar.config import Config, SizeBytes, load_document, parse_size
 from kovar.errors import SettingsError, did_you_mean
+
+SIMULATED: Final = "KOVAR_SIMULATED"
+"""Set to 1 by `kovar cluster local`: the CPU stands in for a requested accelerator."""
 
 
 class Settings(Config):
@@ -45,11 +49,6 @@ class Settings(Config):
     )
     webhook_secret: str | None = Field(
         default=None, repr=False, description="key of the signature in each webhook request"
-    )
-    simulated: bool = Field(
-        default=False,
-        description="whether the cluster is a simulation, whose CPUs stand in for accelerators; "
-        "set by `kovar cluster local`",
     )
 
 
@@ -111,13 +110,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
-        simulated=is_simulated(environ),
     )
 
 
-def is_simulated(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether this process belongs to a simulated cluster: `KOVAR_SIMULATED` is 1."""
-    return (os.environ if environ is None else environ).get("KOVAR_SIMULATED") == "1"
+def is_simulated() -> bool:
+    """Whether this process belongs to a simulated cluster, which says so in its environment."""
+    return os.environ.get(SIMULATED) == "1"
 
 
 def _path(text: str, *, field: str = "path") -> Path:
@@ -129,7 +127,12 @@ def _path(text: str, *, field: str = "path") -> Path:
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelled variable would silently put a registry where nobody looks for it."""
-    known = ["KOVAR_HOME", "KOVAR_SETTINGS", *(f"KOVAR_{f.upper()}" for f in Settings.model_fields)]
+    known = [
+        "KOVAR_HOME",
+        "KOVAR_SETTINGS",
+        SIMULATED,
+        *(f"KOVAR_{f.upper()}" for f in Settings.model_fields),
+    ]
     for name in sorted(environ):
         if name.startswith("KOVAR_") and name not in known:
             raise SettingsError(

@@ -69,6 +69,6 @@ def test_this_machine_has_a_root_file_system():
     assert read_mounts()["/"]
 
 
-def test_simulated_nodes_share_this_machine(tmp_path):
-    settings = load_settings({"KOVAR_HOME": str(tmp_path), "KOVAR_SIMULATED": "1"})
-    check_shared(settings, num_nodes=4, mounts={"/": "ext4"})
+def test_simulated_nodes_share_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("KOVAR_SIMULATED", "1")
+    check_shared(load_settings({"KOVAR_HOME": str(tmp_path)}), num_nodes=4, mounts={"/": "ext4"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from kovar import __version__
 from kovar.config import canonical_json
 from kovar.errors import SpecError
-from kovar.settings import Settings, ensure_writable
+from kovar.settings import Settings, ensure_writable, is_simulated
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import RunFolder
 from kovar.training.plan import RunPlan, plan_run
@@ -79,7 +79,7 @@ def prepare(
         "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
         "device": plan.device,
         # What a stand-in trained must never be returned for the real chip.
-        **({"simulated": True} if settings.simulated else {}),
+        **({"simulated": True} if is_simulated() else {}),
     }
     run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
     folder = RunFolder(settings.runs_dir / run_id)
