@@ -5,7 +5,7 @@ import pytest
 
 from kovar.errors import NotFoundError
 from kovar.events import read_events
-from kovar.resources import Cluster, NodeType
+from kovar.resources import Cluster, Demand, GpuRequest, NodeType, plan_placement
 from kovar.simulation import ClusterStatus, SimulatedCluster
 from simulated_work import Client
 from tiny_run import write_spec
@@ -23,6 +23,7 @@ CLUSTER = Cluster(
         NodeType(
             "gpu-spot", 4, memory_bytes=GIB, gpu_types=("T4",), num_gpus=1, max_count=1,
             labels={"kovar.dev/spot": "true"},
+            spot=True, accelerator_memory_bytes=15 * GIB,
         ),
         NodeType(
             "tpu-v4", 8, memory_bytes=GIB, tpu_type="v4", tpu_topology="2x2x2", num_tpu_chips=4,
@@ -76,9 +77,12 @@ def test_a_gang_waits_for_all_or_none(simulated, client):
     assert len(simulated.nodes()) == 4
 
 
-def test_fractional_requests_share_a_card(client):
-    fields = {"type": ["T4"], "count": 0.5}
-    one, other = client.call("run_request", fields, 2)
+def test_requests_by_gpu_memory_share_a_card_of_the_first_type_that_there_is(client):
+    request = GpuRequest(type=("H100", "T4"), gpu_memory=7 * GIB, spot=True)
+    plan = plan_placement([Demand("replicas", "worker", request, 2, 2)], CLUSTER)
+    concrete = plan.requests["replicas"]
+    assert concrete.type == ("T4",)
+    one, other = client.call("run_request", concrete.model_dump(mode="json"), 2)
     assert one == other
     assert one[0].startswith("gpu-spot-")
 
