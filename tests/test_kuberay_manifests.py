@@ -106,6 +106,63 @@ def test_rays_autoscaler_reads_the_same_from_it(path):
             assert declared["max_workers"] == kind.max_count * kind.num_hosts
 
 
+class NoEvents:
+    def log_cluster_scheduling_update(self, **_event):
+        pass
+
+
+def started_for(path: Path, bundle: dict[str, float]) -> list[str]:
+    """Ask the scheduler of Ray's autoscaler which groups it starts for one worker."""
+    from ray.autoscaler._private.kuberay import autoscaling_config as ray
+    from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+    from ray.core.generated.autoscaler_pb2 import ResourceRequest
+    from ray.core.generated.common_pb2 import LabelSelectorOperator
+
+    types = ray._generate_available_node_types_from_ray_cr_spec(cluster_spec(path))
+    request = ResourceRequest(resources_bundle=bundle)
+    # Work that must not be interrupted keeps away from Spot nodes.
+    constraint = request.label_selectors.add().label_constraints.add()
+    constraint.label_key, constraint.operator = (
+        "kovar.dev/spot", LabelSelectorOperator.LABEL_OPERATOR_NOT_IN,
+    )  # fmt: skip
+    constraint.label_values.append("true")
+    reply = ResourceDemandScheduler(NoEvents()).schedule(
+        SchedulingRequest(
+            disable_launch_config_check=True,
+            node_type_configs={
+                name: NodeTypeConfig(
+                    name=name,
+                    min_worker_nodes=kind["min_workers"],
+                    max_worker_nodes=kind["max_workers"],
+                    resources=kind["resources"],
+                    labels=kind["labels"],
+                    launch_config_hash="",
+                )
+                for name, kind in types.items()
+            },
+            resource_requests=ResourceRequestUtil.group_by_count([request]),
+        )
+    )
+    return [launch.instance_type for launch in reply.to_launch]
+
+
+@pytest.mark.parametrize(
+    ("group", "bundle"),
+    [
+        ("cpu", {"CPU": 7, "memory": 16 << 30}),
+        ("gpu-l4", {"CPU": 1, "GPU": 0.5, "accelerator_type:L4": 0.001}),
+        ("gpu-a100", {"CPU": 1, "GPU": 1, "accelerator_type:A100-40G": 0.001}),
+        ("gpu-h100", {"CPU": 8, "GPU": 8, "accelerator_type:H100": 0.001}),
+        ("tpu-v5e", {"CPU": 1, "TPU": 8, "accelerator_type:TPU-V5LITEPOD": 0.001}),
+    ],
+)
+def test_rays_autoscaler_starts_each_group_for_work_that_names_its_chip(group, bundle):
+    assert started_for(FOLDER / "raycluster.yaml", bundle) == [group]
+    assert started_for(FOLDER / "raycluster.yaml", {**bundle, "accelerator_type:B200": 1}) == []
+
+
 @every_manifest
 def test_memory_leaves_room_for_rays_object_store(path):
     for kind, group in zip(read_cluster(path).node_types, groups(path), strict=True):

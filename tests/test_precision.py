@@ -10,6 +10,7 @@ from kovar.precision import (
     detect_device,
     resolve,
 )
+from kovar.resources import ACCELERATORS
 
 CPU = Device("cpu", "Xeon", bf16_matrix_units=False)
 AMX = Device("cpu", "Xeon with AMX", bf16_matrix_units=True)
@@ -142,3 +143,10 @@ def test_declared_chips_are_known_before_a_worker_runs_on_them():
     assert declared_device("gpu") is None
     assert declared_device("gpu", "GeForce-RTX-5090") is None
     assert declared_device("gpu", "aws-neuron-core") is None
+
+
+def test_what_nvidia_publishes_a_rate_for_is_what_the_chip_supports():
+    for entry in ACCELERATORS.values():
+        if entry.capability is not None:
+            device = declared_device("gpu", entry.name)
+            assert all(resolve(name, device).precision == name for name in entry.flops)

@@ -5,6 +5,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.autoscaler._private.kuberay import autoscaling_config as ray
 
 from kovar.config import Document
 from kovar.errors import SpecError
@@ -83,6 +84,7 @@ def test_a_manifest_becomes_node_types(tmp_path):
     assert (cluster.origin, cluster.idle_timeout_s, cluster.max_workers) == (
         "raycluster.yaml", 120, None,
     )  # fmt: skip
+    assert cluster.limit_name == "maxReplicas"
     assert head == NodeType("headgroup", 0, 4 << 30, min_count=1, max_count=1, is_head=True)
     assert gpu == NodeType(
         "gpu",
@@ -162,8 +164,6 @@ own_resources = st.dictionaries(st.sampled_from(["CPU", "GPU", "memory", "FPGA"]
 
 @given(limits, start_params, own_resources, st.sampled_from(["limits", "requests"]))
 def test_a_group_offers_what_rays_autoscaler_makes_of_it(limits, params, own, kind):
-    from ray.autoscaler._private.kuberay import autoscaling_config as ray
-
     group = {"rayStartParams": {} if own else params, "resources": own}
     group["template"] = {"spec": {"containers": [{"resources": {kind: limits}}]}}
     expected = ray._get_ray_resources_from_group_spec({**group, "groupName": "g"}, is_head=False)

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.autoscaler._private.kuberay.autoscaling_config import _round_up_k8s_quantity
 
 from kovar.resources import ACCELERATORS
 from kovar.resources.kubernetes import (
@@ -15,8 +16,6 @@ UNITS = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"]
 
 @given(st.decimals(0, 10**6, places=3), st.sampled_from(UNITS))
 def test_a_quantity_is_rounded_up_as_ray_does(number, unit):
-    from ray.autoscaler._private.kuberay.autoscaling_config import _round_up_k8s_quantity
-
     text = f"{number}{unit}"
     assert parse_quantity(text) == _round_up_k8s_quantity(text)
 

@@ -17,6 +17,7 @@ class Cluster:
         idle_timeout_s: seconds after which an idle worker node stops; None where none stops.
         origin: what a person calls it, for example "cluster.yaml" or "this machine".
         can_grow: whether nodes may be added that `node_types` does not list.
+        limit_name: what the declaration calls the most nodes of one type.
     """
 
     node_types: tuple[NodeType, ...]
@@ -24,3 +25,4 @@ class Cluster:
     idle_timeout_s: float | None = None
     origin: str = "the cluster"
     can_grow: bool = False
+    limit_name: str = "max_workers"

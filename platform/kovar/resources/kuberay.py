@@ -102,6 +102,7 @@ def read_kuberay(document: Document) -> Cluster:
         ),
         idle_timeout_s=count_at(document, idle, default=DEFAULT_IDLE_TIMEOUT_S) if grows else None,
         origin=document.path.name if document.path else "the manifest",
+        limit_name="maxReplicas",
     )
 
 
