@@ -73,6 +73,7 @@ def test_a_gpu_replica_asks_ray_for_a_gpu_and_computes_on_it():
         "num_cpus": 4.0,
         "num_gpus": 1.0,
         "accelerator_type": "L4",
+        "label_selector": {"kovar.dev/spot": "!true"},
     }
     assert spec.device == "cuda"
 
