@@ -66,12 +66,12 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     where = ", ".join(
         f"{count} on {name}" for name, count in plan.placement.assignments[demand.name].items()
     )
-    number = plan.placement.num_workers(demand.name)
+    beyond = plan.placement.beyond.get(demand.name)
+    number = demand.num_min if beyond else plan.placement.num_workers(demand.name)
     noun = {"finetune": "worker", "sweep": "trial", "serve": "replica"}[planned.entry.kind]
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"
-    beyond = plan.placement.beyond.get(demand.name)
     return f"{number} {several} × {_asked(request)}: {where or beyond}"
 
 
