@@ -13,7 +13,7 @@ class Cost:
     """US dollars per hour for whole nodes, shared ones included.
 
     Args:
-        per_hour: None when a node type that is used declares no price.
+        per_hour: None when a node type that is used declares no price, or is not known.
         unpriced: those node types.
         shared_with: other demands on the same nodes.
     """
@@ -35,6 +35,8 @@ def cost_of(placement: Placement, cluster: Cluster, demand: str | None = None) -
         for name, number in placement.num_nodes.items():
             counts[name] = max(counts[name], number)
         return _summed(counts.items(), prices)
+    if demand in placement.beyond:
+        return Cost(None)
     holding = [group for group in placement.nodes if group.workers.get(demand)]
     others = dict.fromkeys(
         name for group in holding for name, number in group.workers.items() if number

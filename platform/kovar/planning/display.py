@@ -72,7 +72,7 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"
-    return f"{number} {several} × {_asked(request)}: {where or beyond}"
+    return f"{number} {several} × {_asked(request)}: {where or f'nowhere that this plan can see ({beyond})'}"
 
 
 def _asked(request: Request) -> str:
@@ -139,7 +139,7 @@ def _time_and_cost(planned: PlannedEntry) -> Iterator[tuple[str, str]]:
 def _cost(cost: Cost, at_least: Cost | None, duration: object) -> str:
     if cost.per_hour is None:
         if not cost.unpriced:
-            return "unknown"
+            return "unknown: it depends on the nodes that come"
         return f"unknown: no kovar.dev/price-per-hour label on {', '.join(cost.unpriced)}"
     text = f"${cost.per_hour:.2f} per hour"
     if at_least is not None and at_least.per_hour is not None:
