@@ -200,6 +200,8 @@ def _foot(plan: Plan) -> Text:
     if plan.cluster.idle_timeout_s is not None and plan.placement.num_added:
         minutes = plan.cluster.idle_timeout_s / 60
         lines.append(f"added nodes stop after {minutes:g} idle minutes")
+    if plan.cluster.busy:
+        lines.append(f"in use now, and not counted as taken: {plan.cluster.busy}")
     if plan.cluster.can_grow:
         lines.append("the cluster's autoscaler may add nodes that this plan cannot see")
     return Text("\n".join(lines))
