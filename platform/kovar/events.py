@@ -17,9 +17,13 @@ from typing import Any, Final, Literal, get_args
 
 EventKind = Literal[
     "queued",
+    "prepared",
     "planned",
+    "placing",
+    "placed",
     "preparing",
     "started",
+    "compiled",
     "step",
     "checkpoint",
     "resumed",
@@ -31,13 +35,19 @@ EventKind = Literal[
 
 FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
+    "prepared": "seconds (before `queued`), spans (seconds by what was done: tokenizing train, …)",
     "planned": "num_workers, placement, precision, reason, device",
+    "placing": "num_workers (the workers now wait for hardware)",
+    "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
-    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own)",
-    "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm",
+    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own), "
+    "chip, flops_per_token (forward and backward), peak_flops (of one chip; null if unknown)",
+    "compiled": "step, seconds",
+    "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm, "
+    "memory_bytes",
     "checkpoint": "step, path, size_bytes, seconds",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
-    "evaluated": "step, data (name), metrics, final (true: by the runtime that serves)",
+    "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
     "failed": "error (class), message",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kovar.errors import RunError
 from kovar.resources import live_cluster, scaling_config_kwargs
 from kovar.training.folder import RunFolder
+from kovar.training.placing import placement_events
 from kovar.training.task import WorkerTask
 from kovar.training.worker import train_worker
 
@@ -41,6 +42,7 @@ def train_on_ray(task: WorkerTask) -> None:
             name=f"{folder.run}-{time.time_ns()}",
             storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=task.spec.max_failures),
+            callbacks=[placement_events(folder)],
         ),
     )
     try:

@@ -143,7 +143,12 @@ class Engine:
                 self._report_window(planned, window)
                 window = self._new_window()
             if evaluates:
-                self._report("evaluated", step=step, data="evaluation", metrics=self.evaluate())
+                began = time.perf_counter()
+                metrics = self.evaluate()
+                seconds = time.perf_counter() - began
+                self._report(
+                    "evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds
+                )
                 window.since = time.perf_counter()
             if saves:
                 self._save(checkpoints, step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from kovar.settings import Settings
 from kovar.training.cluster import train_on_ray
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
+from kovar.training.heartbeat import beating
+from kovar.training.history.page import keeping_page
 from kovar.training.preparation import Prepared, prepare
 from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
@@ -103,6 +106,7 @@ def run(
     from kovar.registry import Registry
 
     progress = progress or RunProgress(quiet=True)
+    began = time.monotonic()
     with progress.showing(), Registry.open(settings) as registry:
         prepared = prepare(
             spec,
@@ -114,9 +118,10 @@ def run(
             fresh=fresh,
         )
         folder = prepared.folder
+        seconds = time.monotonic() - began
         try:
-            with FileLock(folder.lock, timeout=0):
-                return _run_locked(prepared, registry, progress, in_process=in_process)
+            with FileLock(folder.lock, timeout=0), keeping_page(folder), beating(folder.heartbeat):
+                return _run_locked(prepared, registry, progress, seconds, in_process=in_process)
         except Timeout:
             raise UserError(
                 f"run {folder.run} is already being executed by another process",
@@ -125,7 +130,12 @@ def run(
 
 
 def _run_locked(
-    prepared: Prepared, registry: Registry, progress: RunProgress, *, in_process: bool
+    prepared: Prepared,
+    registry: Registry,
+    progress: RunProgress,
+    seconds: float,
+    *,
+    in_process: bool,
 ) -> RunResult:
     from kovar.registry import card
 
@@ -135,6 +145,7 @@ def _run_locked(
     with EventLog(folder.events, run=folder.run) as log:
         if not trained:
             log.emit("queued", spec=spec.name, kind=spec.kind)
+            log.emit("prepared", seconds=seconds, spans=progress.spans)
             plan = prepared.plan.to_json()
             log.emit("planned", num_workers=spec.resources.num_workers.max, **plan)
             folder.metrics.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -48,6 +49,7 @@ def write_version_folder(
     from kovar.inference import load_runtime
     from kovar.models import save_model
 
+    began = time.perf_counter()
     partial = paths.model.with_name(".model")
     shutil.rmtree(partial, ignore_errors=True)
     save_model(engine.model, task.base, partial, max_length=task.spec.data.max_length)
@@ -68,7 +70,14 @@ def write_version_folder(
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics.to_json()
-    log.emit("evaluated", step=len(engine.steps), data=DATASET, metrics=metrics, final=True)
+    log.emit(
+        "evaluated",
+        step=len(engine.steps),
+        data=DATASET,
+        metrics=metrics,
+        seconds=time.perf_counter() - began,
+        final=True,
+    )
     with (paths.model / WEIGHTS_FILE).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
     log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)

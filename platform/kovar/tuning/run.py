@@ -16,6 +16,7 @@ from kovar.resources import actor_options
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import start_ray
 from kovar.training.folder import RunFolder, write_json
+from kovar.training.heartbeat import beating
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
 from kovar.training.task import WorkerTask
@@ -55,7 +56,8 @@ def run_sweep(
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
-        _run_on_tune(tasks, sweep, root, progress)
+        with beating(RunFolder(root).heartbeat):
+            _run_on_tune(tasks, sweep, root, progress)
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
     for outcome, task in zip(outcomes, tasks, strict=True):
