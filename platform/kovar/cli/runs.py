@@ -69,7 +69,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show one run: facts, metrics, attempts, files."""
-    from kovar.training.history import read_history, run_page, trials_of
+    from kovar.training.history import read_history, trials_of
 
     folder = _found(run)
     trials = trials_of(folder)
@@ -83,6 +83,8 @@ def show(
         return
     history = read_history(folder)
     if html is not None:
+        from kovar.training.history.page import run_page
+
         try:
             html.write_text(run_page(history), encoding="utf-8")
         except OSError as problem:

@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from browser import Browser
 from kovar.training.folder import RunFolder
-from kovar.training.history import read_history, run_page
-from kovar.training.history.page import keeping_page
+from kovar.training.history import read_history
+from kovar.training.history.page import keeping_page, run_page
 from story import CRASHED, UNDISTURBED, step, told, write_story
 
 SCORES = [

@@ -2,7 +2,6 @@
 
 from kovar.training.history.attempt import Attempt, Failure
 from kovar.training.history.finding import Finding, findings, why_ended
-from kovar.training.history.page import run_page
 from kovar.training.history.run_history import RunHistory, Throughput, read_history
 from kovar.training.history.search import RunSummary, find_run, list_runs, trials_of
 from kovar.training.history.status import LIVE, STATUSES, Status
@@ -27,7 +26,6 @@ __all__ = [
     "list_runs",
     "make_timeline",
     "read_history",
-    "run_page",
     "trials_of",
     "why_ended",
 ]
