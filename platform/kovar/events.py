@@ -41,7 +41,8 @@ FIELDS: Final[dict[EventKind, str]] = {
     "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
     "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own), "
-    "chip, flops_per_token (forward and backward), peak_flops (of one chip; null if unknown)",
+    "metric (the primary one), chip, flops_per_token (forward and backward), "
+    "peak_flops (of one chip; null if unknown)",
     "compiled": "step, seconds",
     "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm, "
     "memory_bytes",

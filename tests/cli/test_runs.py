@@ -61,7 +61,7 @@ def test_the_list_shows_runs_newest_first_with_their_states(kovar):
 def test_the_list_is_filtered_by_state_and_model(kovar):
     assert "spoiled" in kovar("list", "--status", "failed").stdout
     (row,) = json.loads(kovar("list", "--model", "tiny", "--json").stdout)
-    assert row["accuracy"] >= 0.9
+    assert row["score"] >= 0.9
     assert "no such runs" in kovar("list", "--status", "waiting").stdout
 
 

@@ -31,7 +31,7 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 def runs_table(found: Sequence[RunSummary]) -> Table:
     """Show runs, a row each."""
-    table = _table("run", "kind", "model", "status", "started", "duration", "accuracy")
+    table = _table("run", "kind", "model", "status", "started", "duration", "score")
     for one in found:
         table.add_row(
             Text(one.run),
@@ -40,7 +40,7 @@ def runs_table(found: Sequence[RunSummary]) -> Table:
             Text(one.status, style=_COLORS[one.status]),
             _moment(one.started_at),
             format_duration(one.seconds),
-            "–" if one.accuracy is None else f"{one.accuracy:.4f}",
+            "–" if one.score is None else f"{one.metric} {one.score:.4f}",
         )
     return table
 
@@ -54,7 +54,7 @@ def trials_table(folder: RunFolder, trials: Sequence[RunSummary]) -> Table:
             Text(one.status, style=_COLORS[one.status]),
             _moment(one.started_at),
             format_duration(one.seconds),
-            "–" if one.accuracy is None else f"{one.accuracy:.4f}",
+            "–" if one.score is None else f"{one.metric} {one.score:.4f}",
         )
     table.caption = f"kovar runs explain {folder.run}/{trials[0].run}"
     return table

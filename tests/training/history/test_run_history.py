@@ -43,6 +43,20 @@ def test_the_metrics_are_the_final_ones_and_the_best_are_remembered(history_of):
     assert history.best == (20, {"accuracy": 0.8, "loss": 0.4})
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "best"),
+    [("perplexity", (9.0, 4.0, 6.0), 20), ("entity_f1", (0.1, 0.9, 0.8), 20), ("loss", (3, 2, 1), 30)],
+)
+def test_a_run_is_judged_by_the_metric_that_it_names(history_of, metric, values, best):
+    events = [started(0, metric=metric)] + [
+        told(10 * n, "evaluated", rank=0, step=10 * n, metrics={metric: value, "x": -n})
+        for n, value in enumerate(values, start=1)
+    ]
+    history = history_of(events)
+    assert history.best[0] == best
+    assert history.score == (metric, values[-1])
+
+
 def test_repeated_steps_count_once_in_the_speed(history_of):
     speed = history_of(CRASHED).throughput
     assert speed.tokens_per_s == 90

@@ -68,7 +68,7 @@ def test_a_finished_run_is_listed_with_duration_and_accuracy(tmp_path):
     result = {"metrics": {"evaluation": {"accuracy": 0.81}}}
     write_story(tmp_path / IDS[0], UNDISTURBED, result=result)
     (one,) = list_runs(tmp_path)
-    assert (one.status, one.seconds, one.accuracy) == ("finished", 83, 0.81)
+    assert (one.status, one.seconds, one.metric, one.score) == ("finished", 83, "accuracy", 0.81)
 
 
 def test_a_long_log_is_listed_from_its_ends(tmp_path):
@@ -88,7 +88,7 @@ def test_a_sweep_is_one_row_and_its_trials_are_found_by_its_name(tmp_path):
     (root / "results.json").write_text(json.dumps({}))
     (sweep,) = list_runs(tmp_path)
     assert (sweep.kind, sweep.model, sweep.status) == ("sweep", "tiny-lr", "finished")
-    assert sweep.accuracy == 0.7
+    assert (sweep.metric, sweep.score) == ("accuracy", 0.7)
     trials = trials_of(find_run(tmp_path, "tiny-lr"))
     assert [trial.status for trial in trials] == ["finished", "failed"]
     assert find_run(tmp_path, f"{root.name}/trial-0002").run == "trial-0002"

@@ -66,10 +66,11 @@ def _head(history: RunHistory) -> str:
         "steps": f"{last:,} of {history.num_steps:,}" if history.num_steps else "none",
         "attempts": str(len(history.attempts)),
     }
-    if "accuracy" in history.metrics:
-        tiles["accuracy"] = f"{history.metrics['accuracy']:.4f}"
-    if best is not None and "accuracy" in best[1]:
-        tiles["best accuracy"] = f"{best[1]['accuracy']:.4f} at {best[0]:,}"
+    if history.score is not None:
+        name, value = history.score
+        tiles[name.replace("_", " ")] = f"{value:.4f}"
+        if best is not None and name in best[1]:
+            tiles["best"] = f"{best[1][name]:.4f} at {best[0]:,}"
     if speed is not None:
         tiles["tokens/s"] = f"{speed.tokens_per_s:,.0f}"
         tiles["padding"] = f"{speed.padding:.1%}"
@@ -79,7 +80,7 @@ def _head(history: RunHistory) -> str:
             tiles["of the peak"] = f"{speed.peak_share:.1%}"
     if history.dollars is not None:
         tiles["cost"] = f"${history.dollars:,.2f}"
-    shown = "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles.items())
+    shown = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles.items())
     return (
         f'<h1>{escape(history.model)} <span class="pill {history.status}">{history.status}</span>'
         f"</h1>\n<p class=sub><code>{escape(history.run)}</code>{_started(history)}</p>\n"
@@ -126,9 +127,15 @@ def _curves(history: RunHistory) -> str:
         loss.append(Series("evaluation", scores.pop("loss"), dotted=True))
     quality = [Series(name.replace("_", " "), p, dotted=True) for name, p in scores.items()]
     shares = [one for one in quality if all(0 <= y <= 1 for _, y in one.points)]
+    others = [
+        line_chart(one.name.capitalize(), [one], marks=marks)
+        for one in quality
+        if one not in shares
+    ]
     charts = [
         line_chart("Loss (nats)", loss, marks=marks, from_zero=True),
         line_chart("Evaluation", shares[:5], marks=marks, top=1.0),
+        *others,
         line_chart("Learning rate", [told("learning rate", "learning_rate")], from_zero=True),
         line_chart("Gradient norm, before clipping", [told("largest", "gradient_norm")]),
         line_chart("Speed (tokens/s)", [Series("tokens/s", speed)], marks=marks, from_zero=True),

@@ -14,6 +14,7 @@ from kovar.events import read_events
 from kovar.training.folder import RunFolder
 from kovar.training.history.attempt import Attempt, Failure, read_attempts, read_failures
 from kovar.training.history.moment import Event, number, seconds_of
+from kovar.training.history.score import better, primary_metric
 from kovar.training.history.status import LIVE, Status, driver_lives, status_of
 from kovar.training.history.timeline import Timeline, make_timeline
 
@@ -93,14 +94,22 @@ class RunHistory:
 
     @property
     def best(self) -> tuple[int, dict[str, float]] | None:
-        """Step and metrics of the evaluation with the highest accuracy, or else the lowest loss."""
-        scored = [(int(number(e, "step")), _numbers(e.get("metrics"))) for e in self.evaluations]
-        scored = [(step, metrics) for step, metrics in scored if metrics]
-        if not scored:
-            return None
-        if all("accuracy" in metrics for _, metrics in scored):
-            return max(scored, key=lambda one: one[1]["accuracy"])
-        return min(scored, key=lambda one: one[1].get("loss", float("inf")))
+        """Step and metrics of the evaluation that was best by the run's metric."""
+        found: tuple[int, dict[str, float]] | None = None
+        for event in self.evaluations:
+            metrics = _numbers(event.get("metrics"))
+            name = primary_metric(self.events, metrics)
+            if name is None or (found is not None and name not in found[1]):
+                continue
+            if found is None or better(name, metrics[name], found[1][name]):
+                found = (int(number(event, "step")), metrics)
+        return found
+
+    @property
+    def score(self) -> tuple[str, float] | None:
+        """Name and value of the metric that the run is judged by, as last measured."""
+        name = primary_metric(self.events, self.metrics)
+        return None if name is None else (name, self.metrics[name])
 
     @property
     def throughput(self) -> Throughput | None:

@@ -14,6 +14,7 @@ from kovar.errors import NotFoundError, UserError, did_you_mean
 from kovar.training.folder import RunFolder
 from kovar.training.history.moment import Event, seconds_of
 from kovar.training.history.run_history import moment_json, read_facts
+from kovar.training.history.score import better, primary_metric
 from kovar.training.history.status import LIVE, Status, driver_lives, status_of
 
 _TAIL_BYTES: Final = 1 << 16
@@ -33,7 +34,9 @@ class RunSummary:
     status: Status
     started_at: float
     seconds: float
-    accuracy: float | None
+    metric: str | None
+    """Name of the metric that the run is judged by."""
+    score: float | None
     folder: Path
 
     def to_json(self) -> dict[str, Any]:
@@ -45,7 +48,8 @@ class RunSummary:
             "status": self.status,
             "started_at": moment_json(self.started_at),
             "seconds": self.seconds,
-            "accuracy": self.accuracy,
+            "metric": self.metric,
+            "score": self.score,
             "folder": str(self.folder),
         }
 
@@ -84,6 +88,7 @@ def summarize(folder: RunFolder) -> RunSummary | None:
     start = seconds_of(first[0]) - _before(first)
     end = time.time() if status in LIVE else max(seconds_of(event) for event in last)
     spec = read_facts(folder.spec)
+    metric, score = _score(result, first, last)
     queued: Event = first[0] if first[0].get("event") == "queued" else {}
     return RunSummary(
         run=folder.run,
@@ -92,7 +97,8 @@ def summarize(folder: RunFolder) -> RunSummary | None:
         status=status,
         started_at=start,
         seconds=end - start,
-        accuracy=_accuracy(result, last),
+        metric=metric,
+        score=score,
         folder=folder.root,
     )
 
@@ -148,7 +154,12 @@ def _summarize_sweep(folder: RunFolder) -> RunSummary | None:
     status: Status = "running" if lives else "finished" if result.exists() else "interrupted"
     started = min(trial.started_at for trial in trials)
     ended = max(trial.started_at + trial.seconds for trial in trials)
-    scores = [trial.accuracy for trial in trials if trial.accuracy is not None]
+    best: RunSummary | None = None
+    for trial in trials:
+        if trial.metric is None or trial.score is None:
+            continue
+        if best is None or best.score is None or better(trial.metric, trial.score, best.score):
+            best = trial
     return RunSummary(
         run=folder.run,
         kind="sweep",
@@ -156,7 +167,8 @@ def _summarize_sweep(folder: RunFolder) -> RunSummary | None:
         status=status,
         started_at=started,
         seconds=ended - started,
-        accuracy=max(scores, default=None),
+        metric=best.metric if best else None,
+        score=best.score if best else None,
         folder=folder.root,
     )
 
@@ -197,10 +209,15 @@ def _before(first: Sequence[Event]) -> float:
     return 0.0
 
 
-def _accuracy(result: dict[str, Any], last: Sequence[Event]) -> float | None:
+def _score(
+    result: dict[str, Any], first: Sequence[Event], last: Sequence[Event]
+) -> tuple[str | None, float | None]:
     metrics: Any = result.get("metrics", {}).get("evaluation")
     if not metrics:
         scored = [event for event in last if event.get("event") == "evaluated"]
         metrics = scored[-1].get("metrics") if scored else None
-    value = metrics.get("accuracy") if isinstance(metrics, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    if not isinstance(metrics, dict):
+        return None, None
+    name = primary_metric(first, metrics)
+    value = metrics.get(name) if name else None
+    return (name, float(value)) if isinstance(value, int | float) else (None, None)
