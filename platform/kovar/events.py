@@ -75,8 +75,8 @@ class EventLog:
         self._base = {"run": run, "attempt": attempt, "rank": rank}
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def emit(self, event: EventKind, **fields: Any) -> None:
-        """Append one event; on return a milestone is on the disk.
+    def emit(self, event: EventKind, **fields: Any) -> dict[str, Any]:
+        """Append one event and return it; on return a milestone is on the disk.
 
         Raises:
             ValueError: unknown kind, a field without a JSON form, or NaN.
@@ -93,6 +93,7 @@ class EventLog:
         os.write(self._fd, line)
         if event != "step":
             os.fsync(self._fd)
+        return record
 
     def close(self) -> None:
         """Release the file."""

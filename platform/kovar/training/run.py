@@ -28,6 +28,7 @@ from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
 from kovar.training.spec import FineTuneSpec
 from kovar.training.task import WorkerTask
+from kovar.training.trackers import TrackedRun, check_trackers, tracking
 from kovar.training.worker import execute
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def run(
     from kovar.registry import Registry
 
     progress = progress or RunProgress(quiet=True)
+    check_trackers(settings.trackers)
     began = time.monotonic()
     with progress.showing(), Registry.open(settings) as registry:
         prepared = prepare(
@@ -119,8 +121,14 @@ def run(
         )
         folder = prepared.folder
         seconds = time.monotonic() - began
+        tracked = TrackedRun(folder.run, spec.name, spec.model_dump(mode="json"), folder.root)
         try:
-            with FileLock(folder.lock, timeout=0), keeping_page(folder), beating(folder.heartbeat):
+            with (
+                FileLock(folder.lock, timeout=0),
+                keeping_page(folder),
+                beating(folder.heartbeat),
+                tracking(settings.trackers, tracked),
+            ):
                 return _run_locked(prepared, registry, progress, seconds, in_process=in_process)
         except Timeout:
             raise UserError(

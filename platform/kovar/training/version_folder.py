@@ -57,14 +57,11 @@ def write_version_folder(
     device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
     # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
     runtime = load_runtime(partial, precision="fp32", num_threads=task.num_threads, device=device)
-    found = evaluate(
-        runtime,
-        split.texts,
-        split.labels,
-        progress=lambda done, total: log.emit(
-            "preparing", what="evaluating", done=done, total=total
-        ),
-    )
+
+    def report(done: int, total: int) -> None:
+        log.emit("preparing", what="evaluating", done=done, total=total)
+
+    found = evaluate(runtime, split.texts, split.labels, progress=report)
     _keep_answers(partial, runtime, split, found)
     golden = _check_default(partial, chip=chip, device=device, num_threads=task.num_threads)
     shutil.rmtree(paths.model, ignore_errors=True)

@@ -45,7 +45,11 @@ def test_the_metrics_are_the_final_ones_and_the_best_are_remembered(history_of):
 
 @pytest.mark.parametrize(
     ("metric", "values", "best"),
-    [("perplexity", (9.0, 4.0, 6.0), 20), ("entity_f1", (0.1, 0.9, 0.8), 20), ("loss", (3, 2, 1), 30)],
+    [
+        ("perplexity", (9.0, 4.0, 6.0), 20),
+        ("entity_f1", (0.1, 0.9, 0.8), 20),
+        ("loss", (3, 2, 1), 30),
+    ],
 )
 def test_a_run_is_judged_by_the_metric_that_it_names(history_of, metric, values, best):
     events = [started(0, metric=metric)] + [

@@ -80,7 +80,9 @@ def _head(history: RunHistory) -> str:
             tiles["of the peak"] = f"{speed.peak_share:.1%}"
     if history.dollars is not None:
         tiles["cost"] = f"${history.dollars:,.2f}"
-    shown = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles.items())
+    shown = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in tiles.items()
+    )
     return (
         f'<h1>{escape(history.model)} <span class="pill {history.status}">{history.status}</span>'
         f"</h1>\n<p class=sub><code>{escape(history.run)}</code>{_started(history)}</p>\n"
