@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from kovar.errors import MissingExtraError
-from kovar.events import EventLog, read_events
+from kovar.events import read_events
 from kovar.settings import load_settings
 from kovar.training.trackers import (
     Point,
@@ -44,9 +44,14 @@ def run(tmp_path):
 def follow(run, opened_by, *, events=UNDISTURBED, **options):
     """Write events into a run's log while its trackers are fed."""
     trackers = {"mlflow": opened_by}
+    lines = "".join(json.dumps(event) + "\n" for event in events)
     with tracking(["mlflow"], run, opened_by=trackers, **options):
-        with (run.folder / "events.jsonl").open("a") as log:
-            log.write("".join(json.dumps(event) + "\n" for event in events))
+        append(run, lines)
+
+
+def append(run, lines):
+    with (run.folder / "events.jsonl").open("a") as log:
+        log.write(lines)
 
 
 def test_a_step_has_loss_speed_padding_memory_and_the_share_of_the_peak():
@@ -77,12 +82,16 @@ def test_a_tracker_is_sent_every_point_and_the_end(run):
     assert notebook.ends == [True]
 
 
+def fail_after(run, events, opened_by):
+    with tracking(["mlflow"], run, opened_by=opened_by):
+        append(run, "".join(json.dumps(event) + "\n" for event in events))
+        raise KeyError
+
+
 def test_a_tracker_learns_that_its_run_failed(run):
     notebook = Notebook()
-    with pytest.raises(KeyError), tracking(["mlflow"], run, opened_by={"mlflow": lambda _: notebook}):
-        with EventLog(run.folder / "events.jsonl", run=run.run, rank=0) as log:
-            log.emit("step", step=1, loss=0.5)
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail_after(run, UNDISTURBED[:8], {"mlflow": lambda told: notebook})
     assert notebook.ends == [False]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,18 +26,22 @@ _COLORS: Final = {
     "failed": "red",
     "interrupted": "yellow",
 }
-_BAR: Final = 32
+_BAR: Final = 20
+_WIDE: Final = 116
+"""Columns that the table of runs needs for everything; a run's id begins with its model's name."""
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
-def runs_table(found: Sequence[RunSummary]) -> Table:
-    """Show runs, a row each."""
-    table = _table("run", "kind", "model", "status", "started", "duration", "score")
+def runs_table(found: Sequence[RunSummary], *, width: int) -> Table:
+    """Show runs, a row each; kind and model only where the terminal is wide enough."""
+    wide = width >= _WIDE
+    table = _table(
+        "run", *(("kind", "model") if wide else ()), "status", "started", "duration", "score"
+    )
     for one in found:
         table.add_row(
             Text(one.run),
-            one.kind,
-            Text(one.model),
+            *((one.kind, Text(one.model)) if wide else ()),
             Text(one.status, style=_COLORS[one.status]),
             _moment(one.started_at),
             format_duration(one.seconds),
@@ -90,7 +95,8 @@ def explanation(history: RunHistory) -> Group:
     )
     why = why_ended(history)
     notes = [*([why] if why else []), *findings(history)]
-    return Group(head, *(_note(one, urgent=one is why) for one in notes), times(history.timeline))
+    shown = (_note(one, urgent=one is why) for one in notes)
+    return Group(head, *shown, Text(), times(history.timeline))
 
 
 def times(timeline: Timeline) -> Table:
@@ -242,18 +248,18 @@ def _attempts(history: RunHistory) -> Table:
 
 def _table(first: str, *others: str, title: str | None = None) -> Table:
     """Make a table that fits a terminal of 80 columns; its first column is never cut."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name)
     return table
 
 
-def _note(one: Finding, *, urgent: bool) -> Text:
-    text = Text.assemble(("  why: " if urgent else "  "), (one.what, "red" if urgent else ""))
+def _note(one: Finding, *, urgent: bool) -> Padding:
+    text = Text.assemble(("why: " if urgent else ""), (one.what, "red" if urgent else ""))
     if one.advice:
-        text.append(f"\n    → {one.advice}")
-    return text
+        text.append(f"\n→ {one.advice}")
+    return Padding(text, (0, 0, 0, 2))
 
 
 def _moment(seconds: float) -> str:

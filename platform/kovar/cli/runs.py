@@ -55,9 +55,10 @@ def list_command(
     if not found:
         Console().print(f"no such runs in {runs_dir}" if status or model else "no runs yet")
         return
-    Console().print(runs_table(found[:limit]))
+    console = Console()
+    console.print(runs_table(found[:limit], width=console.width))
     if found[limit:]:
-        Console().print(f"{len(found) - limit:,} older ones are left out: --limit {len(found)}")
+        console.print(f"{len(found) - limit:,} older ones are left out: --limit {len(found)}")
 
 
 @runs.command()

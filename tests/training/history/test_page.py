@@ -89,7 +89,7 @@ def test_a_narrow_window_has_no_sideways_scrolling(browser, tmp_path):
 
 def test_resumptions_attempts_causes_and_advice_are_on_the_page(tmp_path):
     page = run_page(history_of(tmp_path / "r", [*CRASHED, *SCORES, FAILED]))
-    assert page.count(">attempt 2</text>") == 3
+    assert page.count(">attempt 2</text>") == 6
     assert "&lt;b&gt;out of memory&lt;/b&gt;" in page
     assert "lower training.max_tokens" in page
     assert "step-20: torn" in page

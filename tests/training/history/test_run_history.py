@@ -30,6 +30,13 @@ def test_a_crash_ends_an_attempt_and_the_next_one_tells_what_it_cost(history_of)
     assert (second.outcome, second.resumed_from, second.num_repeated) == ("running", 10, 20)
 
 
+def test_an_attempt_that_is_resumed_where_the_last_one_ended_repeats_nothing(history_of):
+    resumed = CRASHED[12] | {"step": 30}
+    first, second = history_of([*CRASHED[:12], resumed, step(76, 40, attempt=2)]).attempts
+    assert second.num_repeated == 0
+    assert first.lost_s == 66 - 34
+
+
 def test_what_stands_out_names_the_crash_and_the_checkpoint_that_was_ignored(history_of):
     told = " ".join(one.what for one in findings(history_of(CRASHED, lives=True)))
     assert "attempt 1 crashed after step 30; attempt 2 went on from step 10" in told

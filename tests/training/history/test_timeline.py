@@ -1,6 +1,8 @@
 """Where the time went: every second belongs to one phase, whatever the log looks like."""
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -77,6 +79,8 @@ def test_lines_without_a_readable_time_are_passed_over():
 def test_every_phase_says_what_it_means(phase):
     assert MEANING[phase]
     assert set(MEANING) == set(Phase.__args__)
+    guide = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    assert re.search(rf"^\| (\w+, )?{phase}(, \w+)? \|", guide, re.MULTILINE)
 
 
 EVENT = st.fixed_dictionaries(

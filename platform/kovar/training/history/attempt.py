@@ -66,6 +66,7 @@ class _Reader:
                 current.resumed_from = int(number(event, "step"))
                 current.ignored = tuple(str(reason) for reason in event.get("ignored") or ())
                 current.num_repeated = max(0, self.reached - current.resumed_from)
+                self._reach(current.resumed_from, moment)
             case "step":
                 self._take_step(current, int(number(event, "step")), moment)
             case "finished":
@@ -93,10 +94,14 @@ class _Reader:
         if not current.last_step and current.resumed_from is None:
             current.num_repeated = self.reached
         current.last_step = step
+        self._reach(step, moment)
+        self.reached = max(self.reached, step)
+
+    def _reach(self, step: int, moment: float) -> None:
+        """End the loss of earlier attempts that came no further than a step."""
         for earlier in self.attempts[:-1]:
             if not earlier.lost_s and step >= earlier.last_step:
                 earlier.lost_s = moment - earlier.last_sign_at
-        self.reached = max(self.reached, step)
 
     def _give_up(self, outcome: Outcome) -> None:
         if self.attempts and self.attempts[-1].outcome == "running":

@@ -56,6 +56,7 @@ def line_chart(
     from_zero: bool = False,
     percent: bool = False,
     top: float | None = None,
+    last: float = 0.0,
 ) -> str:
     """Draw lines over the steps of a run; nothing for series without points.
 
@@ -66,6 +67,7 @@ def line_chart(
         from_zero: let the vertical axis begin at zero.
         percent: write the vertical axis in percent.
         top: what the vertical axis never goes above.
+        last: step that the horizontal axis reaches at least, so that charts can be compared.
     """
     drawn = [Series(s.name, _thinned(s.points), s.dotted) for s in series if s.points]
     if not drawn:
@@ -73,8 +75,8 @@ def line_chart(
     values = [y for one in drawn for _, y in one.points]
     low, high = _bounds(min(values), max(values), from_zero=from_zero)
     high = high if top is None else max(min(high, top), low + 1e-9)
-    right = max(x for one in drawn for x, _ in one.points)
-    x_scale = _Scale(0.0, max(right, 1.0), _LEFT, WIDTH - _RIGHT)
+    right = max(1.0, last, *(x for one in drawn for x, _ in one.points))
+    x_scale = _Scale(0.0, right, _LEFT, WIDTH - _RIGHT)
     y_scale = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
     body = [
         *_horizontal_grid(y_scale, percent=percent),

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from html import escape
 from typing import Any, Final
 
 from kovar.config import format_duration
 from kovar.registry.html_page import html_page
 from kovar.training.folder import RunFolder
-from kovar.training.history.chart import Mark, Series, line_chart, short
+from kovar.training.history.chart import Mark, Series, line_chart
 from kovar.training.history.finding import Finding, findings, why_ended
 from kovar.training.history.moment import number
 from kovar.training.history.page_style import SCRIPT, STYLE
@@ -75,7 +76,7 @@ def _head(history: RunHistory) -> str:
         tiles["tokens/s"] = f"{speed.tokens_per_s:,.0f}"
         tiles["padding"] = f"{speed.padding:.1%}"
         if speed.flops_per_s:
-            tiles["achieved"] = f"{short(speed.flops_per_s)}FLOP/s"
+            tiles["achieved"] = f"{speed.flops_per_s / 1e12:.3g} TFLOP/s"
         if speed.peak_share:
             tiles["of the peak"] = f"{speed.peak_share:.1%}"
     if history.dollars is not None:
@@ -129,20 +130,17 @@ def _curves(history: RunHistory) -> str:
         loss.append(Series("evaluation", scores.pop("loss"), dotted=True))
     quality = [Series(name.replace("_", " "), p, dotted=True) for name, p in scores.items()]
     shares = [one for one in quality if all(0 <= y <= 1 for _, y in one.points)]
-    others = [
-        line_chart(one.name.capitalize(), [one], marks=marks)
-        for one in quality
-        if one not in shares
-    ]
+    last = max((number(e, "step") for e in (*history.steps, *history.evaluations)), default=0.0)
+    draw = partial(line_chart, marks=marks, last=last)
     charts = [
-        line_chart("Loss (nats)", loss, marks=marks, from_zero=True),
-        line_chart("Evaluation", shares[:5], marks=marks, top=1.0),
-        *others,
-        line_chart("Learning rate", [told("learning rate", "learning_rate")], from_zero=True),
-        line_chart("Gradient norm, before clipping", [told("largest", "gradient_norm")]),
-        line_chart("Speed (tokens/s)", [Series("tokens/s", speed)], marks=marks, from_zero=True),
-        line_chart("Padding", [told("padding", "padding")], from_zero=True, percent=True),
-        line_chart("Memory (bytes)", [told("peak", "memory_bytes")], from_zero=True),
+        draw("Loss (nats)", loss, from_zero=True),
+        draw("Evaluation", shares[:5], top=1.0),
+        *(draw(one.name.capitalize(), [one]) for one in quality if one not in shares),
+        draw("Learning rate", [told("learning rate", "learning_rate")], from_zero=True),
+        draw("Gradient norm, before clipping", [told("largest", "gradient_norm")]),
+        draw("Speed (tokens/s)", [Series("tokens/s", speed)], from_zero=True),
+        draw("Padding", [told("padding", "padding")], from_zero=True, percent=True),
+        draw("Memory (bytes)", [told("peak", "memory_bytes")], from_zero=True),
     ]
     return f"<div class=charts>{''.join(charts)}</div>" if any(charts) else ""
 

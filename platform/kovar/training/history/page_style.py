@@ -15,7 +15,7 @@ h1 { display: flex; align-items: center; gap: .8rem; flex-wrap: wrap; margin-bot
   color: #fff; background: #64748b; }
 .pill.finished { background: #15803d; } .pill.failed { background: #b91c1c; }
 .pill.interrupted { background: #b45309; } .pill.running { background: #1d4ed8; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.2rem, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr));
   gap: .7rem; margin: 0; }
 .tiles div { background: var(--tint); border-radius: 8px; padding: .6rem .9rem; }
 .tiles dt { color: var(--soft); font-size: .8rem; }
@@ -50,6 +50,7 @@ svg .marked { fill: var(--soft); font-size: 11px; }
 .times .bar { width: 26%; min-width: 7rem; } .times .bar svg { width: 100%; height: 8px; }
 .times i { display: inline-block; width: .8rem; height: .8rem; border-radius: 3px;
   margin-right: .5rem; vertical-align: -1px; }
+th { white-space: nowrap; }
 summary { cursor: pointer; color: var(--soft); }
 """ + "".join(
     f".p-{phase} {{ fill: {color}; background: {color}; }}\n"

@@ -26,21 +26,24 @@ Phase = Literal[
 ]
 
 MEANING: Final[dict[Phase, str]] = {
-    "preparing": "checking the spec, reading model and data",
-    "downloading": "fetching the model and the data",
-    "tokenizing": "turning texts into tokens, once",
-    "queued": "between submission and the plan",
-    "starting": "starting Ray and the workers, building the model",
+    "preparing": "checks, reading model and data",
+    "downloading": "fetching model and data",
+    "tokenizing": "turning texts into tokens",
+    "queued": "from submission to plan",
+    "starting": "Ray, workers, model",
     "placing": "waiting for hardware",
     "compiling": "torch.compile",
     "stepping": "training steps",
-    "checkpointing": "training waits for a checkpoint",
+    "checkpointing": "waiting for a checkpoint",
     "evaluating": "scoring the evaluation split",
-    "recovering": "from a crash until the step it had reached is reached again",
+    "recovering": "from a crash until caught up",
     "registering": "storing the version",
     "stopped": "no process executed the run",
     "other": "not told by the log",
 }
+
+_RESOLUTION_S: Final = 1e-5
+"""Events carry microseconds, and a moment since 1970 has some 1e-7 s as a float."""
 
 _TIMED: Final[dict[str, Phase]] = {
     "compiled": "compiling",
@@ -143,7 +146,7 @@ class _Walker:
     def fill(self, phase: Phase, until: float) -> None:
         """Give the time from the cursor on to a phase; clocks of machines may disagree."""
         start = until if self._cursor is None else self._cursor
-        if until > start:
+        if until - start > _RESOLUTION_S:
             self.spans.append(Span(phase, start, until))
             self._cursor = until
 
