@@ -69,7 +69,8 @@ def line_chart(
         top: what the vertical axis never goes above.
         last: step that the horizontal axis reaches at least, so that charts can be compared.
     """
-    drawn = [Series(s.name, _thinned(s.points), s.dotted) for s in series if s.points]
+    thinned = (Series(one.name, _thinned(one.points), one.dotted) for one in series)
+    drawn = [one for one in thinned if one.points]
     if not drawn:
         return ""
     values = [y for one in drawn for _, y in one.points]

@@ -51,6 +51,7 @@ svg .marked { fill: var(--soft); font-size: 11px; }
 .times i { display: inline-block; width: .8rem; height: .8rem; border-radius: 3px;
   margin-right: .5rem; vertical-align: -1px; }
 th { white-space: nowrap; }
+section { overflow-x: auto; }
 summary { cursor: pointer; color: var(--soft); }
 """ + "".join(
     f".p-{phase} {{ fill: {color}; background: {color}; }}\n"
