@@ -11,6 +11,11 @@ def test_a_token_costs_six_operations_per_weight_that_it_meets():
     assert flops_per_token(model) == 6 * 32
 
 
+def test_a_frozen_weight_has_no_gradient_to_compute():
+    frozen = torch.nn.Linear(8, 4).requires_grad_(False)
+    assert flops_per_token(torch.nn.Sequential(frozen, torch.nn.Linear(4, 2))) == 4 * 32 + 6 * 8
+
+
 def test_an_output_layer_that_shares_the_embeddings_weights_does_cost():
     table, head = torch.nn.Embedding(10, 8), torch.nn.Linear(8, 10, bias=False)
     head.weight = table.weight

@@ -15,19 +15,19 @@ def flops_per_token(model: torch.nn.Module) -> int:
     """Return the operations of one token's forward and backward pass, in FLOP.
 
     Six per weight that a token is multiplied with (Kaplan et al. 2020, arXiv:2001.08361, section
-    2.1). Look-ups in embedding tables cost none; attention scores, which depend on the length, are
-    left out, so the true figure is a little higher.
+    2.1), four per frozen one: it has no gradient of its own. Look-ups in embedding tables cost none;
+    attention scores, which depend on the length, are left out, so the true figure is a little
+    higher.
     """
     import torch
 
-    multiplied = sum(
-        weight.numel()
+    return sum(
+        (6 if weight.requires_grad else 4) * weight.numel()
         for module in model.modules()
         if not isinstance(module, torch.nn.Embedding)
         for weight in module.parameters(recurse=False)
         if weight.ndim >= 2
     )
-    return 6 * multiplied
 
 
 def peak_flops(chip: str, precision: Precision) -> float | None:

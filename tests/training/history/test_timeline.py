@@ -60,6 +60,11 @@ def test_a_log_of_an_older_kovar_still_tells_steps_checkpoints_and_evaluations()
     assert split["evaluating"] == 5
 
 
+def test_a_final_evaluation_of_an_earlier_best_step_is_no_recovery():
+    earlier = [e | {"step": 10} if e.get("final") else e for e in UNDISTURBED]
+    assert make_timeline(earlier).seconds == make_timeline(UNDISTURBED).seconds
+
+
 def test_other_ranks_do_not_count_twice():
     extra = [told(t, "started", rank=1, num_steps=40) for t in (38, 41)]
     assert make_timeline([*UNDISTURBED, *extra]) == make_timeline(UNDISTURBED)

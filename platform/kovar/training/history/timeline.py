@@ -180,7 +180,9 @@ class _Walker:
         phase = _TIMED.get(event["event"], "evaluating")
         if "seconds" in event:
             self.fill(self.waiting_for, moment - number(event, "seconds"))
-        if phase != "compiling" and number(event, "step") < self._reached and "step" in event:
+        # The final evaluation may be that of an earlier step: the best one.
+        repeated = "step" in event and number(event, "step") < self._reached
+        if repeated and phase != "compiling" and not event.get("final"):
             phase = "recovering"
         self.fill(phase, moment)
         if event["event"] == "preparing":
