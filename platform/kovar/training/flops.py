@@ -15,7 +15,7 @@ def flops_per_token(model: torch.nn.Module) -> int:
     """Return the operations of one token's forward and backward pass, in FLOP.
 
     Six per weight that a token is multiplied with (Kaplan et al. 2020, arXiv:2001.08361, section
-    2.1), four per frozen one: it has no gradient of its own. Look-ups in embedding tables cost none;
+    2.1), four per frozen one, which has no gradient. Look-ups in embedding tables cost none;
     attention scores, which depend on the length, are left out, so the true figure is a little
     higher.
     """
