@@ -17,8 +17,8 @@ from kovar.training.history.run_history import moment_json, read_facts
 from kovar.training.history.score import better, primary_metric
 from kovar.training.history.status import LIVE, Status, driver_lives, status_of
 
-_TAIL_BYTES: Final = 1 << 16
-"""Enough of a log's end to tell how it ended, however long the run was."""
+_END_BYTES: Final = 1 << 14
+"""Enough of a log's beginning and end to tell how it went, however long the run was."""
 
 _ID: Final = re.compile(r"(?P<model>.+)-(?:[0-9a-f]{10}(?:-\d+)?|\d{8}-\d{6}-\d+)")
 """Runs end with a hash and perhaps a repetition, sweeps with the moment of their start."""
@@ -181,11 +181,11 @@ def _model_of(run: str) -> str:
 def _ends(path: Path) -> tuple[list[Event], list[Event]]:
     """Return the first events of a log, and the last ones."""
     with path.open("rb") as file:
-        head = file.read(_TAIL_BYTES)
+        head = file.read(_END_BYTES)
         size = file.seek(0, 2)
-        if size <= _TAIL_BYTES:
+        if size <= _END_BYTES:
             return (events := _parse(head)), events
-        file.seek(size - _TAIL_BYTES)
+        file.seek(size - _END_BYTES)
         return _parse(head), _parse(file.read())
 
 
