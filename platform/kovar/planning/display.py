@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kovar.config import format_size
-from kovar.planning.cost import Cost
 from kovar.planning.estimate import Estimate, memory_parts
 from kovar.planning.plan import Plan, PlannedEntry
-from kovar.resources import CpuRequest, GpuRequest, NodeType, Request, TpuRequest
+from kovar.resources import Cost, CpuRequest, GpuRequest, NodeType, Request, TpuRequest
 from kovar.training.duration import Duration
 from kovar.training.fit import MemoryFit
 
@@ -72,7 +71,8 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"
-    return f"{number} {several} × {_asked(request)}: {where or f'nowhere that this plan can see ({beyond})'}"
+    place = where or f"nowhere that this plan can see ({beyond})"
+    return f"{number} {several} × {_asked(request)}: {place}"
 
 
 def _asked(request: Request) -> str:

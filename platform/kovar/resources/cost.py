@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kovar.resources import Cluster, Placement
+from kovar.resources.cluster import Cluster
+from kovar.resources.plan import Placement
 
 
 @dataclass(frozen=True)
