@@ -37,7 +37,8 @@ EventKind = Literal[
 FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
     "prepared": "seconds (before `queued`), spans (seconds by what was done: tokenizing train, …)",
-    "planned": "num_workers, placement, request, precision, reason, device, cost (dollars per hour)",
+    "planned": "num_workers, placement, request, precision, reason, device, "
+    "cost (dollars per hour)",
     "placing": "num_workers (the workers now wait for hardware)",
     "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
