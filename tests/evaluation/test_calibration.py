@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -43,6 +43,7 @@ def test_an_impossible_row_has_a_large_but_finite_loss():
     assert np.isfinite(losses(np.array([1]), np.array([[1.0, 0.0]]))).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.integers(1, 4)), min_size=1))
 def test_a_row_of_weight_three_counts_as_three_rows(rows):
     confidence, correct, weights = (np.array(column) for column in zip(*rows, strict=True))

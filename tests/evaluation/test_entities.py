@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kovar.evaluation import Entity, entities_of, entity_intervals, entity_metrics
@@ -48,6 +48,7 @@ def test_what_is_no_tag_is_refused():
         entities_of(["O", "X-PER"])
 
 
+@settings(deadline=None)
 @given(st.lists(TAGS, min_size=1))
 def test_tags_agree_with_themselves_and_spans_lie_in_order_inside_the_sentence(sentences):
     found = entity_metrics(sentences, sentences)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -10,6 +10,7 @@ from scored import answers
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 6), st.integers(0, 3)), min_size=2)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_weighted_areas_with_ties_are_those_of_scikit_learn(rows):
     positive, scores, weights = (np.array(column) for column in zip(*rows, strict=True))
