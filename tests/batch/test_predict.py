@@ -27,13 +27,13 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED_AFTER_PARTS = 3
 
 
-def spec_of(output: Path, **changes) -> PredictSpec:
+def spec_of(folder: Path, **changes) -> PredictSpec:
     fields = {
         "kind": "predict",
         "model": "tiny",
         "precision": "fp32",
         "input": {"source": "rows.jsonl", "keep": ["id"], "part_size": 2048},
-        "output": {"folder": str(output), "format": "jsonl"},
+        "output": {"folder": str(folder), "format": "jsonl"},
         "resources": {"num_workers": 2},
     }
     return Document.of(fields | changes).parse(PredictSpec)
@@ -122,7 +122,7 @@ def test_a_version_that_does_not_reproduce_its_golden_examples_predicts_nothing(
     ray_session, rows, settings, tmp_path
 ):
     register_tiny_version(settings, build_tiny_version(tmp_path / "bad", shift=0.2), model="bad")
-    with pytest.raises(GoldenError, match="a score differs by 0.2"):
+    with pytest.raises(GoldenError, match=r"a score differs by 0\.2"):
         predict_files(spec_of(tmp_path / "out", model="bad"), base_dir=tmp_path, settings=settings)
     assert not list((tmp_path / "out").glob("part-*"))
 
