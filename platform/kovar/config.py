@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -273,8 +273,12 @@ def _locate(
     path: list[str | int] = []
     here: list[type[BaseModel]] = [model]
     known: list[str] = []
+    is_key = False  # the next part is a key that the user chose: no model names it
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and is_key:
+            is_key = False
+            data = data.get(part) if isinstance(data, Mapping) else None
+        elif isinstance(part, str):
             fields = {name: field for kind in here for name, field in kind.model_fields.items()}
             known = sorted(fields)
             # The class name tags a model that shares its union with plain values.
@@ -287,6 +291,7 @@ def _locate(
                 here = tagged
                 continue
             here = _models_in(fields[part].annotation) if part in fields else []
+            is_key = part in fields and get_origin(fields[part].annotation) is dict
             data = data.get(part) if isinstance(data, Mapping) else None
         elif isinstance(data, list):
             data = data[part] if part < len(data) else None

@@ -136,6 +136,7 @@ def test_labels_of_kovar_tell_price_spot_memory_disk_and_interconnect(tmp_path):
         ("disks: [{initializeParams: {diskSizeGb: 200}}]", 200 << 30, False),
         ("BlockDeviceMappings: [{Ebs: {VolumeSize: 100}}]", 100 << 30, False),
         ("scheduling: {provisioningModel: SPOT}", None, True),
+        ("scheduling: [{preemptible: true}]", None, True),
         ("InstanceMarketOptions: {MarketType: spot}", None, True),
     ],
 )

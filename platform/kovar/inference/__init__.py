@@ -2,6 +2,7 @@
 
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
 from kovar.inference.loader import RuntimeName, load_runtime
+from kovar.inference.memory import ServingMemory, estimate_serving
 from kovar.inference.runner import BatchRunner
 from kovar.inference.runtime import Encoded, Prediction, Runtime, plan_batches
 from kovar.inference.torch_runtime import TorchRuntime
@@ -15,8 +16,10 @@ __all__ = [
     "Prediction",
     "Runtime",
     "RuntimeName",
+    "ServingMemory",
     "Taken",
     "TorchRuntime",
+    "estimate_serving",
     "load_runtime",
     "plan_batches",
 ]

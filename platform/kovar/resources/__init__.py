@@ -11,9 +11,15 @@ from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
+from kovar.resources.memory_room import MemoryRoom, memory_room, places_of
 from kovar.resources.node_type import NodeType
-from kovar.resources.plan import Placement, plan_placement
-from kovar.resources.ray import actor_options, scaling_config_kwargs
+from kovar.resources.plan import NodeGroup, Placement, as_written, plan_placement
+from kovar.resources.ray import (
+    actor_options,
+    replica_options,
+    scaling_config_kwargs,
+    trial_resources,
+)
 from kovar.resources.request import (
     CpuRequest,
     GpuRequest,
@@ -32,6 +38,8 @@ __all__ = [
     "CpuRequest",
     "Demand",
     "GpuRequest",
+    "MemoryRoom",
+    "NodeGroup",
     "NodeType",
     "NumWorkers",
     "Placement",
@@ -43,9 +51,14 @@ __all__ = [
     "accelerator",
     "accelerator_memory",
     "actor_options",
+    "as_written",
     "live_cluster",
     "local_cluster",
+    "memory_room",
+    "places_of",
     "plan_placement",
     "read_cluster",
+    "replica_options",
     "scaling_config_kwargs",
+    "trial_resources",
 ]

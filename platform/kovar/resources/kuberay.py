@@ -57,11 +57,12 @@ NO_LIMIT: Final = 10_000
 _ACCELERATOR: Final = "accelerator_type:"
 _AMOUNT_PARAMETERS: Final = ("num-cpus", "num-gpus", "memory", "resources")
 _RAY_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory")
-_CLUSTER_OF: Final[dict[str, FieldPath]] = {
+CLUSTER_OF: Final[dict[str, FieldPath]] = {
     "RayCluster": ("spec",),
     "RayJob": ("spec", "rayClusterSpec"),
     "RayService": ("spec", "rayClusterConfig"),
 }
+"""Where each kind of manifest declares its cluster."""
 
 
 def is_kuberay(document: Document) -> bool:
@@ -76,15 +77,15 @@ def read_kuberay(document: Document) -> Cluster:
         SpecError: a field of the manifest, with its line.
     """
     kind = str(find(document, ("kind",)))
-    if kind not in _CLUSTER_OF:
+    if kind not in CLUSTER_OF:
         raise document.error_at(
             ("kind",),
             "not a manifest of KubeRay that holds a cluster",
             got=kind,
-            allowed=", ".join(_CLUSTER_OF),
-            hint=did_you_mean(kind, list(_CLUSTER_OF)),
+            allowed=", ".join(CLUSTER_OF),
+            hint=did_you_mean(kind, list(CLUSTER_OF)),
         )
-    at = _CLUSTER_OF[kind]
+    at = CLUSTER_OF[kind]
     if not mapping_at(document, at):
         raise document.error_at(
             at, "no cluster is declared here", hint="plan with the RayCluster that it runs on"
