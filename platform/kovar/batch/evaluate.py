@@ -237,7 +237,13 @@ def _answers(
     progress("starting workers", 0, 0)
     done = 0
     blocks = _blocks(rows.texts, spec.batch_rows)
-    for table in answered_blocks(blocks, EvaluationWorker, {"choice": choice}, plan=plan):
+    for table in answered_blocks(
+        blocks,
+        EvaluationWorker,
+        {"choice": choice},
+        plan=plan,
+        timeout_s=choice.placement_timeout_s,
+    ):
         where = table.column("row").to_numpy()
         scores[where] = np.array(table.column("scores").to_pylist())
         lengths[where] = table.column("length").to_numpy()

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from kovar.errors import SpecError
-from kovar.resources import Cluster, Demand, Placement, Request, local_cluster, plan_placement
-from kovar.training.plan import PlannedPrecision, plan_precision
+from kovar.precision import PlannedPrecision, plan_precision
+from kovar.resources import (
+    Cluster,
+    Demand,
+    Placement,
+    Request,
+    as_written,
+    local_cluster,
+    places_of,
+    plan_placement,
+)
 
 if TYPE_CHECKING:
     from kovar.batch.spec import EvaluateSpec, PredictSpec
@@ -69,24 +78,37 @@ def plan_workers(spec: EvaluateSpec | PredictSpec, cluster: Cluster | None = Non
     """
     demand = worker_demand(spec)
     cluster = local_cluster() if cluster is None else cluster
-    placement = plan_placement([demand], cluster)
-    used = placement.assignments[demand.name]
-    request = placement.requests[demand.name]
-    node_types = [kind for kind in cluster.node_types if kind.name in used]
+    return placed_workers(spec, demand.name, plan_placement([demand], cluster), cluster)
+
+
+def placed_workers(
+    spec: EvaluateSpec | PredictSpec, demand: str, placement: Placement, cluster: Cluster
+) -> WorkerPlan:
+    """Describe a job where a placement, which may hold other work as well, puts its workers.
+
+    Raises:
+        SpecError: the chip cannot compute in the precision asked for.
+    """
+    request = placement.requests[demand]
+    node_types = [kind for kind, _ in places_of(placement, demand, cluster)]
     precision = _checked(plan_precision(spec.precision, request, node_types))
-    number = placement.num_workers(demand.name)
-    return WorkerPlan(placement, request, demand.num_min, number, precision)
+    num_min = spec.resources.num_workers.min
+    # Beyond what is declared, nodes may come that this plan cannot see.
+    num_max = max(num_min, placement.num_workers(demand))
+    return WorkerPlan(placement, request, num_min, num_max, precision)
 
 
 def unplanned_workers(spec: EvaluateSpec | PredictSpec) -> WorkerPlan:
     """Take a job as it is written, without a proof that its workers can be placed.
 
     Raises:
-        SpecError: the chip cannot compute in the precision asked for.
+        SpecError: the request leaves open what only a plan decides; or the chip cannot compute in
+            the precision asked for.
     """
     number = spec.resources.num_workers
-    precision = _checked(plan_precision(spec.precision, spec.worker, []))
-    return WorkerPlan(None, spec.worker, number.min, number.max, precision)
+    request = as_written(spec.worker, field="resources.worker")
+    precision = _checked(plan_precision(spec.precision, request, []))
+    return WorkerPlan(None, request, number.min, number.max, precision)
 
 
 def _checked(planned: PlannedPrecision) -> PlannedPrecision:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kovar.batch.worker import raise_problem
-from kovar.errors import KovarError, RunError
+from kovar.errors import RunError
 from kovar.resources import actor_options
 from kovar.training.cluster import start_ray
 
@@ -24,6 +25,7 @@ def answered_blocks(
     arguments: dict[str, Any],
     *,
     plan: WorkerPlan,
+    timeout_s: float,
 ) -> Iterator[pa.Table]:
     """Give each block to the next free worker; yield what it returns, in any order.
 
@@ -34,18 +36,19 @@ def answered_blocks(
         worker: class of the workers, called with a block.
         arguments: of its constructor.
         plan: the workers' hardware, and how many of them there are.
+        timeout_s: seconds that the first workers may wait for nodes.
 
     Raises:
         KovarError: as a worker returned it.
-        RunError: the workers failed in another way.
+        RunError: the workers waited too long, or failed in another way.
     """
     start_ray()
     import ray.data
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
     num_max = min(plan.num_max, len(blocks))
     options = actor_options(plan.request, field="resources.worker")
-    with _quiet():
+    with _settled(timeout_s):
         dataset = ray.data.from_arrow(list(blocks)).map_batches(
             worker,
             batch_size=None,
@@ -62,25 +65,30 @@ def answered_blocks(
             ):
                 raise_problem(table)
                 yield table
-        except KovarError:
-            raise
+        except GetTimeoutError:
+            raise RunError(
+                f"no node took the workers for {timeout_s:.0f} s",
+                hint="`ray status` shows what the cluster has; plan the job first",
+            ) from None
         except (RayError, ray.data.exceptions.SystemException) as failure:
             cause = str(failure).strip().splitlines()[-1]
             raise RunError(f"the workers failed: {cause}") from failure
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Ray Data's bars, advice and milestones off the terminal: Kovar shows its own."""
+def _settled(timeout_s: float) -> Iterator[None]:
+    """Keep Ray Data's bars, advice and milestones off the terminal, and bound its waiting."""
     import ray.data
 
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
-    before = context.enable_progress_bars, context.issue_detectors_config.detectors, logger.level
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []
+    detection = context.issue_detectors_config
+    before = context.enable_progress_bars, context.wait_for_min_actors_s, detection.detectors
+    level = logger.level
+    context.enable_progress_bars, context.wait_for_min_actors_s = False, math.ceil(timeout_s)
+    detection.detectors = []
     logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        context.enable_progress_bars, context.issue_detectors_config.detectors, level = before
+        context.enable_progress_bars, context.wait_for_min_actors_s, detection.detectors = before
         logger.setLevel(level)

@@ -347,7 +347,9 @@ def _computed(
         "parts": {part.number: part for part in parts},
     }
     blocks = [pa.table({"part": [part.number]}) for part in parts]
-    for table in answered_blocks(blocks, PredictWorker, arguments, plan=plan):
+    for table in answered_blocks(
+        blocks, PredictWorker, arguments, plan=plan, timeout_s=choice.placement_timeout_s
+    ):
         for row in table.to_pylist():
             yield row.pop("part"), WrittenPart(**row)
 

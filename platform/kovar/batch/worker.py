@@ -48,6 +48,7 @@ class RuntimeChoice:
         device: kind of chip.
         num_threads: CPU threads of a worker.
         max_tokens: padded tokens that run together.
+        placement_timeout_s: seconds that workers may wait for nodes.
     """
 
     version: Version
@@ -58,6 +59,7 @@ class RuntimeChoice:
     device: Literal["cpu", "cuda"]
     num_threads: int
     max_tokens: int
+    placement_timeout_s: float
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class RuntimeChoice:
             device=plan.device,
             num_threads=math.ceil(plan.request.cpus),
             max_tokens=spec.max_tokens,
+            placement_timeout_s=settings.placement_timeout_s,
         )
 
     def load(self) -> Runtime:
