@@ -13,7 +13,7 @@ LIBRARY = ROOT / "platform" / "kovar"
 # A room may import rooms of its own line to its left, and every room of a later line.
 LINES = [
     ["planning", "quickstart", "cli"],
-    ["simulation", "training", "tuning", "serving"],
+    ["simulation", "training", "tuning", "serving", "batch"],
     ["data", "models", "inference", "evaluation"],
     ["registry", "resources", "precision", "events"],
     ["config", "settings"],

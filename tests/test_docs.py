@@ -14,6 +14,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from kovar.batch import (
+    EvaluateData,
+    EvaluateSpec,
+    PredictInput,
+    PredictOutput,
+    PredictSpec,
+    SliceSettings,
+)
 from kovar.cli import app
 from kovar.config import Document, parse_size
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -49,6 +57,14 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
         (RegistrationSettings, "registration."),
     ],
     "sweeps.md": [(SweepSpec, "")],
+    "evaluation.md": [
+        (EvaluateSpec, ""),
+        (EvaluateData, "data."),
+        (SliceSettings, "slices."),
+        (PredictSpec, ""),
+        (PredictInput, "input."),
+        (PredictOutput, "output."),
+    ],
     "serving.md": [
         (ServingSpec, ""),
         (ReplicaRange, "num_replicas."),
@@ -147,6 +163,10 @@ def test_yaml_examples_are_valid_specs(page: Path) -> None:
             document.parse(FineTuneSpec)
         elif fields.get("kind") == "sweep":
             document.parse(SweepSpec)
+        elif fields.get("kind") == "evaluate":
+            document.parse(EvaluateSpec)
+        elif fields.get("kind") == "predict":
+            document.parse(PredictSpec)
         for application in fields.get("applications", ()):
             read_args(application["args"])
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kovar.batch import EvaluateSpec, PredictSpec
+from kovar.batch.parts import find_inputs
 from kovar.config import load_document
 from kovar.planning import plan_specs
 from kovar.training import FineTuneSpec, TrainingSettings
@@ -29,7 +31,8 @@ def of_kind(kind: str) -> list[Path]:
 
 def test_every_file_is_of_a_known_kind():
     served = [path for path in SPECS if "applications" in yaml.safe_load(path.read_text())]
-    known = [*of_kind("finetune"), *of_kind("sweep"), *served]
+    kinds = ("finetune", "sweep", "evaluate", "predict")
+    known = [*served, *(path for kind in kinds for path in of_kind(kind))]
     assert sorted(known) == SPECS
     assert {"movie-sentiment.yaml", "tiny-lr-precision.yaml"} <= {path.name for path in SPECS}
 
@@ -42,6 +45,17 @@ def test_a_finetune_spec_is_valid(path):
 @pytest.mark.parametrize("path", of_kind("sweep"), ids=named)
 def test_every_trial_of_a_sweep_is_valid(path):
     assert load_sweep(path).trials
+
+
+@pytest.mark.parametrize("path", of_kind("evaluate"), ids=named)
+def test_an_evaluation_is_valid(path):
+    assert load_document(path).parse(EvaluateSpec).data.name
+
+
+@pytest.mark.parametrize("path", of_kind("predict"), ids=named)
+def test_a_prediction_is_valid_and_its_input_is_there(path):
+    spec = load_document(path).parse(PredictSpec)
+    assert find_inputs(path.parent / spec.input.source)
 
 
 @pytest.mark.parametrize("path", SPECS, ids=named)

@@ -243,21 +243,41 @@ def _split(
             _Part(part, np.arange(part.num_rows, dtype=np.int64)) for part in (source, held_out)
         ]
         return parts[0], parts[1], {"evaluation": "source"}
+    train, evaluation = _divided(source, spec.evaluation, seed=spec.split_seed)
+    facts = {"evaluation": len(evaluation), "seed": spec.split_seed}
+    return _Part(source, train), _Part(source, evaluation), facts
+
+
+def held_out_rows(spec: DataSpec, source: Source) -> NDArray[np.int64]:
+    """Return the rows that a fine-tuning run with this data block is evaluated on, ascending.
+
+    Raises:
+        DataError: they are not rows of the source, or no row would be left to train on.
+    """
+    if isinstance(spec.evaluation, EvaluationSource):
+        raise DataError(
+            "the held-out rows are another data set",
+            field="data.evaluation",
+            hint="name that one as the source, and evaluate all of its rows",
+        )
+    return _divided(source, spec.evaluation, seed=spec.split_seed)[1]
+
+
+def _divided(
+    source: Source, asked: int | float, *, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the training rows and the held-out rows of one source."""
     num_rows = source.num_rows
-    num_evaluation = spec.evaluation
-    if isinstance(num_evaluation, float):
-        num_evaluation = max(1, round(num_evaluation * num_rows))
+    num_evaluation = max(1, round(asked * num_rows)) if isinstance(asked, float) else asked
     if num_evaluation >= num_rows:
         raise DataError(
             "no row would be left to train on",
             field="data.evaluation",
-            got=spec.evaluation,
+            got=asked,
             allowed=f"at most {num_rows - 1:,}: the data set has {num_rows:,} rows",
         )
     texts = source.table.column("text").to_pylist()
-    train, evaluation = split_rows(texts, num_evaluation=num_evaluation, seed=spec.split_seed)
-    facts = {"evaluation": num_evaluation, "seed": spec.split_seed}
-    return _Part(source, train), _Part(source, evaluation), facts
+    return split_rows(texts, num_evaluation=num_evaluation, seed=seed)
 
 
 def _check_labels(train: _Part, evaluation: _Part, spec: DataSpec) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from kovar.errors import DataError, did_you_mean
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-def read_files(path: Path, *, text: str, label: str, field: str) -> pa.Table:
+def read_files(
+    path: Path, *, text: str, label: str, field: str, columns: Sequence[str] = ()
+) -> pa.Table:
     """Read one file, or all files of a folder in the order of their names.
 
     Args:
@@ -24,6 +26,7 @@ def read_files(path: Path, *, text: str, label: str, field: str) -> pa.Table:
         text: the column that holds texts; a mistake in it is described by row.
         label: the column that holds labels.
         field: the field of the specification that named the path, for messages.
+        columns: further columns that are wanted.
 
     Raises:
         DataError: no such file, unknown format, or the file is not of the format that it claims.
@@ -38,10 +41,11 @@ def read_files(path: Path, *, text: str, label: str, field: str) -> pa.Table:
         files = [path]
     else:
         raise _missing(path, field)
-    tables = [_read_file(file, text=text, label=label, field=field) for file in files]
+    tables = [_read_file(file, (text, label, *columns), field=field) for file in files]
     if len(tables) == 1:
         return tables[0]
-    names = [name for name in (text, label) if all(name in t.column_names for t in tables)]
+    wanted = dict.fromkeys((text, label, *columns))
+    names = [name for name in wanted if all(name in t.column_names for t in tables)]
     try:
         return pa.concat_tables([table.select(names) for table in tables])
     except pa.ArrowInvalid as problem:
@@ -67,7 +71,7 @@ def _missing(path: Path, field: str) -> DataError:
     )
 
 
-def _read_file(path: Path, *, text: str, label: str, field: str) -> pa.Table:
+def _read_file(path: Path, columns: Sequence[str], *, field: str) -> pa.Table:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -80,7 +84,7 @@ def _read_file(path: Path, *, text: str, label: str, field: str) -> pa.Table:
     if path.stat().st_size == 0:
         raise DataError("the file is empty", file=path, field=field)
     try:
-        return reader(path, text, label)
+        return reader(path, columns)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as problem:
         raise DataError(
             f"cannot be read as {path.suffix.lower()[1:]}: {_first_line(problem)}",
@@ -101,7 +105,7 @@ def _read_separated(path: Path, *, delimiter: str) -> pa.Table:
     return csv.read_csv(path, parse_options=options)
 
 
-def _read_json(path: Path, text: str, label: str) -> pa.Table:
+def _read_json(path: Path, columns: Sequence[str]) -> pa.Table:
     """Read JSON Lines, or one JSON array of objects."""
     from pyarrow import json as arrow_json
 
@@ -115,10 +119,11 @@ def _read_json(path: Path, text: str, label: str) -> pa.Table:
             # Arrow says "changed from string to number in row 0" of some block: read the slow way,
             # which either succeeds or knows the rows.
             pass
-    return _read_json_slowly(path, text, label, is_array=is_array)
+    return _read_json_slowly(path, columns, is_array=is_array)
 
 
-def _read_json_slowly(path: Path, text: str, label: str, *, is_array: bool) -> pa.Table:
+def _read_json_slowly(path: Path, wanted: Sequence[str], *, is_array: bool) -> pa.Table:
+    text, label, *more = wanted
     records = _json_array(path) if is_array else _json_lines(path)
     if not records:
         return pa.table({text: pa.array([], pa.string()), label: pa.array([], pa.string())})
@@ -143,6 +148,8 @@ def _read_json_slowly(path: Path, text: str, label: str, *, is_array: bool) -> p
                 allowed="text" if name == text else "text, or integers, or true and false",
             )
         columns[name] = _array(values, kinds)
+    for name in set(more) & {key for record in records for key in record} - set(columns):
+        columns[name] = _array([record.get(name) for record in records], {str, object})
     others = sorted({key for record in records for key in record} - set(columns))
     return pa.table(columns | {key: pa.nulls(len(records)) for key in others})
 
@@ -188,16 +195,16 @@ def _json_lines(path: Path) -> list[Any]:
     return records
 
 
-def _read_parquet(path: Path, text: str, label: str) -> pa.Table:
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(path)
-    wanted = [name for name in (text, label) if name in file.schema_arrow.names]
+    wanted = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
     # With a column absent, all are read: the message lists what there is.
-    return file.read(columns=wanted if len(wanted) == len({text, label}) else None)
+    return file.read(columns=wanted if len(wanted) == len(set(columns)) else None)
 
 
-def _read_arrow(path: Path, text: str, label: str) -> pa.Table:
+def _read_arrow(path: Path, columns: Sequence[str]) -> pa.Table:
     """Read the Arrow file format, or the stream format that the datasets library writes."""
     with pa.memory_map(str(path)) as source:
         try:
@@ -207,10 +214,11 @@ def _read_arrow(path: Path, text: str, label: str) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-Reader = Callable[[Path, str, str], pa.Table]
+Reader = Callable[[Path, Sequence[str]], pa.Table]
+"""Reads a file; the columns that are wanted begin with those of the texts and of the labels."""
 READERS: Final[dict[str, Reader]] = {
-    ".csv": lambda path, text, label: _read_separated(path, delimiter=","),
-    ".tsv": lambda path, text, label: _read_separated(path, delimiter="\t"),
+    ".csv": lambda path, columns: _read_separated(path, delimiter=","),
+    ".tsv": lambda path, columns: _read_separated(path, delimiter="\t"),
     ".jsonl": _read_json,
     ".ndjson": _read_json,
     ".json": _read_json,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class Source:
     """Labelled texts in their original order.
 
     Args:
-        table: columns `text` and `label`, both strings without nulls.
+        table: columns `text` and `label`, both strings without nulls; then the columns that were
+            asked for, as they are.
         labels: the distinct labels; integers in numerical order, everything else as text.
         content_digest: SHA-256 of the texts and labels, whatever file format held them.
         description: plain facts for the model card.
@@ -52,6 +54,8 @@ def load_table(
     progress: Progress | None = None,
     field: str = "data.source",
     min_labels: int = 2,
+    columns: Sequence[str] = (),
+    columns_field: str = "columns",
 ) -> Source:
     """Read and validate `spec.source`.
 
@@ -62,12 +66,14 @@ def load_table(
         progress: told about downloads.
         field: the field that errors about the source as a whole name.
         min_labels: fewer different labels are refused.
+        columns: further columns that are wanted.
+        columns_field: the field that errors about them name.
 
     Raises:
         DataError: with the field at fault: a source that is missing, unreadable or empty, an absent
             column, texts or labels that are missing or of another type, fewer than two labels.
     """
-    table, origin = _read(spec, field, cache_dir, base_dir, progress)
+    table, origin = _read(spec, field, cache_dir, base_dir, progress, columns)
     if table.num_rows == 0:
         raise DataError("the data set is empty", field=field, got=spec.source)
     texts = _texts(_column(table, spec.text, field="data.text"), spec)
@@ -84,6 +90,9 @@ def load_table(
         )
     clean = pa.table({"text": texts, "label": names})
     digest = _content_digest(clean)
+    for name in columns:
+        if name not in clean.column_names:
+            clean = clean.append_column(name, _column(table, name, field=columns_field))
     description = {
         "source": spec.source,
         **origin,
@@ -95,7 +104,12 @@ def load_table(
 
 
 def _read(
-    spec: DataSpec, field: str, cache_dir: Path, base_dir: Path, progress: Progress | None
+    spec: DataSpec,
+    field: str,
+    cache_dir: Path,
+    base_dir: Path,
+    progress: Progress | None,
+    columns: Sequence[str],
 ) -> tuple[pa.Table, dict[str, Any]]:
     kind, separator, name = spec.source.partition(":")
     if separator and kind == "package":
@@ -105,7 +119,7 @@ def _read(
     if separator and kind == "hub":
         return read_hub(name, label=spec.label, field=field)
     path = base_dir / Path(spec.source).expanduser()
-    return read_files(path, text=spec.text, label=spec.label, field=field), {}
+    return read_files(path, text=spec.text, label=spec.label, field=field, columns=columns), {}
 
 
 def _read_ratings(path: Path) -> pa.Table:

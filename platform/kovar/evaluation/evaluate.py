@@ -45,12 +45,13 @@ def evaluate(
     """
     import numpy as np
 
-    index = {label: number for number, label in enumerate(runtime.labels)}
-    predicted: list[int] = []
+    table: list[list[float]] = []
     for start in range(0, len(texts), CHUNK):
         predictions = runtime.predict(texts[start : start + CHUNK])
-        predicted += [index[prediction.label] for prediction in predictions]
+        table += [[one.scores[label] for label in runtime.labels] for one in predictions]
         if progress is not None:
-            progress(len(predicted), len(texts))
-    found = np.asarray(predicted, dtype=np.int64)
-    return Evaluation(classification_metrics(labels, found, labels=runtime.labels), found)
+            progress(len(table), len(texts))
+    scores = np.asarray(table, dtype=np.float64)
+    found = scores.argmax(axis=1)
+    metrics = classification_metrics(labels, found, labels=runtime.labels, scores=scores)
+    return Evaluation(metrics, found)

@@ -67,7 +67,7 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     )
     beyond = plan.placement.beyond.get(demand.name)
     number = demand.num_min if beyond else plan.placement.num_workers(demand.name)
-    noun = {"finetune": "worker", "sweep": "trial", "serve": "replica"}[planned.entry.kind]
+    noun = {"sweep": "trial", "serve": "replica"}.get(planned.entry.kind, "worker")
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from kovar.batch import EvaluateSpec, PredictSpec
+from kovar.batch.plan import worker_demand
 from kovar.config import Document, FieldPath, dotted, load_document
 from kovar.errors import UserError, did_you_mean
 from kovar.resources import Demand
@@ -17,7 +19,7 @@ from kovar.training import FineTuneSpec
 from kovar.tuning import Sweep, load_sweep
 from kovar.tuning.plan import TrialGroup, trial_groups
 
-KINDS: Final = ("finetune", "sweep")
+KINDS: Final = ("finetune", "sweep", "evaluate", "predict")
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Entry:
 
     document: Document
     demand: Demand
-    work: FineTuneSpec | TrialGroup | ServingSpec
+    work: FineTuneSpec | TrialGroup | ServingSpec | EvaluateSpec | PredictSpec
     at: FieldPath = ()
     sweep: Sweep | None = None
 
     @property
-    def kind(self) -> Literal["finetune", "sweep", "serve"]:
+    def kind(self) -> Literal["finetune", "sweep", "serve", "evaluate", "predict"]:
         """What the file is."""
         match self.work:
             case FineTuneSpec():
@@ -48,6 +50,8 @@ class Entry:
                 return "sweep"
             case ServingSpec():
                 return "serve"
+            case EvaluateSpec() | PredictSpec():
+                return self.work.kind
 
     @property
     def base_dir(self) -> Path:
@@ -92,6 +96,12 @@ def _read_file(path: Path) -> list[Entry]:
             return [
                 Entry(document, group.demand, group, sweep=sweep) for group in trial_groups(sweep)
             ]
+        case "evaluate":
+            evaluation = document.parse(EvaluateSpec)
+            return [Entry(document, worker_demand(evaluation), evaluation)]
+        case "predict":
+            prediction = document.parse(PredictSpec)
+            return [Entry(document, worker_demand(prediction), prediction)]
         case None if "applications" in fields:
             return _applications(document)
         case kind:

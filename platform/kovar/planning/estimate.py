@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.batch import EvaluateSpec, PredictSpec
+from kovar.batch.plan import placed_workers
 from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.errors import NotFoundError
 from kovar.inference.memory import ServingMemory
@@ -91,6 +93,9 @@ class Estimator:
                 return self._training(entry, [(t.spec, runs[t.number]) for t in group.trials])
             case ServingSpec() as spec:
                 return self._serving(entry, spec)
+            case EvaluateSpec() | PredictSpec() as job:
+                plan = placed_workers(job, name, self.placement, self.cluster)
+                return Estimate((plan.precision,))
 
     def _training(self, entry: Entry, runs: Sequence[tuple[FineTuneSpec, RunPlan]]) -> Estimate:
         spec, run = runs[0]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.batch import EvaluateSpec, PredictSpec
 from kovar.planning.entry import Entry, read_entries
 from kovar.planning.estimate import Estimate, Estimator, memory_parts
 from kovar.resources import (
@@ -154,6 +155,8 @@ def _registry_for(entries: Sequence[Entry], settings: Settings) -> Iterator[Regi
 def _names_a_version(entry: Entry) -> bool:
     if isinstance(entry.work, ServingSpec):
         return True
+    if isinstance(entry.work, EvaluateSpec | PredictSpec):
+        return False
     spec = entry.work if isinstance(entry.work, FineTuneSpec) else entry.work.trials[0].spec
     return spec.model.base.startswith("version:")
 

@@ -4,6 +4,7 @@ from kovar.registry.card import card
 from kovar.registry.card_page import card_html
 from kovar.registry.difference import Change, Difference, diff
 from kovar.registry.environment import current_environment, source_revision
+from kovar.registry.evaluations import EvaluationRecord, StoredEvaluation, check_dataset
 from kovar.registry.gates import BetterThanIncumbent, Gates, MetricBound
 from kovar.registry.golden import (
     GoldenExample,
@@ -53,6 +54,7 @@ __all__ = [
     "DatasetPredictions",
     "Difference",
     "EnvironmentFacts",
+    "EvaluationRecord",
     "FileEntry",
     "GateResult",
     "Gates",
@@ -69,12 +71,14 @@ __all__ = [
     "Signature",
     "SourceFacts",
     "SplitFacts",
+    "StoredEvaluation",
     "TensorFacts",
     "Version",
     "VersionFacts",
     "VersionSummary",
     "card",
     "card_html",
+    "check_dataset",
     "check_golden",
     "check_shared",
     "current_environment",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from kovar.config import Config
 from kovar.registry.comparison import compare_pairs
@@ -103,6 +103,8 @@ class Evidence:
     """All that the gates look at."""
 
     candidate: Version
+    metrics: Mapping[str, Mapping[str, JsonValue]]
+    """Data set → metrics of the candidate, from its own run and from later evaluations."""
     incumbent: Version | None
     candidate_predictions: Predictions | None
     incumbent_predictions: Predictions | None
@@ -120,7 +122,7 @@ def judge(gates: Gates, evidence: Evidence) -> tuple[GateResult, ...]:
 def _judge(gates: Gates, evidence: Evidence) -> Iterator[GateResult]:
     manifest = evidence.candidate.manifest
     for bound in gates.metrics:
-        yield _judge_metric(bound, manifest)
+        yield _judge_metric(bound, evidence.metrics)
     if gates.better_than_incumbent:
         yield _judge_better(gates.better_than_incumbent, evidence)
     for runtime in gates.golden_parity:
@@ -137,10 +139,10 @@ def _judge(gates: Gates, evidence: Evidence) -> Iterator[GateResult]:
         yield _judge_people(evidence)
 
 
-def _judge_metric(bound: MetricBound, manifest: Manifest) -> GateResult:
+def _judge_metric(bound: MetricBound, metrics: Mapping[str, Mapping[str, JsonValue]]) -> GateResult:
     name = f"{bound.dataset}.{bound.metric}"
     gate = f"metrics: {name}"
-    value = dict(numbers_of(manifest.metrics.get(bound.dataset, {}))).get(bound.metric)
+    value = dict(numbers_of(metrics.get(bound.dataset, {}))).get(bound.metric)
     limits = {
         key: limit
         for key, limit in (("minimum", bound.minimum), ("maximum", bound.maximum))

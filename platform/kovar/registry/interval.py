@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEVEL: Final = 0.95
 NUM_RESAMPLES: Final = 2000
@@ -40,15 +44,30 @@ def macro_f1_interval(confusion_matrix: Sequence[Sequence[int]], *, seed: int = 
     """
     import numpy as np
 
-    counts = np.asarray(confusion_matrix, dtype=np.int64)
-    num_rows, num_labels = int(counts.sum()), len(counts)
-    drawn = np.random.default_rng(seed).multinomial(
-        num_rows, counts.ravel() / num_rows, size=NUM_RESAMPLES
-    )
-    drawn = drawn.reshape(NUM_RESAMPLES, num_labels, num_labels)
+    drawn = resampled(confusion_matrix, seed=seed)
     right = np.diagonal(drawn, axis1=1, axis2=2)
     all_named = drawn.sum(axis=1) + drawn.sum(axis=2)
     # A label that no row has and none was given counts as 0, as in the metric itself.
     f1 = 2 * right / np.maximum(all_named, 1)
     low, high = np.quantile(f1.mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def resampled(confusion_matrix: Sequence[Sequence[int]], *, seed: int = 0) -> NDArray[np.int64]:
+    """Draw the confusion matrices of `NUM_RESAMPLES` data sets whose rows are drawn anew.
+
+    Args:
+        confusion_matrix: rows (true) of columns (predicted).
+        seed: of the draws.
+
+    Returns:
+        Shape [resamples, labels, labels].
+    """
+    import numpy as np
+
+    counts = np.asarray(confusion_matrix, dtype=np.int64)
+    num_rows, num_labels = int(counts.sum()), len(counts)
+    drawn = np.random.default_rng(seed).multinomial(
+        num_rows, counts.ravel() / num_rows, size=NUM_RESAMPLES
+    )
+    return drawn.reshape(NUM_RESAMPLES, num_labels, num_labels)

@@ -16,7 +16,10 @@ from kovar.registry.user import current_user
 from kovar.registry.version import AliasMove, GateResult, Version
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from kovar.registry.artifacts import ArtifactStore
+    from kovar.registry.derived import DerivedShelf
     from kovar.registry.gates import Gates
     from kovar.registry.moves import Action, AliasBook, Standing
 
@@ -29,6 +32,7 @@ class Promotion:
 
     _aliases: AliasBook
     _artifacts: ArtifactStore
+    _derived: DerivedShelf
 
     on_alias_move: Callable[[AliasMove], None] | None
     """Told of each move of an alias after its commit; must neither wait nor raise."""
@@ -189,11 +193,13 @@ class Promotion:
 
         if standing.gates is None or standing.incumbent == standing.target:
             return ()
+        named = {bound.dataset for bound in standing.gates.metrics}
         asked = standing.gates.better_than_incumbent is not None and standing.incumbent is not None
         return judge(
             standing.gates,
             Evidence(
                 candidate=standing.target,
+                metrics=self._metrics(standing.target, named),
                 incumbent=standing.incumbent,
                 candidate_predictions=self.predictions(standing.target) if asked else None,
                 incumbent_predictions=(
@@ -205,19 +211,34 @@ class Promotion:
             ),
         )
 
+    def _metrics(
+        self, version: Version, datasets: set[str]
+    ) -> Mapping[str, Mapping[str, JsonValue]]:
+        """Return the metrics of a version: its own, and those of evaluations that are named."""
+        from kovar.registry.evaluations import read_evaluations
+
+        own = version.manifest.metrics
+        if datasets <= own.keys():
+            return own
+        later = read_evaluations(self._artifacts, self._derived.list(version))
+        return {name: one.record.metrics for name, one in later.items()} | own
+
     def predictions(self, version: Version) -> Predictions | None:
-        """Return what a version predicted for each evaluated row, if it recorded that.
+        """Return what a version predicted for each evaluated row, in its run and later.
 
         Raises:
-            DamagedArtifactError: the blob is missing, truncated or altered.
+            DamagedArtifactError: a blob is missing, truncated or altered.
         """
+        from kovar.registry.evaluations import read_evaluated_predictions
+
+        found = dict(read_evaluated_predictions(self._artifacts, self._derived.list(version)))
         for entry in version.manifest.files:
             if entry.path == PREDICTIONS_FILE:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder, "predictions.json")
                     self._artifacts.fetch(entry, path)
-                    return read_predictions(path)
-        return None
+                    found |= read_predictions(path).datasets
+        return Predictions(datasets=found) if found else None
 
     def rollback(
         self,

@@ -32,7 +32,9 @@ from kovar.settings import Settings
 if TYPE_CHECKING:
     from kovar.registry.database import Database
     from kovar.registry.derived import DerivedArtifact
+    from kovar.registry.evaluations import EvaluationRecord, StoredEvaluation
     from kovar.registry.garbage import Sweep
+    from kovar.registry.predictions import DatasetPredictions
     from kovar.registry.queries import Clock
     from kovar.registry.webhook import AliasWebhook
 
@@ -263,6 +265,63 @@ class Registry(Browsing, Promotion):
             NotFoundError: no such version.
         """
         return self._derived.list(version)
+
+    def add_evaluation(
+        self,
+        version: Version,
+        record: EvaluationRecord,
+        predictions: DatasetPredictions,
+        *,
+        created_by: str | None = None,
+    ) -> StoredEvaluation:
+        """Keep what a version did on a further data set; equal findings are stored once.
+
+        Args:
+            version: what was evaluated; it stays as it is.
+            record: what was found.
+            predictions: the label of every row.
+            created_by: who evaluated; this user by default.
+
+        Raises:
+            UserError: the data set's name is not valid, or that of metrics in the manifest.
+            NotFoundError: no such version.
+        """
+        from kovar.registry.evaluations import (
+            EVALUATION_KIND,
+            StoredEvaluation,
+            check_dataset,
+            write_evaluation,
+        )
+
+        check_dataset(version, record.dataset)
+        with tempfile.TemporaryDirectory() as folder:
+            write_evaluation(record, predictions, Path(folder))
+            artifact = self.derive(
+                version,
+                Path(folder),
+                kind=EVALUATION_KIND,
+                runtime=record.runtime,
+                chip=record.chip,
+                settings={"dataset": record.dataset, "precision": record.precision},
+                created_by=created_by,
+            )
+        return StoredEvaluation(
+            digest=artifact.digest,
+            record=record,
+            created_at=artifact.created_at,
+            created_by=artifact.created_by,
+        )
+
+    def evaluations(self, version: Version) -> dict[str, StoredEvaluation]:
+        """Return data set → the newest evaluation of a version on it, without its own run's.
+
+        Raises:
+            NotFoundError: no such version.
+            DamagedArtifactError: a blob is missing, truncated or altered.
+        """
+        from kovar.registry.evaluations import read_evaluations
+
+        return read_evaluations(self._artifacts, self._derived.list(version))
 
     def note_golden(self, version: Version, result: GoldenResult, *, by: str | None = None) -> None:
         """Note that a runtime was checked against the golden examples of a version.
