@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -12,6 +14,9 @@ from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
+from kovar.training.feed import Feed
+from kovar.training.parallel import Parallel
+from kovar.training.tasks import TASKS
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -38,6 +43,7 @@ def build(inputs, precision=FP32, settings=SETTINGS, events=None):
     return Engine(
         build_classifier(base, labels=dataset.labels),
         dataset,
+        task=TASKS["text-classification"],
         settings=settings,
         precision=precision,
         device=torch.device("cpu"),
@@ -63,15 +69,15 @@ def test_fp16_trains_with_a_loss_scale_that_survives_a_checkpoint(inputs, tmp_pa
     build(inputs, precision=FP16, events=events).train(checkpoints)
     saved = checkpoints.newest().load()[2]["scaler"]["scale"]
     again = build(inputs, precision=FP16)
-    assert again._resume(checkpoints) == 40
-    assert again.scaler.get_scale() == saved
+    assert again.resume(checkpoints) == 40
+    assert again.step.scaler.get_scale() == saved
     losses = [fields["loss"] for event, fields in events if event == "step"]
     assert losses[-1] < losses[0]
 
 
 def test_gradients_that_overflow_at_every_step_end_the_run(inputs, tmp_path):
     engine = build(inputs, precision=FP16)
-    engine.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    engine.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     with torch.no_grad():
         engine.model.classifier.weight.mul_(1e30)
     with pytest.raises(NonFiniteError, match="loss scale"):
@@ -87,24 +93,22 @@ def test_norms_and_biases_do_not_decay(inputs):
     assert {parameter.ndim for parameter in decayed["params"]} == {2}
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_its_rows_however_many_ranks(inputs):
-    """Two ranks' gradients, averaged as DDP does, are those of one rank with the whole batch."""
-    engine = build(
-        inputs, settings=TrainingSettings(epochs=1, max_tokens=128, max_gradient_norm=1e9)
-    )
-    engine.model.double().eval()
-    engine._ddp.train = lambda mode=True: engine.model  # no dropout: rows must not differ by rank
-    planned = engine.steps[0]
+def test_a_rank_without_rows_computes_with_the_others_and_counts_nothing(inputs):
+    engine = build(inputs)
+    planned = min(engine.steps, key=lambda step: len(step.batch.rows))
+    ranks = len(planned.batch.rows) + 1
+    parallel = Parallel(ranks - 1, ranks, torch.device("cpu"))
+    split = engine.dataset.open("train")
+    prepared = Feed(engine.task, split, parallel=parallel).prepare(planned)
+    (only,) = prepared.micro_batches
+    assert only.weight == 0.0
+    assert len(only.targets) == 1
+    assert prepared.num_targets == len(planned.batch.rows)
 
-    def gradient(rank, world_size):
-        engine.rank, engine.world_size = rank, world_size
-        seen = []
-        engine.optimizer.step = lambda *a, **k: seen.append(
-            engine.model.classifier.weight.grad.clone()
-        )
-        engine._step(planned, engine._new_window())
-        return seen[0]
 
-    whole = gradient(0, 1)
-    halves = (gradient(0, 2) + gradient(1, 2)) / 2
-    assert torch.allclose(whole, halves, rtol=1e-10, atol=1e-12)
+def test_the_next_batch_is_prepared_in_order_and_an_abandoned_feed_ends_its_thread(inputs):
+    engine = build(inputs)
+    batches = engine.feed.batches(engine.steps)
+    assert [next(batches).planned.step for _ in range(3)] == [1, 2, 3]
+    batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("kovar-feed")]

@@ -12,14 +12,22 @@ from kovar.models.base import (
     check_max_length,
     resolve_base,
 )
-from kovar.models.classifier import build_classifier, load_classifier, save_model
+from kovar.models.classifier import (
+    BuiltModel,
+    build_classifier,
+    build_for_training,
+    load_classifier,
+    save_model,
+)
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "BaseModelFiles",
+    "BuiltModel",
     "ModelSpec",
     "build_classifier",
+    "build_for_training",
     "check_folder",
     "check_max_length",
     "load_classifier",

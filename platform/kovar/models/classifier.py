@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model that is ready to be trained.
+
+    Args:
+        model: with its head on.
+        fresh: names of the weights that were drawn, since the base has none for them.
+    """
+
+    model: PreTrainedModel
+    fresh: frozenset[str]
+
+
 def build_classifier(
     base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
 ) -> PreTrainedModel:
+    """Build a classifier; see `build_for_training`, which also says what is new in it."""
+    return build_for_training(base, labels=labels, dropout=dropout).model
+
+
+def build_for_training(
+    base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
+) -> BuiltModel:
     """Load the encoder in fp32 and put a classification head with these labels on it.
 
     The head of a base that was saved with the same labels is kept. A new one is drawn from torch's
@@ -32,8 +53,9 @@ def build_classifier(
         dropout: sets every dropout probability of the model; None keeps the model's own.
 
     Returns:
-        A transformers model whose `forward` takes `input_ids` and `attention_mask` (int64, of shape
-        (rows, length)) and returns an object with `logits` of shape (rows, number of labels).
+        The weights that are new, and a transformers model whose `forward` takes `input_ids` and
+        `attention_mask` (int64, of shape (rows, length)) and returns an object with `logits` of
+        shape (rows, number of labels).
 
     Raises:
         ModelError: the weights do not fit the configuration.
@@ -76,7 +98,8 @@ def build_classifier(
     head = {name for name in model.state_dict() if not name.startswith(encoder)}
     if base.labels != tuple(labels) and not head <= set(report["missing_keys"]):
         _renew(model, head)
-    return model
+        mismatched |= head
+    return BuiltModel(model, frozenset({*report["missing_keys"], *mismatched}))
 
 
 def load_classifier(base: BaseModelFiles) -> PreTrainedModel:

@@ -84,7 +84,7 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
         environment=EnvironmentFacts.model_validate(trained["environment"]),
         source_revision=SourceFacts.model_validate(revision) if revision else None,
         signature=Signature(
-            task="text-classification",
+            task=spec.task,
             inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
             outputs=(
                 TensorFacts(name="label", datatype="BYTES", shape=(-1,)),

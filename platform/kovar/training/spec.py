@@ -13,6 +13,7 @@ from kovar.models import ModelSpec
 from kovar.precision import Precision
 from kovar.registry.reference import check_name
 from kovar.resources import Resources
+from kovar.training.tasks import TaskName
 
 
 def _registrable(name: str) -> str:
@@ -74,6 +75,7 @@ class FineTuneSpec(Config):
 
     kind: Literal["finetune"] = Field(description="names this schema")
     name: Name = Field(description="the model's name in the registry")
+    task: TaskName = Field(default="text-classification", description="what is learned")
     model: ModelSpec
     data: DataSpec
     training: TrainingSettings = TrainingSettings()

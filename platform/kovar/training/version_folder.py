@@ -80,7 +80,7 @@ def write_version_folder(
             DATASET: metrics,
             "precision": engine.precision.precision,
             "device": chip,
-            "num_workers": engine.world_size,
+            "num_workers": engine.parallel.world_size,
             "num_steps": len(engine.steps),
             "weights_digest": weights_digest,
             "golden": asdict(golden),

@@ -13,6 +13,7 @@ from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine, Report
 from kovar.training.folder import RunFolder
 from kovar.training.task import WorkerTask
+from kovar.training.tasks import TASKS
 from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
@@ -105,13 +106,12 @@ def _train(
 ) -> Engine:
     import torch
 
-    from kovar.models import build_classifier
-
-    settings = task.spec.training
+    settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
     engine = Engine(
-        build_classifier(task.base, labels=task.dataset.labels),
+        kind.build_model(task.base, task.dataset).model,
         task.dataset,
+        task=kind,
         settings=settings,
         precision=precision,
         device=device,
