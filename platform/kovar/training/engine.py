@@ -89,7 +89,14 @@ class Engine:
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.parameters, settings)
-        self.feed = Feed(task, train_split, parallel=self.parallel, pad_id=self.pad_id)
+        self.feed = Feed(
+            task,
+            train_split,
+            parallel=self.parallel,
+            micro_batch_tokens=settings.micro_batch_tokens,
+            pad_id=self.pad_id,
+            seed=settings.seed,
+        )
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),
             list(self.parameters.values()),
@@ -147,7 +154,9 @@ class Engine:
         self.model.eval()
         with torch.inference_mode():
             for batch in batches[self.parallel.rank :: self.parallel.world_size]:
-                found = self.task.collate(split, batch.rows, batch.longest, pad_id=self.pad_id)
+                found = self.task.collate(
+                    split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0
+                )
                 inputs = {
                     name: torch.from_numpy(array).to(self.device)
                     for name, array in found.inputs.items()

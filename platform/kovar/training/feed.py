@@ -72,6 +72,7 @@ class Feed:
         parallel: says which rows are this rank's.
         micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
         pad_id: the token that fills rows.
+        seed: of what a task draws, with the epoch.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Feed:
         parallel: Parallel,
         micro_batch_tokens: int | None = None,
         pad_id: int = 0,
+        seed: int = 0,
     ) -> None:
         self._task = task
         self._split = split
         self._parallel = parallel
         self._micro_batch_tokens = micro_batch_tokens
         self._pad_id = pad_id
+        self._seed = seed
 
     def prepare(self, planned: PlannedStep) -> StepBatch:
         """Collate this rank's rows of one step; uses no random generator of torch."""
@@ -118,7 +121,13 @@ class Feed:
     def _collate(self, rows: NDArray[np.int64], planned: PlannedStep) -> tuple[MicroBatch, int]:
         stands_in = len(rows) == 0
         rows = planned.batch.rows[:1] if stands_in else rows
-        found = self._task.collate(self._split, rows, planned.batch.longest, pad_id=self._pad_id)
+        found = self._task.collate(
+            self._split,
+            rows,
+            planned.batch.longest,
+            pad_id=self._pad_id,
+            seed=self._seed * 1_000_003 + planned.epoch,
+        )
         inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
         weight, count = (0.0, 0) if stands_in else (1.0, found.num_targets)
         return MicroBatch(inputs, self._tensor(found.targets), weight), count

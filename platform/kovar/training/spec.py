@@ -41,6 +41,12 @@ class TrainingSettings(Config):
         ge=1,
         description="padded tokens in one global batch, shared by all workers",
     )
+    micro_batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="padded tokens that one worker passes through the model at a time; gradients "
+        "add up until the global batch is done; absent: all of the worker's share at once",
+    )
     learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="shape of the decay after the warm-up"

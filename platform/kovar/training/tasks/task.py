@@ -96,7 +96,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(
-        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int
+        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Pad rows to one length. Runs in a thread while the step before computes.
 
@@ -105,6 +105,8 @@ class Task(ABC):
             rows: row numbers within it; at least one.
             length: tokens to pad to.
             pad_id: the token that fills rows.
+            seed: of what is drawn anew in every epoch, such as masks; draw from it and the row
+                number, never from torch's generator: ranks and micro-batches then change nothing.
         """
 
     @abstractmethod

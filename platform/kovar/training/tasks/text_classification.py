@@ -37,7 +37,7 @@ class TextClassification(Task):
         return len(rows)
 
     def collate(
-        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int
+        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Return token ids and mask of shape (rows, length), targets of shape (rows)."""
         inputs: dict[str, NDArray[Any]] = {**collate(split, rows, length, pad_id)}
