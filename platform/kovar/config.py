@@ -58,6 +58,11 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def name_as_kind(value: object) -> object:
+    """Let a bare name stand for a block with that `kind` and nothing else: `sgd` → {kind: sgd}."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def canonical_json(value: Any) -> bytes:
     """Serialize to the one byte string that digests are computed on.
 

@@ -8,12 +8,14 @@ planned (schedule.py), dropout is seeded per step and rank, and a checkpoint hol
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
+from kovar.training.ema import Ema
 from kovar.training.feed import Feed
-from kovar.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from kovar.training.judge import Judge
+from kovar.training.optimizer import build_optimizer, optimizer_state, restore_optimizer
 from kovar.training.parallel import Parallel
 from kovar.training.schedule import PlannedStep, plan_steps
 from kovar.training.step import OptimizerStep
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
-    from kovar.training.checkpoint import CheckpointFolder
+    from kovar.training.checkpoint import Checkpoint, CheckpointFolder
+    from kovar.training.feed import StepBatch
     from kovar.training.spec import TrainingSettings
+    from kovar.training.step import StepOutcome
     from kovar.training.tasks import Task
 
 LOG_EVERY = 10
@@ -53,6 +57,10 @@ class Engine:
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         report: receives events; called on rank 0 only.
+
+    Attributes:
+        last_step: the step that ended the run.
+        weights_step: the step whose weights the model holds after `train`.
     """
 
     def __init__(
@@ -89,6 +97,12 @@ class Engine:
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.parameters, settings)
+        self.ema = Ema(self.parameters, settings.ema_decay) if settings.ema_decay else None
+        self.judge = Judge(settings, task)
+        self.last_step = 0
+        self.weights_step = 0
+        if settings.gradient_checkpointing:
+            self.model.activation_checkpointing_enable()
         self.feed = Feed(
             task,
             train_split,
@@ -100,7 +114,9 @@ class Engine:
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),
             list(self.parameters.values()),
-            objective=lambda outputs, batch: task.loss(outputs, batch.targets),
+            objective=lambda outputs, batch: task.loss(
+                outputs, batch.targets, label_smoothing=settings.label_smoothing
+            ),
             optimizer=self.optimizer,
             parallel=self.parallel,
             precision=precision,
@@ -118,23 +134,56 @@ class Engine:
         """
         done = self.resume(checkpoints)
         window = Window(self.parallel)
-        last = len(self.steps)
         with closing(self.feed.batches(self.steps[done:])) as batches:
             for batch in batches:
                 planned = batch.planned
-                step = planned.step
-                window.add(batch, self.step(batch, planned.learning_rate))
-                evaluates = self._evaluates_after(planned)
-                saves = step % self.settings.checkpoint_every == 0 and step < last
-                if step % LOG_EVERY == 0 or evaluates or saves or step == last:
+                window.add(batch, self._move(batch))
+                evaluates, saves = self._evaluates_after(planned), self._saves_after(planned)
+                ends = planned.step == len(self.steps)
+                if planned.step % LOG_EVERY == 0 or evaluates or saves or ends:
                     self._report("step", **window.facts(planned, self.step))
                     window = Window(self.parallel)
                 if evaluates:
-                    self._report("evaluated", step=step, data="evaluation", metrics=self.evaluate())
-                    window.restart_clock()
+                    is_best = self._judge(planned.step)
+                    ends = ends or self.judge.stops
+                    saves = saves or (is_best and self.settings.keeps_best and not ends)
                 if saves:
-                    self._save(checkpoints, step)
-                    window.restart_clock()
+                    self._save(checkpoints, planned.step)
+                window.restart_clock()
+                if ends:
+                    break
+        self._finish(checkpoints)
+
+    def _move(self, batch: StepBatch) -> StepOutcome:
+        planned = batch.planned
+        outcome = self.step(batch, planned.learning_rate * self.judge.rate_scale)
+        if self.ema is not None:
+            self.ema.update(planned.step)
+        self.last_step = self.weights_step = planned.step
+        return outcome
+
+    def _judge(self, step: int) -> bool:
+        """Evaluate; return whether this step is the best so far."""
+        with self.ema.applied() if self.ema else nullcontext():
+            metrics = self.evaluate()
+        self._report("evaluated", step=step, data="evaluation", metrics=metrics)
+        is_best = self.judge.hear(step, metrics)
+        if self.judge.stops:
+            self._report(
+                "stopped", step=step, metric=self.judge.metric, best_step=self.judge.best_step
+            )
+        return is_best
+
+    def _finish(self, checkpoints: CheckpointFolder) -> None:
+        """Leave in rank 0's model what is registered: the best step's weights, or their average."""
+        if not self.parallel.is_main:
+            return
+        best = self.judge.best_step
+        if self.settings.keeps_best and best is not None and best != self.weights_step:
+            self._load(checkpoints.verified(best))
+            self.weights_step = best
+        if self.ema is not None:
+            self.ema.apply()
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""
@@ -174,21 +223,27 @@ class Engine:
             return True
         return planned.ends_epoch if every is None else planned.step % every == 0
 
+    def _saves_after(self, planned: PlannedStep) -> bool:
+        return planned.step % self.settings.checkpoint_every == 0 and planned.step < len(self.steps)
+
     def _save(self, checkpoints: CheckpointFolder, step: int) -> None:
         if not self.parallel.is_main:
             return
         started = time.perf_counter()
-        model = {name: t.detach().cpu().contiguous() for name, t in self.model.state_dict().items()}
+        tensors, numbers = optimizer_state(self.optimizer, self.parameters)
         folder = checkpoints.save(
             step,
-            model=model,
-            optimizer=optimizer_tensors(self.optimizer, self.parameters),
+            model={name: t.detach().cpu().contiguous() for name, t in self._weights().items()},
+            optimizer=tensors | (self.ema.tensors() if self.ema else {}),
             state={
                 "num_steps": len(self.steps),
                 "fingerprint": self.dataset.fingerprint,
                 "world_size": self.parallel.world_size,
                 "scaler": self.step.scaler.state_dict(),
+                "optimizer": numbers,
+                "judge": self.judge.state(),
             },
+            pinned=self.judge.best_step if self.settings.keeps_best else None,
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
         seconds = time.perf_counter() - started
@@ -201,12 +256,28 @@ class Engine:
         if step == 0:
             return 0
         found = found or checkpoints.at(step)
-        model, optimizer, state = found.load()
-        self.model.load_state_dict(model)
-        restore_optimizer(self.optimizer, self.parameters, optimizer)
-        self.step.scaler.load_state_dict(state["scaler"])
+        self._load(found)
         self._report("resumed", step=step, path=found.folder.name, ignored=list(found.ignored))
         return step
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        import torch
+
+        model, tensors, state = checkpoint.load()
+        with torch.no_grad():
+            for name, tensor in self._weights().items():
+                tensor.copy_(model[name])
+        average = {name: tensors.pop(name) for name in list(tensors) if name.startswith("ema/")}
+        if self.ema is not None:
+            self.ema.restore(average)
+        restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
+        self.step.scaler.load_state_dict(state["scaler"])
+        self.judge.restore(state["judge"])
+        self.last_step = self.weights_step = checkpoint.step
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return what training changes, each tensor once: parameters trained, and buffers."""
+        return {**self.parameters, **dict(self.model.named_buffers())}
 
 
 def _silent(event: EventKind, **fields: Any) -> None:

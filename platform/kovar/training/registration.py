@@ -78,6 +78,7 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
         metrics={"evaluation": trained["evaluation"]},
         training={
             "num_steps": trained["num_steps"],
+            "weights_step": trained["weights_step"],
             "num_workers": trained["num_workers"],
             "weights_digest": trained["weights_digest"],
         },

@@ -68,10 +68,10 @@ def write_version_folder(
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics.to_json()
-    log.emit("evaluated", step=len(engine.steps), data=DATASET, metrics=metrics, final=True)
+    log.emit("evaluated", step=engine.weights_step, data=DATASET, metrics=metrics, final=True)
     with (paths.model / WEIGHTS_FILE).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)
+    log.emit("finished", step=engine.last_step, weights_digest=weights_digest)
     # Of the process that trains: another one may register, later and from other code.
     revision = source_revision(Path(__file__).parent)
     write_json(
@@ -81,7 +81,8 @@ def write_version_folder(
             "precision": engine.precision.precision,
             "device": chip,
             "num_workers": engine.parallel.world_size,
-            "num_steps": len(engine.steps),
+            "num_steps": engine.last_step,
+            "weights_step": engine.weights_step,
             "weights_digest": weights_digest,
             "golden": asdict(golden),
             "environment": current_environment(chip=chip).model_dump(mode="json"),

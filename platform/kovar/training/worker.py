@@ -109,7 +109,7 @@ def _train(
     settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
     engine = Engine(
-        kind.build_model(task.base, task.dataset).model,
+        kind.build_model(task.base, task.dataset, dropout=settings.dropout).model,
         task.dataset,
         task=kind,
         settings=settings,
