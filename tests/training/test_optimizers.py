@@ -16,7 +16,7 @@ OPTIMIZERS = {
     "adamw": 0.005,
     "adamw8bit": 0.005,
     "adafactor": 0.2,
-    "sgd": 0.1,
+    "sgd": 0.02,
 }
 SCHEDULES = ("linear", "cosine", "cosine_restarts", "constant", "plateau")
 
@@ -77,12 +77,11 @@ def test_a_resumed_run_ends_with_the_same_bits_with_every_option(engines, tmp_pa
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_loss_falls_with_every_optimizer(engines, tmp_path, kind):
-    events = []
-    chosen = settings(optimizer=kind, learning_rate=OPTIMIZERS[kind], epochs=6, warmup=0.0)
-    train(engines(chosen, events=events), tmp_path)
-    losses = [fields["metrics"]["loss"] for event, fields in events if event == "evaluated"]
-    assert losses[-1] < losses[0] - 0.05
+def test_every_optimizer_learns_a_batch_by_heart(engines, kind):
+    engine = engines(settings(optimizer=kind, dropout=0.0))
+    batch = engine.feed.prepare(engine.steps[0])
+    losses = [float(engine.step(batch, OPTIMIZERS[kind]).loss) for _ in range(60)]
+    assert losses[-1] < 0.2 * losses[0]
 
 
 def test_8_bit_state_without_its_library_names_the_command_that_installs_it(monkeypatch):

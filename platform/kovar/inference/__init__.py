@@ -1,7 +1,7 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
-from kovar.inference.loader import RuntimeName, load_runtime
+from kovar.inference.loader import RuntimeName, adapter_base, load_runtime, load_version
 from kovar.inference.runner import BatchRunner
 from kovar.inference.runtime import Encoded, Prediction, Runtime, plan_batches
 from kovar.inference.torch_runtime import TorchRuntime
@@ -17,6 +17,8 @@ __all__ = [
     "RuntimeName",
     "Taken",
     "TorchRuntime",
+    "adapter_base",
     "load_runtime",
+    "load_version",
     "plan_batches",
 ]

@@ -4,12 +4,23 @@ Checking (`resolve_base`, `check_max_length`) needs neither torch nor transforme
 """
 
 from kovar.data.tokenizer import load_tokenizer
+from kovar.models.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    check_peft,
+    is_adapter,
+    load_adapter,
+    put_adapter,
+    save_adapter,
+)
 from kovar.models.architecture import ARCHITECTURES, Architecture
 from kovar.models.base import (
     BaseModelFiles,
     ModelSpec,
     check_folder,
     check_max_length,
+    model_files,
     resolve_base,
 )
 from kovar.models.classifier import (
@@ -21,6 +32,8 @@ from kovar.models.classifier import (
 )
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
     "Architecture",
     "BaseModelFiles",
@@ -28,10 +41,17 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_for_training",
+    "check_adapter",
     "check_folder",
     "check_max_length",
+    "check_peft",
+    "is_adapter",
+    "load_adapter",
     "load_classifier",
     "load_tokenizer",
+    "model_files",
+    "put_adapter",
     "resolve_base",
+    "save_adapter",
     "save_model",
 ]

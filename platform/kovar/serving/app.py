@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import SpecError
+from kovar.inference import adapter_base
 from kovar.registry import Registry, Version
 from kovar.resources import actor_options
 from kovar.serving.replica import Replica
@@ -48,9 +49,12 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     with Registry.open(settings) as registry:
         version = registry.version(spec.model, spec.version)
         registry.check_signature(version)
+        base = adapter_base(registry, version)
     _check_batch_holds_a_text(spec, version)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
-    return deployment.options(**deployment_options(spec)).bind(spec, version, **_places(settings))
+    return deployment.options(**deployment_options(spec)).bind(
+        spec, version, base=base, **_places(settings)
+    )
 
 
 def _places(settings: Settings) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from kovar.training.window import Window
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from kovar.data import TokenizedDataset
@@ -48,7 +49,7 @@ class Engine:
     """Trains one model on one rank.
 
     Args:
-        model: as the task built it.
+        model: as the task built it and the method left it; what needs gradients is trained.
         dataset: tokenized rows; every rank opens the same one.
         task: what is learned.
         settings: how the weights move.
@@ -65,7 +66,7 @@ class Engine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | PeftModel,
         dataset: TokenizedDataset,
         *,
         task: Task,
@@ -93,7 +94,7 @@ class Engine:
             settings=settings,
         )
         self._report = report if self.parallel.is_main else _silent
-        self.model: PreTrainedModel = model.to(device)
+        self.model: PreTrainedModel | PeftModel = model.to(device)
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.parameters, settings)

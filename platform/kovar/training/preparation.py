@@ -15,6 +15,8 @@ from kovar.errors import SpecError
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import RunFolder
+from kovar.training.method import Lora, check_method
+from kovar.training.optimizer import AdamW8bit, check_optimizer
 from kovar.training.plan import RunPlan, plan_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
@@ -76,7 +78,7 @@ def prepare(
         "data": dataset.fingerprint,
         "base": base.digest,
         "kovar": __version__,
-        "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
+        "packages": {name: installed_version(name) for name in _decisive_packages(spec)},
         "device": plan.device,
     }
     run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
@@ -87,6 +89,14 @@ def prepare(
         folder = RunFolder(settings.runs_dir / f"{run_id}-{number}")
     folder.root.mkdir(exist_ok=True)
     return Prepared(spec, base, dataset, plan, folder)
+
+
+def _decisive_packages(spec: FineTuneSpec) -> tuple[str, ...]:
+    extras = {
+        "bitsandbytes": isinstance(spec.training.optimizer, AdamW8bit),
+        "peft": isinstance(spec.method, Lora),
+    }
+    return (*DECISIVE_PACKAGES, *(name for name, is_used in extras.items() if is_used))
 
 
 def prepare_inputs(
@@ -101,12 +111,15 @@ def prepare_inputs(
     """Check placement, model and data; download and tokenize what is not cached yet.
 
     Raises:
+        MissingExtraError: an optimizer or a method whose library is not installed.
         UserError: the spec, the data, the model or the placement is at fault.
     """
     from kovar.data import prepare_dataset
     from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
+    check_optimizer(spec.training.optimizer)
+    check_method(spec.method)
     plan = plan_run(spec, cluster or connected_cluster())
     check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")

@@ -14,6 +14,7 @@ from kovar.precision import Precision
 from kovar.registry.reference import check_name
 from kovar.resources import Resources
 from kovar.training.judge import EarlyStopping
+from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
@@ -135,6 +136,10 @@ class FineTuneSpec(Config):
     name: Name = Field(description="the model's name in the registry")
     task: TaskName = Field(default="text-classification", description="what is learned")
     model: ModelSpec
+    method: MethodSettings = Field(
+        default=Full(),
+        description="which weights move: full, lora or dora, or a block of such a kind",
+    )
     data: DataSpec
     training: TrainingSettings = TrainingSettings()
     precision: Precision = Field(default="auto", description="number format of the compute")

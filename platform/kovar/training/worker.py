@@ -12,6 +12,7 @@ from kovar.events import EventLog, read_events
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine, Report
 from kovar.training.folder import RunFolder
+from kovar.training.method import apply_method
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.version_folder import write_version_folder
@@ -108,8 +109,9 @@ def _train(
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
+    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
     engine = Engine(
-        kind.build_model(task.base, task.dataset, dropout=settings.dropout).model,
+        apply_method(built, task.spec.method),
         task.dataset,
         task=kind,
         settings=settings,
