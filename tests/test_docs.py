@@ -27,6 +27,7 @@ from kovar.serving.spec import Autoscaling, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
+from kovar.training.method import Full, Lora
 from kovar.training.optimizer import SGD, Adafactor, AdamW, AdamW8bit
 from kovar.training.schedule import CosineRestarts, Plateau
 from kovar.tuning import SweepSpec
@@ -41,6 +42,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     "finetuning.md": [
         (FineTuneSpec, ""),
         (ModelSpec, "model."),
+        *((kind, "method.") for kind in (Full, Lora)),
         (DataSpec, "data."),
         (EvaluationSource, "data.evaluation."),
         (TrainingSettings, "training."),
