@@ -17,8 +17,10 @@ from kovar.models import build_for_training, check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
 from kovar.training.engine import Engine
+from kovar.training.method import Full, Lora, apply_method
 from kovar.training.tasks import TASKS, Collated, TextClassification
 
+FULL = Full()
 FP64 = ResolvedPrecision("fp32", "float64", False, False, "test")
 
 
@@ -47,6 +49,7 @@ class Case:
     dataset: Path
     settings: TrainingSettings
     weighed: bool = False
+    method: Full | Lora = FULL
 
 
 def train(case: Case, rank: int = 0, world_size: int = 1) -> dict[str, np.ndarray]:
@@ -55,7 +58,9 @@ def train(case: Case, rank: int = 0, world_size: int = 1) -> dict[str, np.ndarra
     dataset = TokenizedDataset.load(case.dataset)
     torch.manual_seed(0)
     engine = Engine(
-        build_for_training(base, labels=dataset.labels, dropout=0.0).model.double(),
+        apply_method(
+            build_for_training(base, labels=dataset.labels, dropout=0.0), case.method
+        ).double(),
         dataset,
         task=WeighedByLength() if case.weighed else TASKS["text-classification"],
         settings=case.settings,

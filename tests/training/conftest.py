@@ -9,10 +9,12 @@ from kovar.data import DataSpec, prepare_dataset
 from kovar.models import check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training.engine import Engine
+from kovar.training.method import Full, apply_method
 from kovar.training.tasks import TASKS
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
+FULL = Full()
 FP32 = ResolvedPrecision("fp32", "float32", False, False, "test")
 
 
@@ -34,10 +36,13 @@ def engines(tiny_inputs):
     """Return a function that builds an engine on one rank."""
     base, dataset = tiny_inputs
 
-    def build(settings, *, precision=FP32, events=None, task=TASKS["text-classification"]):
+    task_of_all = TASKS["text-classification"]
+
+    def build(settings, *, precision=FP32, events=None, task=task_of_all, method=FULL):
         torch.manual_seed(settings.seed)
+        built = task.build_model(base, dataset, dropout=settings.dropout)
         return Engine(
-            task.build_model(base, dataset, dropout=settings.dropout).model,
+            apply_method(built, method),
             dataset,
             task=task,
             settings=settings,

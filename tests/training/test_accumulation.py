@@ -7,6 +7,7 @@ import pytest
 
 from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
+from kovar.training.method import Full, Lora
 from ranks import Case, train, train_on_ranks
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
@@ -34,9 +35,9 @@ def case(tmp_path_factory):
         base_dir=folder,
     )
 
-    def build(*, weighed=False, **changes):
+    def build(*, weighed=False, method=None, **changes):
         settings = TrainingSettings(**(SETTINGS | changes))
-        return Case(base, dataset.folder, settings, weighed)
+        return Case(base, dataset.folder, settings, weighed, method or Full())
 
     return build
 
@@ -53,12 +54,10 @@ def test_micro_batches_add_up_to_the_large_batch(case, tokens, weighed):
     assert distance(whole, cut) < 1e-6
 
 
-@pytest.mark.parametrize("weighed", [False, True])
-def test_micro_batches_on_two_ranks_add_up_to_the_large_batch_on_one(case, tmp_path, weighed):
-    whole = train(case(weighed=weighed))
-    cut = train_on_ranks(
-        case(weighed=weighed, micro_batch_tokens=64), world_size=2, folder=tmp_path
-    )
+@pytest.mark.parametrize("options", [{}, {"weighed": True}, {"method": Lora()}], ids=str)
+def test_micro_batches_on_two_ranks_add_up_to_the_large_batch_on_one(case, tmp_path, options):
+    whole = train(case(**options))
+    cut = train_on_ranks(case(**options, micro_batch_tokens=64), world_size=2, folder=tmp_path)
     assert distance(whole, cut) < 1e-6
 
 

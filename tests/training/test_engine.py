@@ -77,3 +77,30 @@ def test_the_next_batch_is_prepared_in_order_and_an_abandoned_feed_ends_its_thre
     assert [next(batches).planned.step for _ in range(3)] == [1, 2, 3]
     batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("kovar-feed")]
+
+
+def test_the_reported_seconds_cover_all_steps_and_nothing_else(engines, tmp_path, monkeypatch):
+    """The clock moves by one second a step and by a hundred in an evaluation or a checkpoint."""
+    now, events = [0.0], []
+    engine = engines(SETTINGS, events=events)
+    monkeypatch.setattr("kovar.training.window.time.perf_counter", lambda: now[0])
+    step, evaluate = engine.step, engine.evaluate
+    engine.step = Ticking(step, now)
+    engine.evaluate = lambda: (now.__setitem__(0, now[0] + 100), evaluate())[1]
+    engine.train(CheckpointFolder(tmp_path, keep=2))
+    seconds = [fields["seconds"] for event, fields in events if event == "step"]
+    assert sum(seconds) == len(engine.steps)
+
+
+class Ticking:
+    """An optimizer step that takes a second of a clock that tests hold."""
+
+    def __init__(self, step, now):
+        self.step, self.now = step, now
+
+    def __getattr__(self, name):
+        return getattr(self.step, name)
+
+    def __call__(self, *arguments):
+        self.now[0] += 1
+        return self.step(*arguments)

@@ -91,6 +91,16 @@ def test_an_early_stop_leaves_the_weights_of_the_best_step(engines, tmp_path):
     assert all(torch.equal(weights(engine)[name], t) for name, t in weights(again).items())
 
 
+def test_a_run_that_is_killed_after_its_early_stop_stops_at_the_same_step_again(engines, tmp_path):
+    chosen = settings(early_stopping={"patience": 1}, checkpoint_every=3)
+    first = engines(chosen, task=Scripted(0.5, 0.9, 0.8))
+    first.train(CheckpointFolder(tmp_path, keep=3))
+    again = engines(chosen, task=Scripted(0.8))
+    again.train(CheckpointFolder(tmp_path, keep=3))
+    assert (again.last_step, again.weights_step) == (first.last_step, first.weights_step) == (9, 6)
+    assert all(torch.equal(weights(first)[name], t) for name, t in weights(again).items())
+
+
 def test_the_best_checkpoint_outlives_newer_ones_and_a_damaged_one_is_an_error(engines, tmp_path):
     checkpoints = CheckpointFolder(tmp_path, keep=1)
     for step in (1, 2, 3):

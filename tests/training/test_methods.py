@@ -108,7 +108,6 @@ def test_the_adapter_on_its_base_answers_as_the_merged_version(adapted):
             load_version(registry, version, precision="fp32", require_golden=True).predict(texts)
             for version in (result.adapter, result.version)
         )
-    assert [answer.label for answer in one] == ["positive", "negative"]
     assert [a.scores for a in one] == [pytest.approx(b.scores, abs=1e-6) for b in other]
 
 

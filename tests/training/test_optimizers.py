@@ -10,6 +10,7 @@ import torch
 from kovar.errors import MissingExtraError
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
+from kovar.training.method import Dora, Full, Lora
 from kovar.training.optimizer import AdamW8bit, check_optimizer
 
 OPTIMIZERS = {
@@ -71,6 +72,15 @@ def test_a_resumed_run_ends_with_the_same_bits_with_every_schedule(engines, tmp_
 def test_a_resumed_run_ends_with_the_same_bits_with_every_option(engines, tmp_path, changes):
     def build():
         return engines(settings(epochs=4, learning_rate=0.005, **changes))
+
+    whole = train(build(), tmp_path / "whole")
+    assert same_bits(whole, train_interrupted(build, tmp_path / "interrupted"))
+
+
+@pytest.mark.parametrize("method", [Full(freeze=("embeddings",)), Lora(dropout=0.1), Dora()])
+def test_a_resumed_run_ends_with_the_same_bits_with_every_method(engines, tmp_path, method):
+    def build():
+        return engines(settings(epochs=4, learning_rate=0.005, ema_decay=0.9), method=method)
 
     whole = train(build(), tmp_path / "whole")
     assert same_bits(whole, train_interrupted(build, tmp_path / "interrupted"))

@@ -141,18 +141,19 @@ class Engine:
                 window.add(batch, self._move(batch))
                 evaluates, saves = self._evaluates_after(planned), self._saves_after(planned)
                 ends = planned.step == len(self.steps)
-                if planned.step % LOG_EVERY == 0 or evaluates or saves or ends:
-                    self._report("step", **window.facts(planned, self.step))
-                    window = Window(self.parallel)
+                if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
+                    continue
+                self._report("step", **window.facts(planned, self.step))
                 if evaluates:
                     is_best = self._judge(planned.step)
                     ends = ends or self.judge.stops
-                    saves = saves or (is_best and self.settings.keeps_best and not ends)
+                    saves = saves or (is_best and self.settings.keeps_best)
+                if ends:
+                    # Not saved: an attempt that goes on from here would train past the end.
+                    break
                 if saves:
                     self._save(checkpoints, planned.step)
-                window.restart_clock()
-                if ends:
-                    break
+                window = Window(self.parallel)
         self._finish(checkpoints)
 
     def _move(self, batch: StepBatch) -> StepOutcome:
@@ -182,7 +183,6 @@ class Engine:
         best = self.judge.best_step
         if self.settings.keeps_best and best is not None and best != self.weights_step:
             self._load(checkpoints.verified(best))
-            self.weights_step = best
         if self.ema is not None:
             self.ema.apply()
 
@@ -193,12 +193,13 @@ class Engine:
         split, max_length = self.evaluation_split, self.dataset.facts["max_length"]
         tally = self.task.tally(self.dataset, split, self.device)
         longest = bucket_length(int(split.lengths.max()), max_length)
+        budget = self.settings.micro_batch_tokens or self.settings.max_tokens
         batches = make_batches(
             split.lengths,
             fingerprint=self.dataset.fingerprint,
             seed=0,
             epoch=0,
-            max_tokens=max(self.settings.max_tokens, longest),
+            max_tokens=max(budget, longest),
             max_length=max_length,
         )
         self.model.eval()
@@ -258,6 +259,7 @@ class Engine:
             return 0
         found = found or checkpoints.at(step)
         self._load(found)
+        self.last_step = step
         self._report("resumed", step=step, path=found.folder.name, ignored=list(found.ignored))
         return step
 
@@ -274,7 +276,7 @@ class Engine:
         restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         self.judge.restore(state["judge"])
-        self.last_step = self.weights_step = checkpoint.step
+        self.weights_step = checkpoint.step
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return what training changes, each tensor once: parameters trained, and buffers."""

@@ -19,7 +19,7 @@ SMALLEST_SCALE = 1.0
 
 
 class Window:
-    """The steps since the last report.
+    """The steps since the last report; begin it after evaluations and checkpoints.
 
     Args:
         parallel: adds up the loss over the ranks.
@@ -32,7 +32,7 @@ class Window:
         self._loss = torch.zeros((), device=parallel.device)
         self._gradient_norm = torch.zeros((), device=parallel.device)
         self._targets = self._tokens = self._padded = 0
-        self.since = time.perf_counter()
+        self._since = time.perf_counter()
 
     def add(self, batch: StepBatch, outcome: StepOutcome) -> None:
         """Count one step."""
@@ -43,10 +43,6 @@ class Window:
         self._targets += outcome.num_targets
         self._tokens += batch.num_tokens
         self._padded += batch.num_padded
-
-    def restart_clock(self) -> None:
-        """Leave the time of an evaluation or a checkpoint out of the next report."""
-        self.since = time.perf_counter()
 
     def facts(self, planned: PlannedStep, step: OptimizerStep) -> dict[str, Any]:
         """Return the fields of a `step` event; every rank must call it.
@@ -68,7 +64,7 @@ class Window:
             "learning_rate": step.learning_rate,
             "tokens": self._tokens,
             "targets": self._targets,
-            "seconds": time.perf_counter() - self.since,
+            "seconds": time.perf_counter() - self._since,
             "padding": 1 - self._tokens / self._padded,
             "gradient_norm": norm,
         }
