@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
+from in_process import send
 from kovar.cli import app
 from kovar.errors import MissingExtraError, ModelError, SpecError
 from kovar.inference import adapter_base, load_version
 from kovar.models import build_for_training, check_folder, load_adapter
 from kovar.registry import Registry
+from kovar.serving.replica import Replica
+from kovar.serving.spec import ServingSpec
 from kovar.training.method import Dora, Full, Lora, apply_method
 from kovar.training.registration import base_name
 from tiny import build_tiny_encoder
@@ -119,6 +123,17 @@ def test_kovar_predict_answers_with_an_adapter(adapted):
         env=environment_of(settings),
     )
     assert json.loads(done.stdout)["predictions"][0]["label"] == "positive"
+
+
+def test_a_replica_serves_an_adapter_on_its_base_while_the_database_is_away(adapted, tmp_path):
+    settings, result = adapted
+    with Registry.open(settings) as registry:
+        base = adapter_base(registry, result.adapter)
+    places = {"artifact_root": settings.artifact_root, "cache_dir": tmp_path}
+    replica = Replica(ServingSpec(model="tiny"), result.adapter, base=base, **places)
+    app = replica.__serve_build_asgi_app__()
+    response = asyncio.run(send(app, "POST", "/v1/predict", json={"inputs": ["it is lovely"]}))
+    assert response.headers["x-kovar-digest"] == result.adapter.digest
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -166,9 +166,11 @@ class Engine:
 
     def _judge(self, step: int) -> bool:
         """Evaluate; return whether this step is the best so far."""
+        started = time.perf_counter()
         with self.ema.applied() if self.ema else nullcontext():
             metrics = self.evaluate()
-        self._report("evaluated", step=step, data="evaluation", metrics=metrics)
+        seconds = time.perf_counter() - started
+        self._report("evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds)
         is_best = self.judge.hear(step, metrics)
         if self.judge.stops:
             self._report(

@@ -129,6 +129,7 @@ def _train(
         device=str(device),
         precision=precision.precision,
         reason=precision.reason,
+        metric=engine.judge.metric,
         pid=os.getpid(),
     )
     engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
