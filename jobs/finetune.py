@@ -27,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("spec", type=Path, help="YAML file with kind: finetune")
     parser.add_argument("--fresh", action="store_true", help="train again even if finished")
+    parser.add_argument(
+        "--no-plan",
+        action="store_true",
+        help="start even if the cluster may have no place for it",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     arguments = parser.parse_args(argv)
     document = load_document(arguments.spec)
@@ -42,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             settings=load_settings(),
             progress=RunProgress(),
             fresh=arguments.fresh,
+            planned=not arguments.no_plan,
         )
     print(json.dumps(result.to_json()) if arguments.json else result.summary())
     return 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from kovar.config import Config, Document, SizeBytes, canonical_json, load_yaml
+from kovar.config import Config, Document, SizeBytes, canonical_json, load_documents, load_yaml
 from kovar.errors import SpecError
 
 
@@ -102,3 +102,34 @@ def test_a_configuration_cannot_be_changed():
 def test_canonical_json_does_not_depend_on_the_order_of_keys(value):
     backwards = dict(reversed(list(value.items())))
     assert canonical_json(value) == canonical_json(backwards)
+
+
+def test_documents_of_one_file_keep_the_lines_of_the_file(tmp_path):
+    path = tmp_path / "many.yaml"
+    path.write_text(
+        "# notes\n---\na: 1\n---\n# nothing\n--- # b\nb:\n  - |\n    text ---\n    ---\n"
+    )
+    first, second = load_documents(path)
+    assert (first.data, first.line(("a",))) == ({"a": 1}, 3)
+    assert (second.data, second.line(("b",))) == ({"b": ["text ---\n---\n"]}, 7)
+
+
+def test_a_file_of_one_document_is_one_document(tmp_path):
+    path = tmp_path / "one.yaml"
+    path.write_text("a: 1\n")
+    assert [document.data for document in load_documents(path)] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("text", ["", "# notes\n", "---\n", "\n---\n# notes\n---\n"])
+def test_a_file_without_content_is_empty(tmp_path, text):
+    path = tmp_path / "empty.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match="the file is empty"):
+        load_documents(path)
+
+
+def test_a_mistake_in_a_later_document_is_shown_at_its_line(tmp_path):
+    path = tmp_path / "many.yaml"
+    path.write_text("a: 1\n---\nb: [1\n")
+    with pytest.raises(SpecError, match=r"many\.yaml:4: not valid YAML"):
+        load_documents(path)

@@ -231,9 +231,10 @@ def test_every_refusal_of_the_endpoint_is_listed() -> None:
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_listed_with_its_variable(name: str) -> None:
-    assert (
-        rows((ROOT / "docs/operations.md").read_text())[f"KOVAR_{name.upper()}"][0] == f"`{name}`"
-    )
+    # A simulation says so in the environment alone: no file belongs to it.
+    in_file = "" if name == "simulated" else f"`{name}`"
+    table = rows((ROOT / "docs/operations.md").read_text())
+    assert table[f"KOVAR_{name.upper()}"][0] == in_file
 
 
 def test_a_wrong_example_is_noticed() -> None:

@@ -4,18 +4,18 @@ import pytest
 
 from kovar.errors import SpecError
 from kovar.precision import (
-    CUDA_CAPABILITIES,
     PRECISIONS,
     Device,
     declared_device,
     detect_device,
     resolve,
 )
-from kovar.resources.request import GPU_TYPES
+from kovar.resources import ACCELERATORS
 
 CPU = Device("cpu", "Xeon", bf16_matrix_units=False)
 AMX = Device("cpu", "Xeon with AMX", bf16_matrix_units=True)
 TPU = Device("xla", "TPU v6e", bf16_matrix_units=True)
+TPU7 = declared_device("tpu", "v7x")
 MI300 = declared_device("gpu", "AMD-Instinct-MI300X-OAM")
 P100, V100, T4, A100, L4, H100, B200 = (
     declared_device("gpu", name) for name in ("P100", "V100", "T4", "A100", "L4", "H100", "B200")
@@ -25,6 +25,7 @@ SUPPORTED = [
     (CPU, "fp32", {"fp32", "bf16"}),
     (AMX, "bf16", {"fp32", "bf16"}),
     (TPU, "bf16", {"fp32", "bf16"}),
+    (TPU7, "bf16", {"fp32", "bf16", "fp8"}),
     (P100, "fp32", {"fp32", "fp16"}),
     (V100, "fp16", {"fp32", "fp16"}),
     (T4, "fp16", {"fp32", "fp16"}),
@@ -59,6 +60,7 @@ def test_each_chip_runs_exactly_what_it_supports(device, automatic, supported):
         ("fp16", A100, "float16", True, True),
         ("fp8", H100, "float8_e4m3fn", True, False),
         ("bf16", TPU, "bfloat16", True, False),
+        ("fp8", TPU7, "float8_e4m3fn", True, False),
     ],
 )
 def test_a_precision_means_a_type_autocast_and_a_scaler(precision, device, dtype, autocast, scaler):
@@ -93,7 +95,7 @@ def test_every_choice_has_its_reason(precision, device, reason):
     [
         ("fp16", CPU, "bf16 saves as much memory"),
         ("tf32", AMX, "tensor cores"),
-        ("fp8", TPU, "Ada or Hopper"),
+        ("fp8", TPU, "Ada or Hopper generation or newer, or a TPU v7x"),
         ("bf16", T4, "capability 8.0 (Ampere) or newer, this GPU has 7.5"),
         ("fp8", A100, "capability 8.9 (Ada, Hopper) or newer, this GPU has 8.0"),
         ("fp8", MI300, "no CUDA capability"),
@@ -140,4 +142,11 @@ def test_declared_chips_are_known_before_a_worker_runs_on_them():
     assert declared_device("tpu", "v6e") == TPU
     assert declared_device("gpu") is None
     assert declared_device("gpu", "GeForce-RTX-5090") is None
-    assert set(CUDA_CAPABILITIES) == set(GPU_TYPES)
+    assert declared_device("gpu", "aws-neuron-core") is None
+
+
+def test_what_nvidia_publishes_a_rate_for_is_what_the_chip_supports():
+    for entry in ACCELERATORS.values():
+        if entry.capability is not None:
+            device = declared_device("gpu", entry.name)
+            assert all(resolve(name, device).precision == name for name in entry.flops)

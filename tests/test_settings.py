@@ -79,3 +79,13 @@ def test_the_secret_of_the_webhooks_is_not_shown(tmp_path):
     settings = load_settings({"KOVAR_HOME": str(tmp_path), "KOVAR_WEBHOOK_SECRET": "hush"})
     assert settings.webhook_secret == "hush"
     assert "hush" not in repr(settings)
+
+
+def test_the_bounds_of_waiting_are_seconds_in_the_file_and_in_variables(tmp_path):
+    (tmp_path / "settings.yaml").write_text("infeasible_timeout_s: 5\nplacement_timeout_s: 60\n")
+    environ = {"KOVAR_HOME": str(tmp_path), "KOVAR_PLACEMENT_TIMEOUT_S": "90.5"}
+    settings = load_settings(environ)
+    assert (settings.infeasible_timeout_s, settings.placement_timeout_s) == (5.0, 90.5)
+    for wrong in ("soon", "0", "nan"):
+        with pytest.raises(SettingsError, match=r"KOVAR_PLACEMENT_TIMEOUT_S: must be a number"):
+            load_settings(environ | {"KOVAR_PLACEMENT_TIMEOUT_S": wrong})

@@ -85,4 +85,4 @@ def register_tiny_version(settings: Settings, folder: Path, *, model: str = "tin
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment variables that say the same as `settings`."""
     values = json.loads(settings.model_dump_json())
-    return {f"KOVAR_{name.upper()}": value for name, value in values.items() if value}
+    return {f"KOVAR_{name.upper()}": str(value) for name, value in values.items() if value}

@@ -22,6 +22,11 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("spec", type=Path, help="YAML file with kind: sweep")
+    parser.add_argument(
+        "--no-plan",
+        action="store_true",
+        help="start even if the cluster may have no place for it",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     arguments = parser.parse_args(argv)
 
@@ -29,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     from kovar.tuning import load_sweep, run_sweep
 
     report, folder = run_sweep(
-        load_sweep(arguments.spec), settings=load_settings(), progress=RunProgress()
+        load_sweep(arguments.spec),
+        settings=load_settings(),
+        progress=RunProgress(),
+        planned=not arguments.no_plan,
     )
     console = Console()
     if arguments.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -277,8 +278,12 @@ def _locate(
     path: list[str | int] = []
     here: list[type[BaseModel]] = [model]
     known: list[str] = []
+    is_key = False  # the next part is a key that the user chose: no model names it
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and is_key:
+            is_key = False
+            data = data.get(part) if isinstance(data, Mapping) else None
+        elif isinstance(part, str):
             fields = {name: field for kind in here for name, field in kind.model_fields.items()}
             known = sorted(fields)
             # The class name tags a model that shares its union with plain values.
@@ -291,6 +296,7 @@ def _locate(
                 here = tagged
                 continue
             here = _models_in(fields[part].annotation) if part in fields else []
+            is_key = part in fields and get_origin(fields[part].annotation) is dict
             data = data.get(part) if isinstance(data, Mapping) else None
         elif isinstance(data, list):
             data = data[part] if part < len(data) else None
@@ -325,7 +331,33 @@ def load_document(path: str | Path, *, error: type[UserError] = SpecError) -> Do
     Raises:
         UserError: of class `error`, when the file is missing, unreadable, too large or not YAML.
     """
-    path = Path(path)
+    return Document(Path(path), _read_text(Path(path), error), error=error)
+
+
+def load_documents(path: str | Path, *, error: type[UserError] = SpecError) -> list[Document]:
+    """Read a YAML file of one or more documents, divided by lines of `---`.
+
+    Lines count from the start of the file in every document; one without content is left out.
+
+    Raises:
+        UserError: as `load_document`.
+    """
+    text = _read_text(Path(path), error)
+    # At the start of a line the mark begins a document wherever it stands, even in block text.
+    starts = [match.start() for match in re.finditer(r"^---(?=\s|$)", text, re.MULTILINE)]
+    bounds = itertools.pairwise([0, *starts, len(text)])
+    parts = [(text.count("\n", 0, start), text[start:end]) for start, end in bounds]
+    documents = [
+        Document(Path(path), "\n" * line + part, error=error)
+        for line, part in parts
+        if re.search(r"^(?!---[ \t]*(?:#.*)?$)[ \t]*[^#\s]", part, re.MULTILINE)
+    ]
+    if not documents:
+        raise error("the file is empty", file=path, line=1)
+    return documents
+
+
+def _read_text(path: Path, error: type[UserError]) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -335,7 +367,7 @@ def load_document(path: str | Path, *, error: type[UserError] = SpecError) -> Do
                 got=format_size(size),
                 allowed=f"at most {format_size(MAX_FILE_BYTES)}",
             )
-        return Document(path, path.read_text(encoding="utf-8"), error=error)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = None
         if path.parent.is_dir():

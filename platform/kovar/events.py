@@ -19,6 +19,7 @@ EventKind = Literal[
     "queued",
     "planned",
     "preparing",
+    "waiting",
     "started",
     "step",
     "checkpoint",
@@ -34,7 +35,9 @@ FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
     "planned": "num_workers, placement, precision, reason, device",
     "preparing": "what (for example evaluating), done, total",
-    "started": "world_size, num_steps, epochs, device, precision, reason, metric, pid (each rank's own)",
+    "waiting": "seconds, reason (what keeps the workers from starting)",
+    "started": "world_size, num_steps, epochs, device, precision, reason, metric, "
+    "pid (each rank's own)",
     "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm",
     "checkpoint": "step, path, size_bytes, seconds",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -12,6 +13,8 @@ from kovar.resources.accelerators import accelerator
 
 if TYPE_CHECKING:
     import torch
+
+    from kovar.resources import NodeType, Request
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "auto"]
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
@@ -251,3 +254,46 @@ def _missing(precision: Precision, device: Device) -> str:
     needed = {"tf32": "8.0 (Ampere)", "bf16": "8.0 (Ampere)", "fp8": "8.9 (Ada, Hopper)"}
     has = ".".join(map(str, device.capability)) if device.capability else "no CUDA capability"
     return f"it needs CUDA capability {needed[precision]} or newer, this GPU has {has}"
+
+
+@dataclass(frozen=True)
+class PlannedPrecision:
+    """A precision as far as it is known before a worker has its chip.
+
+    Args:
+        precision: "auto" where only the worker can tell.
+        reason: one sentence for the plan.
+        device: name of the chip.
+        supported: all precisions that the chip computes in; empty where only the worker can tell.
+    """
+
+    precision: Precision
+    reason: str
+    device: str
+    supported: tuple[Precision, ...] = ()
+
+
+def plan_precision(
+    precision: Precision, request: Request, node_types: Sequence[NodeType]
+) -> PlannedPrecision:
+    """Resolve a precision on the chip that a worker gets, as far as it is declared.
+
+    Args:
+        precision: what the spec says.
+        request: what one worker gets, with the type that was chosen.
+        node_types: where it was placed.
+
+    Raises:
+        SpecError: the chip cannot compute in it.
+    """
+    named: tuple[str, ...] = getattr(request, "type", ())
+    types = named or tuple(gpu for kind in node_types for gpu in kind.gpu_types)
+    device = declared_device(request.kind, types[0] if types else None)
+    if device is None:
+        return PlannedPrecision(
+            precision, f"{precision}: resolved on the GPU that the worker gets", "GPU"
+        )
+    resolved = resolve(precision, device)
+    return PlannedPrecision(
+        resolved.precision, resolved.reason, device.name, tuple(_supported(device))
+    )

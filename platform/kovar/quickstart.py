@@ -61,7 +61,7 @@ def run_quickstart(spec_path: Path | None, *, keep_serving: bool, fresh: bool, p
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         console.rule(f"[bold]1 of 4 · plan[/] {shown}", align="left")
         planned = plan_run(spec)
-        num_workers = planned.placement.num_workers(spec.name)
+        num_workers = spec.resources.num_workers.min
         console.print(
             f"{num_workers} workers × {spec.resources.worker.cpus:g} CPU on {planned.device}\n"
             f"precision {planned.precision.reason}",

@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from kovar.config import Config, SizeBytes, load_document, parse_size
 from kovar.errors import SettingsError, did_you_mean
+
+SIMULATED: Final = "KOVAR_SIMULATED"
+"""Set to 1 by `kovar cluster local`: the CPU stands in for a requested accelerator."""
 
 
 class Settings(Config):
@@ -31,6 +35,18 @@ class Settings(Config):
     )
     cache_max_bytes: int | None = Field(
         default=None, ge=0, description="bound on the cached versions, in bytes; none if absent"
+    )
+    infeasible_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds after which work is given up that fits no node, "
+        "up or still to be added",
+    )
+    placement_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds that work may wait for nodes in all: until they have booted, "
+        "or until other work frees them",
     )
     signing_key: Path | None = Field(
         default=None, description="private key that signs each version that is registered"
@@ -54,6 +70,8 @@ class _File(Config):
     runs_dir: str | None = None
     cache_dir: str | None = None
     cache_max_bytes: SizeBytes | None = Field(default=None, ge=0)
+    infeasible_timeout_s: float = Field(default=30.0, gt=0)
+    placement_timeout_s: float = Field(default=600.0, gt=0)
     signing_key: str | None = None
     trusted_keys: tuple[str, ...] = ()
     webhook_urls: tuple[str, ...] = ()
@@ -102,11 +120,18 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         runs_dir=_path(values["runs_dir"]),
         cache_dir=_path(values["cache_dir"]),
         cache_max_bytes=_cache_bound(environ, stored),
+        infeasible_timeout_s=_seconds(environ, stored, "infeasible_timeout_s"),
+        placement_timeout_s=_seconds(environ, stored, "placement_timeout_s"),
         signing_key=_path(signing_key) if signing_key else None,
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
     )
+
+
+def is_simulated() -> bool:
+    """Whether this process belongs to a simulated cluster, which says so in its environment."""
+    return os.environ.get(SIMULATED) == "1"
 
 
 def _path(text: str, *, field: str = "path") -> Path:
@@ -118,7 +143,12 @@ def _path(text: str, *, field: str = "path") -> Path:
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     """A misspelled variable would silently put a registry where nobody looks for it."""
-    known = ["KOVAR_HOME", "KOVAR_SETTINGS", *(f"KOVAR_{f.upper()}" for f in Settings.model_fields)]
+    known = [
+        "KOVAR_HOME",
+        "KOVAR_SETTINGS",
+        SIMULATED,
+        *(f"KOVAR_{f.upper()}" for f in Settings.model_fields),
+    ]
     for name in sorted(environ):
         if name.startswith("KOVAR_") and name not in known:
             raise SettingsError(
@@ -137,6 +167,20 @@ def _cache_bound(environ: Mapping[str, str], stored: _File) -> int | None:
         return int(text) if text.isdecimal() else int(str(parse_size(text)))
     except ValueError as problem:
         raise SettingsError(str(problem), field="KOVAR_CACHE_MAX_BYTES", got=text) from None
+
+
+def _seconds(environ: Mapping[str, str], stored: _File, name: str) -> float:
+    variable = f"KOVAR_{name.upper()}"
+    text = environ.get(variable)
+    if not text:
+        return float(getattr(stored, name))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise SettingsError("must be a number of seconds above 0", field=variable, got=text)
+    return seconds
 
 
 def ensure_writable(folder: Path, *, field: str) -> Path:

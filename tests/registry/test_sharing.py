@@ -7,7 +7,7 @@ import pytest
 from kovar.errors import SettingsError
 from kovar.registry import check_shared
 from kovar.registry.sharing import read_mounts
-from kovar.settings import Settings
+from kovar.settings import Settings, load_settings
 
 MOUNTS = {
     "/": "ext4",
@@ -67,3 +67,8 @@ def test_one_node_may_keep_everything_to_itself():
 
 def test_this_machine_has_a_root_file_system():
     assert read_mounts()["/"]
+
+
+def test_simulated_nodes_share_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("KOVAR_SIMULATED", "1")
+    check_shared(load_settings({"KOVAR_HOME": str(tmp_path)}), num_nodes=4, mounts={"/": "ext4"})

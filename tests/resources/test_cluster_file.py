@@ -49,8 +49,10 @@ def test_a_cluster_file_becomes_node_types(tmp_path):
         memory_bytes=1 << 30,
         gpu_types=("A100", "A100-40G"),
         num_gpus=2,
+        accelerator_memory_bytes=40 * 10**9,
         min_count=1,
         max_count=2,
+        interconnect="NVLink, 600 GB/s",
         spot=True,
         labels={"kovar.dev/spot": "true"},
     )
@@ -134,6 +136,7 @@ def test_labels_of_kovar_tell_price_spot_memory_disk_and_interconnect(tmp_path):
         ("disks: [{initializeParams: {diskSizeGb: 200}}]", 200 << 30, False),
         ("BlockDeviceMappings: [{Ebs: {VolumeSize: 100}}]", 100 << 30, False),
         ("scheduling: {provisioningModel: SPOT}", None, True),
+        ("scheduling: [{preemptible: true}]", None, True),
         ("InstanceMarketOptions: {MarketType: spot}", None, True),
     ],
 )

@@ -2,6 +2,8 @@ from ray._private.accelerators import tpu
 
 from kovar.resources.request import GPU_TYPES
 from kovar.resources.tpu_slice import (
+    GKE_TPU_TYPES,
+    GOOGLE_TPU_TYPES,
     RAY_TPU_TYPES,
     TOPOLOGIES,
     TPU_TYPES,
@@ -51,10 +53,27 @@ def test_a_slice_size_gets_the_shape_nearest_to_a_cube():
     assert topology_of("v6e", 3) is None
 
 
+def test_google_names_mean_what_ray_takes_them_for():
+    from ray.autoscaler._private.kuberay import utils
+
+    spelled = {name: tpu_type for name, tpu_type in GOOGLE_TPU_TYPES.items() if "_" not in name}
+    for name, tpu_type in spelled.items():
+        assert tpu.normalize_tpu_accelerator_type(name) == ray_version(tpu_type)
+        assert tpu.TPUAcceleratorManager.is_valid_tpu_accelerator_type(f"{name}-8")
+    assert {
+        name: ray_version(tpu_type) for name, tpu_type in GKE_TPU_TYPES.items()
+    } == utils.gke_tpu_accelerator_to_generation
+
+
+def test_two_cores_per_chip_halve_the_number_in_googles_name():
+    assert topology_of("v7x", 8 // num_cores_per_chip("v7x")) == "2x2x1"
+
+
 def test_the_largest_slice_of_one_host():
     assert [largest_on_one_host(tpu_type) for tpu_type in TPU_TYPES] == [
         "2x2x1",
         "2x2x1",
         "2x4",
         "2x4",
+        "2x2x1",
     ]

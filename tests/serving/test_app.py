@@ -37,6 +37,10 @@ MISTAKES = {
 }
 
 
+def options_of(spec):
+    return deployment_options(spec, spec.replica)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_arguments_names_its_field(mistake):
     args, field, message = MISTAKES[mistake]
@@ -47,10 +51,10 @@ def test_a_mistake_in_the_arguments_names_its_field(mistake):
 
 
 def test_a_number_of_replicas_is_fixed_and_a_range_follows_the_traffic():
-    fixed = deployment_options(read_args({"model": "a", "num_replicas": 2}))
+    fixed = options_of(read_args({"model": "a", "num_replicas": 2}))
     assert fixed["num_replicas"] == 2
     assert "autoscaling_config" not in fixed
-    elastic = deployment_options(read_args({"model": "a", "num_replicas": {"min": 1, "max": 4}}))
+    elastic = options_of(read_args({"model": "a", "num_replicas": {"min": 1, "max": 4}}))
     assert elastic["autoscaling_config"]["max_replicas"] == 4
     assert "num_replicas" not in elastic
 
@@ -58,7 +62,7 @@ def test_a_number_of_replicas_is_fixed_and_a_range_follows_the_traffic():
 def test_serve_accepts_the_options_and_keeps_those_that_save_requests():
     from ray import serve
 
-    options = deployment_options(ServingSpec(model="a"))
+    options = options_of(ServingSpec(model="a"))
     deployment = serve.deployment(type("Empty", (), {})).options(**options)
     config = deployment._deployment_config
     assert config.backpressure_config.status_code == 429
@@ -69,10 +73,11 @@ def test_serve_accepts_the_options_and_keeps_those_that_save_requests():
 
 def test_a_gpu_replica_asks_ray_for_a_gpu_and_computes_on_it():
     spec = read_args({"model": "a", "replica": {"kind": "gpu", "type": "L4", "cpus": 4}})
-    assert deployment_options(spec)["ray_actor_options"] == {
+    assert options_of(spec)["ray_actor_options"] == {
         "num_cpus": 4.0,
         "num_gpus": 1.0,
         "accelerator_type": "L4",
+        "label_selector": {"kovar.dev/spot": "!true"},
     }
     assert spec.device == "cuda"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,12 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from kovar import __version__
+from kovar.cli.clusters import clusters
 from kovar.cli.interchange import export_version, import_version
 from kovar.cli.keys import keys
 from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
+
+if TYPE_CHECKING:
+    from kovar.resources import Cluster
 
 app = typer.Typer(
     name="kovar",
@@ -31,6 +35,7 @@ models.command("export")(export_version)
 models.command("import")(import_version)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(clusters, name="cluster")
 
 
 def main() -> None:
@@ -58,18 +63,30 @@ def version(as_json: JsonFlag = False) -> None:
 def plan(
     specs: Annotated[list[Path], typer.Argument(help="Fine-tuning, sweep or serving YAML files.")],
     cluster: Annotated[
-        Path | None, typer.Option(help="cluster.yaml to place on; this machine if absent.")
+        Path | None,
+        typer.Option(help="cluster.yaml or KubeRay manifest to place on; this machine if absent."),
     ] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Place on the cluster that RAY_ADDRESS names.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say where specs would run and at which precision, without starting anything."""
-    from kovar.planning import plan_specs
+    """Say where specs would run, what that takes and costs, without starting anything."""
+    from kovar.planning import draw, plan_specs
 
-    planned = plan_specs(specs, cluster=cluster)
+    if live and cluster is not None:
+        raise UserError("--live and --cluster name two clusters", hint="give one of them")
+    planned = plan_specs(specs, cluster=_connected() if live else cluster)
     if as_json:
         typer.echo(json.dumps(planned.to_json()))
         return
-    Console().print(planned.table())
+    Console().print(draw(planned))
+
+
+def _connected() -> Cluster:
+    from kovar.resources import live_cluster
+
+    return live_cluster()
 
 
 @app.command()

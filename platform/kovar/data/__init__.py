@@ -13,6 +13,7 @@ from kovar.data.batches import (
     make_batches,
 )
 from kovar.data.dataset import Split, TokenizedDataset, prepare_dataset
+from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.data.package import PACKAGES, Package, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.source import Source, load_table
@@ -24,6 +25,7 @@ __all__ = [
     "LADDER",
     "PACKAGES",
     "Batch",
+    "DataFacts",
     "DataSpec",
     "EvaluationSource",
     "Package",
@@ -31,6 +33,7 @@ __all__ = [
     "Source",
     "Split",
     "TokenizedDataset",
+    "UnknownData",
     "bucket_length",
     "collate",
     "deal",
@@ -40,5 +43,6 @@ __all__ = [
     "load_tokenizer",
     "make_batches",
     "prepare_dataset",
+    "read_facts",
     "split_rows",
 ]

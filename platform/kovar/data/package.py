@@ -15,9 +15,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Final, Literal
 
 from kovar.data.cache import ensure_folder
@@ -69,6 +70,9 @@ class Package:
         license: SPDX identifier of the content.
         archive: where it comes from.
         file: name of its file in the cache folder, if it is one file rather than the folder.
+        config: of a model: what its config.json says, so that a plan need not fetch it.
+        num_rows: labelled texts in it; 0 for a model.
+        text_bytes: UTF-8 bytes of all its texts.
     """
 
     name: str
@@ -77,6 +81,9 @@ class Package:
     license: str
     archive: Archive
     file: str | None = None
+    config: Mapping[str, Any] | None = None
+    num_rows: int = 0
+    text_bytes: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -109,6 +116,21 @@ _MINILM = Archive(
     },
 )
 
+_MINILM_CONFIG: Final = MappingProxyType(
+    {
+        "model_type": "bert",
+        "vocab_size": 30_522,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
+)
+
 _REVIEWS = Archive(
     distribution="vaderSentiment",
     version="3.3.2",
@@ -124,11 +146,12 @@ _REVIEWS = Archive(
     },
 )
 
-_TITLES = {
-    "movie-reviews": "10,605 movie-review snippets with mean ratings (Hutto & Gilbert, 2014)",
-    "amazon-reviews": "3,708 product-review snippets with mean ratings (Hutto & Gilbert, 2014)",
-    "tweets": "4,200 tweets with mean ratings (Hutto & Gilbert, 2014)",
-    "editorials": "5,190 snippets of news editorials with mean ratings (Hutto & Gilbert, 2014)",
+# What the texts are, how many there are, and their UTF-8 bytes.
+_REVIEW_SETS = {
+    "movie-reviews": ("movie-review snippets", 10_605, 1_185_092),
+    "amazon-reviews": ("product-review snippets", 3_708, 325_327),
+    "tweets": ("tweets", 4_200, 334_638),
+    "editorials": ("snippets of news editorials", 5_190, 540_982),
 }
 
 PACKAGES: Final[dict[str, Package]] = {
@@ -138,12 +161,20 @@ PACKAGES: Final[dict[str, Package]] = {
         title="all-MiniLM-L6-v2, an English text encoder of 22.7 million parameters",
         license="Apache-2.0",
         archive=_MINILM,
+        config=_MINILM_CONFIG,
     )
 } | {
     name: Package(
-        name=name, kind="data", title=title, license="MIT", archive=_REVIEWS, file=f"{name}.txt"
+        name=name,
+        kind="data",
+        title=f"{num_rows:,} {what} with mean ratings (Hutto & Gilbert, 2014)",
+        license="MIT",
+        archive=_REVIEWS,
+        file=f"{name}.txt",
+        num_rows=num_rows,
+        text_bytes=text_bytes,
     )
-    for name, title in _TITLES.items()
+    for name, (what, num_rows, text_bytes) in _REVIEW_SETS.items()
 }
 
 

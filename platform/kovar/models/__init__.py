@@ -1,6 +1,7 @@
 """Base models and the classifiers built on them.
 
-Checking (`resolve_base`, `check_max_length`) needs neither torch nor transformers; building does.
+Checking (`resolve_base`, `check_max_length`) and counting (`model_size`) need neither torch nor
+transformers; building does.
 """
 
 from kovar.data.tokenizer import load_tokenizer
@@ -30,6 +31,8 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.known_config import known_config
+from kovar.models.size import LoraShape, ModelSize, model_size
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -38,6 +41,8 @@ __all__ = [
     "Architecture",
     "BaseModelFiles",
     "BuiltModel",
+    "LoraShape",
+    "ModelSize",
     "ModelSpec",
     "build_classifier",
     "build_for_training",
@@ -46,10 +51,12 @@ __all__ = [
     "check_max_length",
     "check_peft",
     "is_adapter",
+    "known_config",
     "load_adapter",
     "load_classifier",
     "load_tokenizer",
     "model_files",
+    "model_size",
     "put_adapter",
     "resolve_base",
     "save_adapter",

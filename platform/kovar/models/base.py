@@ -121,11 +121,12 @@ def resolve_base(
     else:
         folder = base_dir / Path(spec.base).expanduser()
         if not folder.is_dir():
-            raise _unknown(spec.base, folder)
+            raise unknown_model(spec.base, folder)
     return check_folder(folder, source=spec.base)
 
 
-def _unknown(base: str, folder: Path) -> ModelError:
+def unknown_model(base: str, folder: Path) -> ModelError:
+    """Explain that a base is no folder, with the nearest name that is known."""
     models = sorted(package.name for package in PACKAGES.values() if package.kind == "model")
     near = did_you_mean(base, [*models, *(f"package:{model}" for model in models)])
     if near is None and folder.parent.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from itertools import zip_longest
@@ -289,6 +290,19 @@ class Registry(Browsing, Promotion):
         self.check_signature(version)
         cache = VersionCache(cache_dir / "versions") if cache_dir else self._cache
         return cache.materialize(version.digest, version.manifest, self._artifacts, rehash=rehash)
+
+    def read_file(self, version: Version, path: str) -> bytes | None:
+        """Return the verified content of one small file of a version; None if it has none such.
+
+        Raises:
+            DamagedArtifactError: the blob is missing, truncated or altered.
+        """
+        entry = next((one for one in version.manifest.files if one.path == path), None)
+        if entry is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="kovar-") as folder:
+            self._artifacts.fetch(entry, Path(folder) / "file")
+            return (Path(folder) / "file").read_bytes()
 
     def materialize_derived(self, artifact: DerivedArtifact, *, rehash: bool = False) -> Path:
         """Return a local folder with exactly the verified files of a derived artifact.

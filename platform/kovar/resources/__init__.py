@@ -1,13 +1,25 @@
 """Hardware requests, node types, the placement plan, and their translation to Ray."""
 
+from kovar.resources.accelerators import (
+    ACCELERATORS,
+    Accelerator,
+    accelerator,
+    accelerator_memory,
+)
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_reader import read_cluster
 from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
+from kovar.resources.memory_room import MemoryRoom, memory_room, places_of
 from kovar.resources.node_type import NodeType
-from kovar.resources.plan import Placement, plan_placement
-from kovar.resources.ray import actor_options, scaling_config_kwargs
+from kovar.resources.plan import NodeGroup, Placement, as_written, plan_placement
+from kovar.resources.ray import (
+    actor_options,
+    replica_options,
+    scaling_config_kwargs,
+    trial_resources,
+)
 from kovar.resources.request import (
     CpuRequest,
     GpuRequest,
@@ -20,10 +32,14 @@ from kovar.resources.request import (
 )
 
 __all__ = [
+    "ACCELERATORS",
+    "Accelerator",
     "Cluster",
     "CpuRequest",
     "Demand",
     "GpuRequest",
+    "MemoryRoom",
+    "NodeGroup",
     "NodeType",
     "NumWorkers",
     "Placement",
@@ -32,10 +48,17 @@ __all__ = [
     "Resources",
     "TpuRequest",
     "WorkerRange",
+    "accelerator",
+    "accelerator_memory",
     "actor_options",
+    "as_written",
     "live_cluster",
     "local_cluster",
+    "memory_room",
+    "places_of",
     "plan_placement",
     "read_cluster",
+    "replica_options",
     "scaling_config_kwargs",
+    "trial_resources",
 ]

@@ -304,3 +304,9 @@ def accelerator_memory(names: tuple[str, ...]) -> int | None:
     known = [entry for entry in map(accelerator, names) if entry is not None]
     exact = [entry for entry in known if not entry.memory_is_ambiguous]
     return min((entry.memory_bytes for entry in exact or known), default=None)
+
+
+def interconnect_of(names: tuple[str, ...]) -> str | None:
+    """Return what joins the accelerators of a machine that carries these types, if it is known."""
+    known = (entry for entry in map(accelerator, names) if entry is not None)
+    return next((entry.interconnect for entry in known), None)

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 from kovar.config import Document, FieldPath
 from kovar.errors import did_you_mean
+from kovar.resources.accelerators import accelerator_memory, interconnect_of
 from kovar.resources.cluster import Cluster
 from kovar.resources.declaration import Declared, disk_of, is_spot, read_labels
 from kovar.resources.node_type import NodeType
 from kovar.resources.tpu_slice import (
+    GOOGLE_TPU_TYPES,
     RAY_TPU_TYPES,
     TOPOLOGIES,
     TpuType,
@@ -21,9 +23,6 @@ from kovar.resources.tpu_slice import (
 
 RAY_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 ACCELERATOR_PREFIX: Final = "accelerator_type:"
-_CLOUD_TPU_TYPES: Final[dict[str, TpuType]] = {
-    "v4": "v4", "v5p": "v5p", "v5litepod": "v5e", "v5lite_pod": "v5e", "v6e": "v6e",
-}  # fmt: skip
 
 
 def read_cluster_file(document: Document) -> Cluster:
@@ -97,15 +96,17 @@ def _node_type(document: Document, name: str, *, is_head: bool, max_workers: int
         _mapping(document, (*here, "labels"))
         labels, declared = read_labels(document, (*here, "labels"))
     config = document.data["available_node_types"][name].get("node_config") or {}
+    gpu_types = accelerators if amounts.get("GPU") else ()
+    chips = (tpu_type,) if tpu_type else gpu_types
     # The head is up as long as the cluster is, and is not counted among the workers.
     head = 1 if is_head else 0
     return NodeType(
         name=name,
         cpus=amounts["CPU"],
         memory_bytes=int(amounts["memory"]) if "memory" in amounts else None,
-        gpu_types=accelerators if amounts.get("GPU") else (),
+        gpu_types=gpu_types,
         num_gpus=int(amounts.get("GPU", 0)),
-        accelerator_memory_bytes=declared.gpu_memory_bytes,
+        accelerator_memory_bytes=declared.gpu_memory_bytes or accelerator_memory(chips),
         tpu_type=tpu_type,
         tpu_topology=topology,
         num_tpu_chips=int(amounts.get("TPU", 0)),
@@ -118,7 +119,7 @@ def _node_type(document: Document, name: str, *, is_head: bool, max_workers: int
             for key, amount in amounts.items()
             if key not in RAY_RESOURCES and not key.startswith(ACCELERATOR_PREFIX)
         },
-        interconnect=declared.interconnect,
+        interconnect=declared.interconnect or interconnect_of(chips),
         price_per_hour=declared.price_per_hour,
         spot=is_spot(config) if declared.spot is None else declared.spot,
         labels=labels,
@@ -166,19 +167,22 @@ def _declared_slice(
         key = "acceleratorConfig"
         declared = _mapping(document, (*here, key))
         cloud_type, topology = str(declared.get("type")).lower(), str(declared.get("topology"))
-        tpu_type = _CLOUD_TPU_TYPES.get(cloud_type)
+        tpu_type = GOOGLE_TPU_TYPES.get(cloud_type)
         if tpu_type and topology in TOPOLOGIES[tpu_type]:
             return tpu_type, topology, key
-        allowed = "type: V4, V5P, V5LITE_POD or V6E, and a topology that it is sold in, such as 2x4"
+        allowed = (
+            "type: V4, V5P, V5LITE_POD, V6E or TPU7X, and a topology that it is sold in, "
+            "such as 2x4"
+        )
     else:
         key = "acceleratorType"
         cloud_type, _, cores = str(config[key]).partition("-")
-        tpu_type = _CLOUD_TPU_TYPES.get(cloud_type)
+        tpu_type = GOOGLE_TPU_TYPES.get(cloud_type)
         if tpu_type and cores.isdigit():
             found = topology_of(tpu_type, int(cores) // num_cores_per_chip(tpu_type))
             if found:
                 return tpu_type, found, key
-        allowed = "for example v5litepod-8, v6e-8 or v4-8"
+        allowed = "for example v5litepod-8, v6e-8, v4-8 or tpu7x-8"
     raise document.error_at(
         (*here, key), "not a TPU slice that is known here", got=config[key], allowed=allowed
     )

@@ -117,7 +117,10 @@ def is_spot(config: Mapping[str, Any]) -> bool:
 
     def said(group: str, key: str) -> Any:
         settings = config.get(group)
-        return settings.get(key) if isinstance(settings, Mapping) else None
+        # Ray's own defaults write Google Cloud's scheduling as a list of mappings.
+        several = settings if isinstance(settings, list) else [settings]
+        found = [one[key] for one in several if isinstance(one, Mapping) and key in one]
+        return found[-1] if found else None
 
     return (
         str(said("scheduling", "provisioningModel")).upper() == "SPOT"

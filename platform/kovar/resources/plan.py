@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kovar.errors import PlacementError, SpecError
+from kovar.resources.alternatives import unseen_request
+from kovar.resources.arrangement import Arrangement, arrange
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
-from kovar.resources.packing import Mix, PackedNode, largest, num_added, pack, step_of
+from kovar.resources.need import Inventory, Mix, largest, step_of
+from kovar.resources.packing import PackedNodes, pack
 from kovar.resources.refusal import refusal
 from kovar.resources.request import CpuRequest, Request
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes of one type that hold the same workers.
+
+    Args:
+        node_type: its name.
+        number: how many there are; a slice of several TPU hosts counts as one.
+        num_added: how many of them must be started.
+        workers: demand name → workers on each of them.
+    """
+
+    node_type: str
+    number: int
+    num_added: int
+    workers: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -23,12 +43,17 @@ class Placement:
         assignments: demand name → node type name → number of workers.
         num_nodes: node type name → nodes in use; a slice of several TPU hosts counts as one.
         num_added: node type name → nodes that must be started for it.
+        nodes: the nodes in use, those with the same workers together.
+        beyond: demand name → why it waits for nodes that this plan cannot see. Only on a cluster
+            that can grow by nodes which it does not list; such a demand is assigned nowhere.
     """
 
     requests: Mapping[str, Request]
     assignments: Mapping[str, Mapping[str, int]]
     num_nodes: Mapping[str, int]
     num_added: Mapping[str, int]
+    nodes: tuple[NodeGroup, ...] = ()
+    beyond: Mapping[str, str] = field(default_factory=dict)
 
     def num_workers(self, demand: str) -> int:
         """Return how many workers of a demand run: from its `num_min` to its `num_max`."""
@@ -45,6 +70,7 @@ class Placement:
             "assignments": {name: dict(where) for name, where in self.assignments.items()},
             "num_nodes": dict(self.num_nodes),
             "num_added": dict(self.num_added),
+            "beyond": dict(self.beyond),
         }
 
 
@@ -52,12 +78,51 @@ def plan_placement(demands: Sequence[Demand], cluster: Cluster) -> Placement:
     """Place all demands together on a cluster that no one else uses.
 
     Every demand gets its `num_min`; then each in turn grows as far towards its `num_max` as fits.
-    Adding nodes stays within each type's `max_count` and the cluster's `max_workers`.
+    Each is of one accelerator type: the first of its list with which all can be placed. Adding
+    nodes stays within each type's `max_count` and the cluster's `max_workers`. On a cluster that
+    can grow by nodes that it does not list, a demand which fits nowhere is not refused but listed
+    under `beyond`, and the others are placed without it.
 
     Raises:
         PlacementError: no arrangement holds them; names the field and the nearest change.
         ValueError: two demands of one name, or numbers that no spec can hold.
     """
+    _check(demands)
+    arrangement = arrange(demands, cluster)
+    if arrangement is not None:
+        return _placement(demands, _grown(demands, arrangement))
+    if not cluster.can_grow:
+        raise _refusal(demands, cluster)
+    placed: list[Demand] = []
+    beyond: dict[str, PlacementError] = {}
+    for demand in demands:
+        if arrange([*placed, demand], cluster) is not None:
+            placed.append(demand)
+        else:
+            beyond[demand.name] = refusal(demand, placed, cluster)
+    arrangement = arrange(placed, cluster)
+    assert arrangement is not None  # noqa: S101 - each step of the loop found one
+    seen = _placement(placed, _grown(placed, arrangement))
+    return _with_those_beyond(seen, demands, beyond, cluster)
+
+
+def as_written(request: Request, *, field: str) -> Request:
+    """Return what Ray is asked for when nothing is planned: the first of the types.
+
+    Raises:
+        SpecError: GPU memory, where no listed type tells how much of a card that is.
+    """
+    concrete = unseen_request(request, Cluster(()))
+    if concrete is None:
+        raise SpecError(
+            "without a plan nobody knows what share of a card this is",
+            field=f"{field}.gpu_memory",
+            hint="name a type, or give count",
+        )
+    return concrete
+
+
+def _check(demands: Sequence[Demand]) -> None:
     names = [demand.name for demand in demands]
     if len(set(names)) < len(names):
         raise ValueError(f"demands of one name: {names}")
@@ -67,65 +132,113 @@ def plan_placement(demands: Sequence[Demand], cluster: Cluster) -> Placement:
             raise ValueError(
                 f"{demand.name}: {demand.num_min} to {demand.num_max} × {step} workers"
             )
-    requests = [demand.request for demand in demands]
-    least = tuple(demand.num_min for demand in demands)
-    nodes: Sequence[PackedNode] | None = pack(requests, least, cluster)
-    if nodes is None:
-        culprit = next(
-            index
-            for index in range(len(demands))
-            if pack(requests[: index + 1], least[: index + 1], cluster) is None
-        )
-        raise refusal(demands[culprit], demands[:culprit], cluster)
-    numbers = least
-    for index in range(len(demands)):
-        numbers, nodes = _grown(index, numbers, nodes, demands, cluster)
-    return _placement(demands, nodes)
 
 
-def _grown(
-    index: int,
-    numbers: Mix,
-    nodes: Sequence[PackedNode],
+def _refusal(demands: Sequence[Demand], cluster: Cluster) -> PlacementError:
+    """Blame the first demand that does not fit beside those before it."""
+    culprit = next(
+        index for index in range(len(demands)) if arrange(demands[: index + 1], cluster) is None
+    )
+    return refusal(demands[culprit], demands[:culprit], cluster)
+
+
+def _with_those_beyond(
+    placement: Placement,
     demands: Sequence[Demand],
+    beyond: Mapping[str, PlacementError],
     cluster: Cluster,
-) -> tuple[Mix, Sequence[PackedNode]]:
-    """Raise one demand's number of workers as far as it goes; the others keep theirs.
+) -> Placement:
+    """Add the demands that wait for nodes which are not listed.
+
+    Raises:
+        PlacementError: no node at all can hold one of them.
+    """
+    requests: dict[str, Request] = {}
+    for demand in demands:
+        if demand.name in beyond:
+            request = unseen_request(demand.request, cluster)
+            if request is None or (demand.placement == "strict_pack" and step_of(request) > 1):
+                raise beyond[demand.name]
+            requests[demand.name] = request
+        else:
+            requests[demand.name] = placement.requests[demand.name]
+    return replace(
+        placement,
+        requests=requests,
+        assignments={name: placement.assignments.get(name, {}) for name in requests},
+        beyond={name: error.message for name, error in beyond.items()},
+    )
+
+
+def _grown(demands: Sequence[Demand], start: Arrangement) -> Arrangement:
+    """Raise each demand's number of workers in turn as far as it goes; the others keep theirs.
 
     Workers that compute on CPUs start no accelerator node in order to be more.
     """
-    demand = demands[index]
-    step = step_of(demand.request)
-    limit = (demand.num_max - demand.num_min) // step
-    if not limit:
-        return numbers, nodes
+    arrangement = start
+    for index, demand in enumerate(demands):
+        step = step_of(demand.request)
+        limit = (demand.num_max - demand.num_min) // step
+        if limit:
+            arrangement = _grown_by(index, step, limit, arrangement, demand)
+    return arrangement
+
+
+def _grown_by(index: int, step: int, limit: int, start: Arrangement, demand: Demand) -> Arrangement:
+    inventory = start.inventory
     if isinstance(demand.request, CpuRequest):
-        used = Counter(node.node_type.name for node in nodes)
-        no_more = tuple(
-            replace(kind, max_count=max(kind.min_count, used[kind.name]))
+        inventory = _without_more_accelerators(start)
+    found: dict[int, tuple[Mix, list[PackedNodes]]] = {}
+
+    def holds(groups: int) -> bool:
+        more = demand.num_min + groups * step
+        numbers = (*start.numbers[:index], more, *start.numbers[index + 1 :])
+        nodes = pack(start.needs, numbers, inventory)
+        if nodes is not None:
+            found[groups] = numbers, nodes
+        return nodes is not None
+
+    # Most ranges can be used in full, so that is tried first.
+    most = limit if holds(limit) else largest(limit - 1, holds)
+    if not most:
+        return start
+    numbers, nodes = found[most]
+    return replace(start, numbers=numbers, nodes=nodes)
+
+
+def _without_more_accelerators(arrangement: Arrangement) -> Inventory:
+    """Let nodes with accelerators be only those that are up or in use already."""
+    inventory = arrangement.inventory
+    used: dict[int, int] = {}
+    for node in arrangement.nodes:
+        used[node.kind] = used.get(node.kind, 0) + node.added
+    return inventory.with_extra(
+        {
+            number: used.get(number, 0)
+            for number, kind in enumerate(inventory.kinds)
             if kind.accelerator
-            else kind
-            for kind in cluster.node_types
-        )
-        cluster = replace(cluster, node_types=no_more)
-
-    def tried(groups: int) -> tuple[Mix, Sequence[PackedNode] | None]:
-        more = (*numbers[:index], demand.num_min + groups * step, *numbers[index + 1 :])
-        return more, pack([one.request for one in demands], more, cluster)
-
-    most, found = tried(largest(limit, lambda groups: tried(groups)[1] is not None))
-    return (numbers, nodes) if found is None else (most, found)
+        }
+    )
 
 
-def _placement(demands: Sequence[Demand], nodes: Sequence[PackedNode]) -> Placement:
+def _placement(demands: Sequence[Demand], arrangement: Arrangement) -> Placement:
     names = [demand.name for demand in demands]
-    requests = {demand.name: demand.request for demand in demands}
     assignments: dict[str, dict[str, int]] = {name: {} for name in names}
     num_nodes: dict[str, int] = {}
-    for node in nodes:
-        where = node.node_type.name
-        num_nodes[where] = num_nodes.get(where, 0) + 1
-        for name, count in zip(names, node.mix, strict=True):
-            if count:
-                assignments[name][where] = assignments[name].get(where, 0) + count
-    return Placement(requests, assignments, num_nodes, num_added(nodes))
+    num_added: dict[str, int] = {}
+    groups: dict[tuple[int, Mix], tuple[int, int]] = {}
+    for node in arrangement.nodes:
+        up, added = groups.get((node.kind, node.mix), (0, 0))
+        groups[node.kind, node.mix] = up + node.up, added + node.added
+    nodes = []
+    for (number, mix), (up, added) in sorted(groups.items()):
+        where = arrangement.inventory.kinds[number].name
+        num_nodes[where] = num_nodes.get(where, 0) + up + added
+        if added:
+            num_added[where] = num_added.get(where, 0) + added
+        workers = {name: count for name, count in zip(names, mix, strict=True) if count}
+        for name, count in workers.items():
+            assignments[name][where] = assignments[name].get(where, 0) + count * (up + added)
+        nodes.append(NodeGroup(where, up + added, added, workers))
+    requests = dict(zip(names, arrangement.requests, strict=True))
+    return Placement(requests, assignments, num_nodes, num_added, tuple(nodes))

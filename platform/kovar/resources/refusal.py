@@ -8,11 +8,28 @@ from dataclasses import dataclass, replace
 
 from kovar.config import format_size
 from kovar.errors import PlacementError
+from kovar.resources.alternatives import gpu_names
+from kovar.resources.arrangement import arrange
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
+from kovar.resources.lack import (
+    LEFT_OUT,
+    Lack,
+    declaring,
+    gpus_asked,
+    is_right_kind,
+    lacks,
+    without,
+)
+from kovar.resources.need import largest, smallest, step_of
 from kovar.resources.node_type import NodeType
-from kovar.resources.packing import fits, largest, matches, pack, smallest, step_of
 from kovar.resources.request import CpuRequest, GpuRequest, Request, TpuRequest
+
+_MOST_KINDS = 8
+"""Node types that are tried for each way to mend a demand, the nearest first."""
+
+_MOST_HINTS = 3
+_AND = " and "
 
 
 @dataclass(frozen=True)
@@ -36,45 +53,74 @@ def refusal(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Place
 
     Every change that the hint offers was tried, and makes the demand placeable.
     """
-    right_kind = [kind for kind in cluster.node_types if matches(kind, demand.request)]
-    if not right_kind:
-        reason = _wrong_accelerator(demand, cluster)
-    elif not any(_holds_one(kind, demand.request) for kind in right_kind):
-        reason = _too_large(demand, right_kind)
-    else:
-        reason = _too_many(demand, others, cluster)
-    changes = (
-        *_fewer_workers(demand, others, cluster),
-        *_more_nodes(demand, others, cluster),
-        *_smaller_workers(demand, others, right_kind, cluster),
-        *_other_accelerators(demand, others, cluster),
-    )
-    works = dict.fromkeys(
-        change.text for change in changes if _placeable(change.demand, others, change.cluster)
-    )
+    right_kind = [kind for kind in cluster.node_types if is_right_kind(kind, demand.request)]
+    nearest = sorted(right_kind, key=lambda kind: _distance(demand.request, kind))
+    reason = _reason(demand, others, cluster, nearest)
     return PlacementError(
         reason.message,
         field=reason.field,
         got=reason.got,
         allowed=reason.allowed,
-        hint=", or ".join(list(works)[:3]) or reason.remedy,
+        hint=", or ".join(_hints(demand, others, cluster, nearest)) or reason.remedy,
     )
 
 
-def _holds_one(kind: NodeType, request: Request) -> bool:
-    return fits(kind, [request], (step_of(request),))
+def _reason(
+    demand: Demand, others: Sequence[Demand], cluster: Cluster, nearest: Sequence[NodeType]
+) -> _Reason:
+    if not nearest:
+        return _wrong_accelerator(demand, cluster)
+    missing = lacks(demand.request, nearest[0])
+    if missing:
+        return _too_large(demand, nearest, missing[0])
+    lax = replace(demand, placement="pack")
+    if demand.placement.startswith("strict") and _placeable(lax, others, cluster):
+        return _too_strict(demand, others)
+    return _too_many(demand, others, cluster)
+
+
+def _hints(
+    demand: Demand, others: Sequence[Demand], cluster: Cluster, nearest: Sequence[NodeType]
+) -> list[str]:
+    """Try the changes in turn, those of the numbers first, until there are enough that work."""
+    near = nearest[:_MOST_KINDS]
+    works: list[str] = []
+    for changes in (
+        _laxer(demand, cluster),
+        _fewer_workers(demand, others, cluster),
+        _more_nodes(demand, others, near, cluster),
+        _declared(demand, near, cluster),
+        _smaller_workers(demand, others, near, cluster),
+        _other_accelerators(demand, others, cluster),
+    ):
+        for change in changes:
+            parts = set(change.text.split(_AND))
+            if any(parts.issuperset(other.split(_AND)) for other in works):
+                continue  # A part of it is enough.
+            if _placeable(change.demand, others, change.cluster):
+                works.append(change.text)
+            if len(works) == _MOST_HINTS:
+                return works
+    return works
 
 
 def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bool:
-    together = [*others, demand]
-    requests = [one.request for one in together]
-    return pack(requests, tuple(one.num_min for one in together), cluster) is not None
+    return arrange([*others, demand], cluster) is not None
+
+
+def _distance(request: Request, kind: NodeType) -> tuple[int, bool, float]:
+    """Order node types: fewest lacks, then some of what is lacking, then the largest."""
+    missing = lacks(request, kind)
+    size = kind.num_gpus if isinstance(request, GpuRequest) else kind.cpus
+    return len(missing), any(lack.most is LEFT_OUT for lack in missing), -size
 
 
 def _asked(request: Request) -> str:
     match request:
+        case GpuRequest(gpu_memory=int(size)):
+            return f"{format_size(size)} of {' or '.join(request.type) or 'a GPU'}"
         case GpuRequest():
-            return f"{' or '.join(request.type) or 'GPU'}:{request.count:g}"
+            return gpus_asked(request)
         case TpuRequest():
             return f"{' or '.join(request.type)} {request.topology}"
         case CpuRequest():
@@ -90,8 +136,10 @@ def _wrong_accelerator(demand: Demand, cluster: Cluster) -> _Reason:
         case TpuRequest(type=names):
             known = any(kind.tpu_type in names for kind in cluster.node_types)
             part, what = "topology" if known else "type", asked
-        case _:
+        case GpuRequest():
             part, what = "kind", "a GPU"
+        case CpuRequest():
+            part, what = "kind", "hosts for work that uses CPUs alone"
     return _Reason(
         f"no node type has {what}",
         field=f"{demand.field}.{part}",
@@ -101,56 +149,61 @@ def _wrong_accelerator(demand: Demand, cluster: Cluster) -> _Reason:
     )
 
 
-def _too_large(demand: Demand, right_kind: Sequence[NodeType]) -> _Reason:
-    """One worker is larger than any node; name the measure on the node type that comes nearest."""
-    kind = _nearest_first(demand.request, right_kind)[0]
-    measure = next(iter(_excess(demand.request, kind)))
-    if measure == "memory":
-        needs = f"{format_size(demand.request.memory or 0)} of memory"
-        declared = kind.memory_bytes is not None
-        has = format_size(kind.memory_bytes or 0) if declared else "no declared memory"
-        remedy = f"declare memory, in bytes, under resources of {kind.name}"
-    elif measure == "count":
-        needs, has = _asked(demand.request), f"{kind.num_gpus}"
-        remedy = f"declare a node type with {needs}"
+def _too_large(demand: Demand, nearest: Sequence[NodeType], lack: Lack) -> _Reason:
+    """One worker is more than any node holds; say in what, on the node type that comes nearest."""
+    others = [
+        other.has
+        for kind in nearest
+        for other in lacks(demand.request, kind)
+        if other.measure == lack.measure and other.most is not None
+    ]
+    if "." in lack.measure or lack.measure == "spot":
+        # Not a matter of size: what the other node types have is as near.
+        message = f"no node type that could hold a worker has {lack.needs}"
+        allowed = ", ".join(dict.fromkeys(others)) or lack.has
     else:
-        needs, has = f"{demand.request.cpus:g} CPUs", f"{kind.cpus:g}"
-        remedy = f"declare a node type with {needs}"
+        message = (
+            f"{lack.needs} per worker; the node type that comes nearest, {nearest[0].name}, "
+            f"has {lack.has}"
+        )
+        allowed = f"at most {lack.has}" if lack.has[0].isdigit() else lack.has
     return _Reason(
-        f"one worker needs {needs}; the node type that comes nearest, {kind.name}, has {has}",
-        field=f"{demand.field}.{measure}",
-        got=needs,
-        allowed=f"at most {has}" if has[0].isdigit() else has,
-        remedy=remedy,
+        message,
+        field=f"{demand.field}.{lack.measure}",
+        got=lack.needs,
+        allowed=allowed,
+        remedy=lack.remedy,
     )
 
 
-def _nearest_first(request: Request, kinds: Sequence[NodeType]) -> list[NodeType]:
-    size = "num_gpus" if isinstance(request, GpuRequest) else "cpus"
-    return sorted(kinds, key=lambda kind: (len(_excess(request, kind)), -getattr(kind, size)))
+def _beside(others: Sequence[Demand]) -> str:
+    return f" beside {' and '.join(one.name for one in others)}" if others else ""
 
 
-def _excess(request: Request, kind: NodeType) -> dict[str, float | None]:
-    """List the measures in which one worker exceeds a node, with the most that the node has.
+def _too_strict(demand: Demand, others: Sequence[Demand]) -> _Reason:
+    how = "on one node" if demand.placement == "strict_pack" else "on a node of its own each"
+    return _Reason(
+        f"{demand.num_min} × {_asked(demand.request)} does not fit {how}{_beside(others)}",
+        field=f"{_parent(demand)}placement",
+        got=demand.placement,
+        allowed="pack, spread",
+        remedy="declare larger nodes"
+        if demand.placement == "strict_pack"
+        else "declare more nodes",
+    )
 
-    A node without declared memory cannot reserve any: None, which asks for none.
-    """
-    room: dict[str, float | None] = {}
-    if isinstance(request, GpuRequest) and request.count > kind.num_gpus:
-        room["count"] = float(kind.num_gpus)
-    if request.cpus > kind.cpus:
-        room["cpus"] = float(kind.cpus)
-    if (request.memory or 0) > (kind.memory_bytes or 0):
-        room["memory"] = kind.memory_bytes and kind.memory_bytes >> 20 << 20
-    return room
+
+def _parent(demand: Demand) -> str:
+    """Return the path of the block that holds the request and its placement."""
+    block, dot, _ = demand.field.rpartition(".")
+    return block + dot
 
 
 def _too_many(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> _Reason:
     most = _most_workers(demand, others, cluster)
-    beside = f" beside {' and '.join(one.name for one in others)}" if others else ""
     each = _asked(demand.request)
     return _Reason(
-        f"{demand.num_min} × {each} does not fit{beside}",
+        f"{demand.num_min} × {each} does not fit{_beside(others)}",
         field=demand.num_field or demand.field,
         got=str(demand.num_min),
         allowed=f"at most {most}",
@@ -171,15 +224,25 @@ def _number_name(demand: Demand) -> str:
     return (demand.num_field or "num_workers").rpartition(".")[2]
 
 
+def _laxer(demand: Demand, cluster: Cluster) -> Iterator[_Change]:
+    match demand.placement:
+        case "strict_pack":
+            yield _Change("use placement: pack", replace(demand, placement="pack"), cluster)
+        case "strict_spread":
+            yield _Change("use placement: spread", replace(demand, placement="spread"), cluster)
+
+
 def _fewer_workers(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Iterator[_Change]:
     most = _most_workers(demand, others, cluster)
     if most:
         yield _Change(f"use {_number_name(demand)}: {most}", replace(demand, num_min=most), cluster)
 
 
-def _more_nodes(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Iterator[_Change]:
-    for kind in cluster.node_types:
-        if not kind.is_head and _holds_one(kind, demand.request):
+def _more_nodes(
+    demand: Demand, others: Sequence[Demand], near: Sequence[NodeType], cluster: Cluster
+) -> Iterator[_Change]:
+    for kind in near:
+        if not kind.is_head and not lacks(demand.request, kind):
             yield _more_of(kind, demand, others, cluster)
 
 
@@ -208,39 +271,50 @@ def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: 
             lambda extra: holds(added, old + extra),
         )
         texts.append(f"raise the cluster's max_workers from {old} to {limit}")
-    return _Change(" and ".join(texts), demand, more(added, limit))
+    return _Change(_AND.join(texts), demand, more(added, limit))
+
+
+def _declared(demand: Demand, near: Sequence[NodeType], cluster: Cluster) -> Iterator[_Change]:
+    """Declare what the nearest node type may well have, but does not say."""
+    for kind in near:
+        missing = lacks(demand.request, kind)
+        declared = declaring(demand.request, kind)
+        if missing and declared != kind and not lacks(demand.request, declared):
+            types = tuple(declared if one is kind else one for one in cluster.node_types)
+            text = f"{_AND.join(lack.remedy for lack in missing)}, if it has so much"
+            yield _Change(text, demand, replace(cluster, node_types=types))
+            return
 
 
 def _smaller_workers(
-    demand: Demand,
-    others: Sequence[Demand],
-    right_kind: Sequence[NodeType],
-    cluster: Cluster,
+    demand: Demand, others: Sequence[Demand], near: Sequence[NodeType], cluster: Cluster
 ) -> Iterator[_Change]:
     """Cut a worker down to a node; when GPUs are cut, more workers keep their total."""
-    for kind in _nearest_first(demand.request, right_kind):
-        excess = _excess(demand.request, kind)
-        if not excess or 0 in excess.values():
+    for kind in near:
+        missing = lacks(demand.request, kind)
+        if not missing or not all(lack.can_be_asked_for for lack in missing):
             continue
-        smaller = demand.request.model_copy(update=excess)
-        number = demand.num_min
-        if isinstance(demand.request, GpuRequest) and isinstance(smaller, GpuRequest):
-            number = math.ceil(demand.request.count * number / smaller.count)
-        text = " and ".join(_written(name, most) for name, most in excess.items())
-        if number != demand.num_min:
-            text += f" with {_number_name(demand)}: {number}"
-        cut = replace(demand, request=smaller, num_min=number)
+        cut, text = _cut_down(demand, missing)
         yield _Change(text, cut, cluster)
-        if not kind.is_head and _holds_one(kind, smaller):
+        if not kind.is_head and not lacks(cut.request, kind):
             more = _more_of(kind, cut, others, cluster)
             if more.text:
-                yield replace(more, text=f"{text} and {more.text}")
+                yield replace(more, text=f"{text}{_AND}{more.text}")
 
 
-def _written(measure: str, most: float | None) -> str:
-    if measure != "memory":
-        return f"use {measure}: {most:g}"
-    return f"use memory: {int(most) >> 20}MiB" if most else "leave out memory"
+def _cut_down(demand: Demand, missing: Sequence[Lack]) -> tuple[Demand, str]:
+    smaller = without(demand.request, missing)
+    number, texts = demand.num_min, [lack.change for lack in missing]
+    if demand.num_field and isinstance(demand.request, GpuRequest):
+        assert isinstance(smaller, GpuRequest)  # noqa: S101 - a copy of the same kind
+        number = math.ceil(demand.request.count * number / smaller.count)
+    if number != demand.num_min:
+        name = _number_name(demand)
+        each = f"{smaller.count:g}"  # type: ignore[union-attr]
+        texts = [text for text in texts if not text.startswith("use count:")]
+        workers = f"use {number} {name.removeprefix('num_')} × {each}"
+        texts.insert(0, f"{workers} ({name}: {number}, count: {each})")
+    return replace(demand, request=smaller, num_min=number), _AND.join(texts)
 
 
 def _other_accelerators(
@@ -249,20 +323,21 @@ def _other_accelerators(
     request = demand.request
     match request:
         case GpuRequest():
-            for name in dict.fromkeys(
-                name for kind in cluster.node_types for name in kind.gpu_types
-            ):
-                typed = request.model_copy(update={"type": (name,)})
-                yield _Change(f"use type: {name}", replace(demand, request=typed), cluster)
+            for name in gpu_names(cluster):
+                if name and name not in request.type:
+                    typed = request.model_copy(update={"type": (name,)})
+                    yield _Change(f"use type: {name}", replace(demand, request=typed), cluster)
         case TpuRequest():
             for kind in cluster.node_types:
-                if kind.tpu_type and not matches(kind, request):
+                if kind.tpu_type and not is_right_kind(kind, request):
                     yield _other_slice(kind, request, demand, others, cluster)
         case CpuRequest():
             return
     if not any(kind.accelerator for kind in cluster.node_types):
-        cpus = CpuRequest(cpus=request.cpus, memory=request.memory)
-        yield _Change("use kind: cpu", replace(demand, request=cpus), cluster)
+        shared = {
+            name: getattr(request, name) for name in CpuRequest.model_fields if name != "kind"
+        }
+        yield _Change("use kind: cpu", replace(demand, request=CpuRequest(**shared)), cluster)
 
 
 def _other_slice(

@@ -99,5 +99,5 @@ def _longest_side_then_order(topology: str) -> tuple[int, list[int]]:
 
 
 def num_cores_per_chip(tpu_type: TpuType) -> int:
-    """Return the cores per chip as `acceleratorType` counts them: "v4-8" and "tpu7x-8" have 4 chips."""
+    """Return the cores per chip as `acceleratorType` counts them: "v4-8" has 4 chips."""
     return 1 if tpu_type in ("v5e", "v6e") else 2

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import SpecError
 from kovar.inference import adapter_base
+from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
-from kovar.resources import actor_options
+from kovar.resources import Request, as_written, live_cluster, replica_options
+from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
 from kovar.settings import Settings, load_settings
@@ -49,10 +52,11 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     with Registry.open(settings) as registry:
         version = registry.version(spec.model, spec.version)
         registry.check_signature(version)
+        _check_batch_holds_a_text(spec, version)
         base = adapter_base(registry, version)
-    _check_batch_holds_a_text(spec, version)
+        request = _planned_request(spec, version, registry)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
-    return deployment.options(**deployment_options(spec)).bind(
+    return deployment.options(**deployment_options(spec, request)).bind(
         spec, version, base=base, **_places(settings)
     )
 
@@ -73,8 +77,27 @@ def _check_batch_holds_a_text(spec: ServingSpec, version: Version) -> None:
         )
 
 
-def deployment_options(spec: ServingSpec) -> dict[str, Any]:
+def _planned_request(spec: ServingSpec, version: Version, registry: Registry) -> Request:
+    """Return what each replica is given, once it is proved that the cluster has it.
+
+    Without a connection to Ray there is no cluster yet to plan for.
+    """
+    import ray
+
+    if not spec.plan or not ray.is_initialized():
+        return as_written(spec.replica, field="replica")
+    named = ModelSpec(base=f"version:{version.model}@{version.digest}")
+    config = known_config(named, base_dir=Path(), registry=registry)
+    longest = version.manifest.signature.max_length or 1
+    return plan_replicas(spec, live_cluster(), config=config, max_length=longest).request
+
+
+def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:
     """Return the options of the Serve deployment.
+
+    Args:
+        spec: the application.
+        request: what each replica is given.
 
     The values differ from Serve's defaults where those lose requests: a bounded queue refuses
     with 429 instead of timing out, short router back-offs keep a busy replica fed, and a surge
@@ -82,7 +105,7 @@ def deployment_options(spec: ServingSpec) -> dict[str, Any]:
     """
     limits, replicas = spec.limits, spec.num_replicas
     options: dict[str, Any] = {
-        "ray_actor_options": actor_options(spec.replica, field="replica"),
+        **replica_options(request, spec.placement, field="replica"),
         "max_ongoing_requests": limits.max_queued + spec.batching.max_rows + SPARE_REQUESTS,
         "max_queued_requests": MAX_QUEUED_AT_PROXY,
         "backpressure_config": {"status_code": 429, "retry_after_s": 1.0},

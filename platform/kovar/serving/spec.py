@@ -110,9 +110,17 @@ class ServingSpec(Config):
         default=ReplicaRange(min=1, max=1),
         description="a number, or {min, max} for a number that follows the traffic",
     )
+    placement: Literal["spread", "strict_spread"] = Field(
+        default="spread",
+        description="spread the replicas over nodes where possible, or never two on one node",
+    )
     autoscaling: Autoscaling = Field(default=Autoscaling(), description="how it follows")
     limits: RequestLimits = Field(default=RequestLimits(), description="what is refused")
     batching: BatchLimits = Field(default=BatchLimits(), description="what runs together")
+    plan: bool = Field(
+        default=True,
+        description="refuse to deploy replicas that the cluster has no place for",
+    )
 
     @field_validator("replica")
     @classmethod

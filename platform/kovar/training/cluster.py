@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kovar.errors import RunError
-from kovar.resources import live_cluster, scaling_config_kwargs
+from kovar.resources import Demand, live_cluster, scaling_config_kwargs
+from kovar.resources.pending import WaitLimits
+from kovar.settings import Settings, is_simulated
 from kovar.training.folder import RunFolder
 from kovar.training.task import WorkerTask
 from kovar.training.worker import train_worker
@@ -18,38 +25,79 @@ if TYPE_CHECKING:
     from kovar.resources import Cluster
 
 
-def train_on_ray(task: WorkerTask) -> None:
+def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
     """Run the workers of a task through Ray Train; start Ray if this process has none.
 
+    Args:
+        task: the run.
+        limits: how long its workers may wait for nodes.
+
     Raises:
-        RunError: the workers failed more often than `max_failures` allows.
+        RunError: the workers failed more often than `max_failures` allows, or could not start.
     """
     # The controller notices a dead worker at its next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from kovar.training.waiting import WaitingCallback
 
     start_ray()
     folder = RunFolder(task.folder)
+    waiting = WaitingCallback(
+        replace(Demand.of(task.spec.resources, name=task.spec.name), request=task.request),
+        limits=limits,
+        events=folder.events,
+        run=folder.run,
+    )
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
-        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources)),
+        # Where CPUs stand in for GPUs, NCCL has none to join.
+        torch_config=TorchConfig(backend="gloo") if is_simulated() else None,
+        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources, task.request)),
         run_config=RunConfig(
             # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes
             # from the newest checkpoint that verifies.
             name=f"{folder.run}-{time.time_ns()}",
             storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=task.spec.max_failures),
+            callbacks=[waiting],
         ),
     )
+    given_up: RunError | None = None
     try:
-        trainer.fit()
+        with _own_interrupts():
+            trainer.fit()
     except TrainingFailedError as failure:
-        raise RunError(
-            f"training failed (max_failures: {task.spec.max_failures}): {_cause(failure)}",
-            hint=f"the event log has the story: {folder.events}",
-        ) from failure
+        given_up = _given_up(failure)
+        if given_up is None:
+            raise RunError(
+                f"training failed (max_failures: {task.spec.max_failures}): {_cause(failure)}",
+                hint=f"the event log has the story: {folder.events}",
+            ) from failure
+    # Raised here, it does not hold on to Ray Train's own error, whose frames keep the controller.
+    if given_up is not None:
+        raise given_up
+
+
+@contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Take Ctrl-C back afterwards: Ray Train's handler keeps its controller, and aborts that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _given_up(failure: Exception) -> RunError | None:
+    """Return the watchdog's decision, if it ended the run."""
+    cause = getattr(failure, "controller_failure", None)
+    return cause if isinstance(cause, RunError) else None
 
 
 def start_ray() -> None:
@@ -76,6 +124,11 @@ def connected_cluster() -> Cluster | None:
         return None
     start_ray()
     return live_cluster()
+
+
+def wait_limits(settings: Settings) -> WaitLimits:
+    """Return how long work may wait for nodes."""
+    return WaitLimits(settings.infeasible_timeout_s, settings.placement_timeout_s)
 
 
 def _cause(failure: Exception) -> str:

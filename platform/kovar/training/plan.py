@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import SpecError
-from kovar.precision import declared_device, resolve
-from kovar.resources import Cluster, Demand, NodeType, Placement, local_cluster, plan_placement
+from kovar.precision import PlannedPrecision, plan_precision
+from kovar.resources import (
+    Cluster,
+    Demand,
+    Placement,
+    as_written,
+    local_cluster,
+    memory_room,
+    places_of,
+    plan_placement,
+)
 
 if TYPE_CHECKING:
-    from kovar.precision import Precision
-    from kovar.resources import Request
+    from kovar.resources import MemoryRoom, Request
     from kovar.training.spec import FineTuneSpec
 
 
 @dataclass(frozen=True)
-class PlannedPrecision:
-    """A precision as far as it is known before a worker has its chip."""
-
-    precision: Precision
-    reason: str
-    device: str
-    """Name of the chip."""
-
-
-@dataclass(frozen=True)
 class RunPlan:
-    """Where a run would execute and at which precision."""
+    """Where a run would execute and at which precision.
 
-    placement: Placement
+    Args:
+        placement: the proof; None if the run was not planned.
+        request: what each worker gets: one accelerator type, a number of GPUs.
+        precision: as resolved on its chip.
+        room: memory that a worker can count on; None when it is not known.
+    """
+
+    placement: Placement | None
+    request: Request
     precision: PlannedPrecision
+    room: MemoryRoom | None = None
 
     @property
     def device(self) -> str:
@@ -41,7 +47,8 @@ class RunPlan:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, as written to the run's `plan.json`."""
         return {
-            "placement": self.placement.to_json(),
+            "placement": self.placement.to_json() if self.placement else None,
+            "request": self.request.model_dump(mode="json"),
             "precision": self.precision.precision,
             "reason": self.precision.reason,
             "device": self.device,
@@ -61,15 +68,32 @@ def plan_run(spec: FineTuneSpec, cluster: Cluster | None = None) -> RunPlan:
     """
     demand = Demand.of(spec.resources, name=spec.name)
     cluster = local_cluster() if cluster is None else cluster
-    placement = plan_placement([demand], cluster)
-    used = placement.assignments[spec.name]
-    planned = plan_precision(
-        spec.precision,
-        placement.requests[spec.name],
-        [kind for kind in cluster.node_types if kind.name in used],
-    )
-    check_engine(spec, planned)
-    return RunPlan(placement, planned)
+    return placed_run(spec, demand.name, plan_placement([demand], cluster), cluster)
+
+
+def placed_run(spec: FineTuneSpec, demand: str, placement: Placement, cluster: Cluster) -> RunPlan:
+    """Describe a run where a placement, which may hold other work as well, puts it.
+
+    Raises:
+        SpecError: the chip cannot compute in the precision asked for.
+    """
+    request = placement.requests[demand]
+    places = places_of(placement, demand, cluster)
+    precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
+    check_engine(spec, precision)
+    return RunPlan(placement, request, precision, memory_room(request, places))
+
+
+def unplanned_run(spec: FineTuneSpec) -> RunPlan:
+    """Take a run as it is written, without a proof that it can be placed.
+
+    Raises:
+        SpecError: the request leaves open what only a plan decides; or the engine cannot train so.
+    """
+    request = as_written(spec.resources.worker, field="resources.worker")
+    precision = plan_precision(spec.precision, request, [])
+    check_engine(spec, precision)
+    return RunPlan(None, request, precision)
 
 
 def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
@@ -93,27 +117,3 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
             allowed="bf16, fp16, tf32, fp32, auto",
             hint="use bf16 on this chip",
         )
-
-
-def plan_precision(
-    precision: Precision, request: Request, node_types: Sequence[NodeType]
-) -> PlannedPrecision:
-    """Resolve a precision on the chip that a worker gets, as far as it is declared.
-
-    Args:
-        precision: what the spec says.
-        request: what one worker gets, with the type that was chosen.
-        node_types: where it was placed.
-
-    Raises:
-        SpecError: the chip cannot compute in it.
-    """
-    named: tuple[str, ...] = getattr(request, "type", ())
-    types = named or tuple(gpu for kind in node_types for gpu in kind.gpu_types)
-    device = declared_device(request.kind, types[0] if types else None)
-    if device is None:
-        return PlannedPrecision(
-            precision, f"{precision}: resolved on the GPU that the worker gets", "GPU"
-        )
-    resolved = resolve(precision, device)
-    return PlannedPrecision(resolved.precision, resolved.reason, device.name)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 from kovar import __version__
 from kovar.config import canonical_json
 from kovar.errors import SpecError
-from kovar.settings import Settings, ensure_writable
+from kovar.settings import Settings, ensure_writable, is_simulated
 from kovar.training.cluster import connected_cluster
+from kovar.training.fit import check_fit, fit_memory
 from kovar.training.folder import RunFolder
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
-from kovar.training.plan import RunPlan, plan_run
+from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
 
@@ -58,6 +59,7 @@ def prepare(
     progress: RunProgress,
     cluster: Cluster | None = None,
     fresh: bool = False,
+    planned: bool = True,
 ) -> Prepared:
     """Check everything, fill the caches and choose the run's folder; start no worker.
 
@@ -71,6 +73,7 @@ def prepare(
         registry=registry,
         progress=progress,
         cluster=cluster,
+        planned=planned,
     )
     ensure_writable(settings.runs_dir, field="runs_dir")
     identity = {
@@ -80,6 +83,8 @@ def prepare(
         "kovar": __version__,
         "packages": {name: installed_version(name) for name in _decisive_packages(spec)},
         "device": plan.device,
+        # What a stand-in trained must never be returned for the real chip.
+        **({"simulated": True} if is_simulated() else {}),
     }
     run_id = f"{spec.name}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:10]}"
     folder = RunFolder(settings.runs_dir / run_id)
@@ -107,6 +112,7 @@ def prepare_inputs(
     registry: Registry,
     progress: RunProgress,
     cluster: Cluster | None = None,
+    planned: bool = True,
 ) -> tuple[BaseModelFiles, TokenizedDataset, RunPlan]:
     """Check placement, model and data; download and tokenize what is not cached yet.
 
@@ -120,8 +126,9 @@ def prepare_inputs(
 
     check_optimizer(spec.training.optimizer)
     check_method(spec.method)
-    plan = plan_run(spec, cluster or connected_cluster())
-    check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
+    plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
+    if plan.placement is not None:
+        check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
     base = resolve_base(
         _pinned(spec.model, registry),
@@ -131,6 +138,7 @@ def prepare_inputs(
         progress=progress,
     )
     check_max_length(base, spec.data.max_length)
+    check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,
         tokenizer_dir=base.folder,

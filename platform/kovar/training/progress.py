@@ -46,7 +46,7 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """Print one line; rich markup applies."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` of something long is finished; total 0 means unknown."""
@@ -152,11 +152,14 @@ class RunProgress:
                 self._say(f"  resumed from step {record['step']}")
                 for reason in record["ignored"]:
                     self._say(f"  [yellow]ignored checkpoint[/] {escape(reason)}")
+            case "waiting":
+                self._say(f"  waiting for {record['seconds']:.0f} s: {escape(record['reason'])}")
             case "preparing" if "total" in record:
                 self._show(record["what"], record["done"], record["total"], "")
 
     def _say(self, text: str) -> None:
-        (self._bars.console if self._bars else self.console).print(text, highlight=False)
+        console = self._bars.console if self._bars else self.console
+        console.print(text, highlight=False, soft_wrap=True)
 
     def _show(self, what: str, done: int, total: int, note: str) -> None:
         if self._bars is not None:

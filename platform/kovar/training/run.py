@@ -17,7 +17,7 @@ from kovar import errors
 from kovar.errors import RunError, UserError
 from kovar.events import EventLog, read_events
 from kovar.settings import Settings
-from kovar.training.cluster import train_on_ray
+from kovar.training.cluster import train_on_ray, wait_limits
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.preparation import Prepared, prepare
@@ -30,6 +30,7 @@ from kovar.training.worker import execute
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version
     from kovar.resources import Cluster
+    from kovar.resources.pending import WaitLimits
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def run(
     progress: RunProgress | None = None,
     cluster: Cluster | None = None,
     fresh: bool = False,
+    planned: bool = True,
     in_process: bool = False,
 ) -> RunResult:
     """Fine-tune, evaluate and register; resume or return what an earlier submission did.
@@ -96,6 +98,8 @@ def run(
         cluster: the declared cluster; when absent, the one that this process is connected to,
             else this machine.
         fresh: train again even if the same run is finished; an unfinished repetition is resumed.
+        planned: prove that the run can be placed before anything starts; otherwise it is given up
+            when its workers have waited too long.
         in_process: train one rank in this process, without Ray.
 
     Raises:
@@ -116,11 +120,18 @@ def run(
             progress=progress,
             cluster=cluster,
             fresh=fresh,
+            planned=planned,
         )
         folder = prepared.folder
         try:
             with FileLock(folder.lock, timeout=0):
-                return _run_locked(prepared, registry, progress, in_process=in_process)
+                return _run_locked(
+                    prepared,
+                    registry,
+                    progress,
+                    limits=wait_limits(settings),
+                    in_process=in_process,
+                )
         except Timeout:
             raise UserError(
                 f"run {folder.run} is already being executed by another process",
@@ -129,7 +140,12 @@ def run(
 
 
 def _run_locked(
-    prepared: Prepared, registry: Registry, progress: RunProgress, *, in_process: bool
+    prepared: Prepared,
+    registry: Registry,
+    progress: RunProgress,
+    *,
+    limits: WaitLimits,
+    in_process: bool,
 ) -> RunResult:
     from kovar.registry import card
 
@@ -144,7 +160,7 @@ def _run_locked(
             folder.metrics.unlink(missing_ok=True)
             write_json(folder.plan, plan)
             write_json(folder.spec, spec.model_dump(mode="json"))
-            _train(prepared, log, progress, in_process=in_process)
+            _train(prepared, log, progress, limits=limits, in_process=in_process)
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
         registered = register_run(prepared, registry, progress)
         version, adapter = registered.version, registered.adapter
@@ -179,14 +195,22 @@ def _announced(folder: RunFolder) -> str | None:
     return digest
 
 
-def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_process: bool) -> None:
+def _train(
+    prepared: Prepared,
+    log: EventLog,
+    progress: RunProgress,
+    *,
+    limits: WaitLimits,
+    in_process: bool,
+) -> None:
     folder = prepared.folder
     task = WorkerTask(
         spec=prepared.spec,
         folder=folder.root,
         dataset=prepared.dataset,
         base=prepared.base,
-        num_threads=max(1, int(prepared.spec.resources.worker.cpus)),
+        request=prepared.plan.request,
+        num_threads=max(1, int(prepared.plan.request.cpus)),
     )
     seen = sum(1 for _ in read_events(folder.events))
     try:
@@ -196,7 +220,7 @@ def _train(prepared: Prepared, log: EventLog, progress: RunProgress, *, in_proce
 
                 execute(task, device=torch.device("cpu"))
             else:
-                train_on_ray(task)
+                train_on_ray(task, limits=limits)
     except BaseException as error:
         log.emit("failed", error=type(error).__name__, message=str(error))
         raise

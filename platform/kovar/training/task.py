@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kovar.resources import Request
 from kovar.training.spec import FineTuneSpec
 
 if TYPE_CHECKING:
@@ -21,4 +22,6 @@ class WorkerTask:
     folder: Path
     dataset: TokenizedDataset
     base: BaseModelFiles
+    request: Request
+    """The hardware that each worker is given."""
     num_threads: int

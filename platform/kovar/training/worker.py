@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import KovarError
 from kovar.events import EventLog, read_events
 from kovar.training.checkpoint import CheckpointFolder
+from kovar.training.device import rank_device, rank_precision
 from kovar.training.engine import Engine, Report
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
@@ -37,7 +38,7 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     context = ray.train.get_context()
     execute(
         config["task"],
-        device=ray.train.torch.get_device(),
+        device=rank_device(ray.train.torch.get_device),
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
     )
@@ -64,7 +65,7 @@ def execute(
     """
     import torch
 
-    from kovar.precision import detect_device, resolve
+    from kovar.precision import detect_device
 
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
@@ -72,7 +73,7 @@ def execute(
     with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
-            precision = resolve(task.spec.precision, chip)
+            precision = rank_precision(task.spec.precision, chip, task.spec.resources.worker)
             with _reporting(log, paths, rank, observe) as report:
                 engine = _train(task, paths, report, precision, device, rank, world_size)
             if rank == 0:

@@ -5,27 +5,35 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from kovar.errors import RunError
-from kovar.events import read_events
+from kovar.events import EventLog, read_events
 from kovar.registry import Registry
-from kovar.resources import actor_options
+from kovar.resources import Demand, trial_resources
+from kovar.resources.pending import WaitLimits
+from kovar.resources.watchdog import Watchdog
 from kovar.settings import Settings, ensure_writable
-from kovar.training.cluster import start_ray
+from kovar.training.cluster import connected_cluster, start_ray, wait_limits
+from kovar.training.device import rank_device
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
 from kovar.training.task import WorkerTask
 from kovar.training.worker import execute
+from kovar.tuning.plan import plan_sweep, trial_groups
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
 
 if TYPE_CHECKING:
     from kovar.events import EventKind
-    from kovar.resources import Cluster
+    from kovar.resources import Cluster, Request
 
 
 def run_sweep(
@@ -34,8 +42,17 @@ def run_sweep(
     settings: Settings,
     progress: RunProgress | None = None,
     cluster: Cluster | None = None,
+    planned: bool = True,
 ) -> tuple[SweepReport, Path]:
     """Run every trial and rank the results.
+
+    Args:
+        sweep: the sweep.
+        settings: where runs, caches and the registry live.
+        progress: shows what happens; nothing by default.
+        cluster: the declared cluster; when absent, the one that this process is connected to, else
+            this machine.
+        planned: prove that the trials can be placed before anything starts.
 
     Returns:
         The report, and the sweep's folder with `results.json`, the best trial's model and
@@ -49,13 +66,24 @@ def run_sweep(
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     root = ensure_writable(settings.runs_dir, field="runs_dir") / f"{sweep.spec.name}-{stamp}"
     with progress.showing():
+        cluster = cluster or connected_cluster()
+        max_concurrent = sweep.spec.max_concurrent
+        if planned:
+            max_concurrent = plan_sweep(sweep, cluster).num_at_once
         with Registry.open(settings) as registry:
             tasks = [
-                _task(trial, sweep, root, settings, registry, progress, cluster)
+                _task(trial, sweep, root, settings, registry, progress, cluster, planned=planned)
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
-        _run_on_tune(tasks, sweep, root, progress)
+        _run_on_tune(
+            tasks,
+            sweep,
+            root,
+            progress,
+            limits=wait_limits(settings),
+            max_concurrent=max_concurrent,
+        )
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
     for outcome, task in zip(outcomes, tasks, strict=True):
@@ -77,32 +105,73 @@ def _task(
     registry: Registry,
     progress: RunProgress,
     cluster: Cluster | None,
+    *,
+    planned: bool,
 ) -> WorkerTask:
     with sweep.pointing():
-        base, dataset, _ = prepare_inputs(
+        base, dataset, plan = prepare_inputs(
             trial.spec,
             base_dir=sweep.base_dir,
             settings=settings,
             registry=registry,
             progress=progress,
             cluster=cluster,
+            planned=planned,
         )
     return WorkerTask(
         spec=trial.spec,
         folder=root / trial.name,
         dataset=dataset,
         base=base,
-        num_threads=max(1, int(trial.spec.resources.worker.cpus)),
+        request=plan.request,
+        num_threads=max(1, int(plan.request.cpus)),
     )
 
 
-def _run_on_tune(tasks: list[WorkerTask], sweep: Sweep, root: Path, progress: RunProgress) -> None:
-
+def _run_on_tune(
+    tasks: list[WorkerTask],
+    sweep: Sweep,
+    root: Path,
+    progress: RunProgress,
+    *,
+    limits: WaitLimits,
+    max_concurrent: int | None,
+) -> None:
+    """Run the trials; those that cannot start are given up, and their logs say why."""
     start_ray()
-    with progress.counting(
-        "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
+    watchdog = Watchdog(
+        _demands(sweep),
+        limits=limits,
+        tell=lambda waited_s, reason: progress.say(
+            f"  waiting for {waited_s:.0f} s: {escape(reason)}"
+        ),
+        # While a trial runs, the others wait for it.
+        is_waiting=lambda gangs, num_held: bool(gangs) and not num_held,
+    )
+    with (
+        progress.counting(
+            "trials", total=len(tasks), count=lambda: sum(_has_ended(task) for task in tasks)
+        ),
+        watchdog,
     ):
-        _tuner(tasks, sweep, root).fit()
+        _tuner(
+            tasks,
+            sweep,
+            root,
+            max_concurrent=max_concurrent,
+            has_given_up=lambda: watchdog.given_up is not None,
+        ).fit()
+    if watchdog.given_up is not None:
+        for task in tasks:
+            if not _has_ended(task):
+                folder = RunFolder(task.folder)
+                with EventLog(folder.events, run=folder.run) as log:
+                    log.emit("failed", error=RunError.__name__, message=str(watchdog.given_up))
+
+
+def _demands(sweep: Sweep) -> list[Demand]:
+    """List what single trials ask for; mostly all the same."""
+    return [replace(group.demand, num_max=1) for group in trial_groups(sweep)]
 
 
 def _has_ended(task: WorkerTask) -> bool:
@@ -112,7 +181,14 @@ def _has_ended(task: WorkerTask) -> bool:
     )
 
 
-def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
+def _tuner(
+    tasks: list[WorkerTask],
+    sweep: Sweep,
+    root: Path,
+    *,
+    max_concurrent: int | None,
+    has_given_up: Callable[[], bool],
+) -> Any:
     # Kovar prints its own table; with this, Tune's verbosity of 0 really prints nothing.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     from ray import tune
@@ -123,7 +199,7 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
     return tune.Tuner(
         tune.with_resources(
             tune.with_parameters(run_trial, tasks=tasks),
-            lambda config: _tune_resources(tasks[config["trial"]]),
+            lambda config: _tune_resources(tasks[config["trial"]].request),
         ),
         param_space={
             "trial": tune.grid_search(list(range(len(tasks)))),
@@ -131,7 +207,7 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
         tune_config=tune.TuneConfig(
             metric=sweep.spec.metric,
             mode=sweep.spec.mode,
-            max_concurrent_trials=sweep.spec.max_concurrent,
+            max_concurrent_trials=max_concurrent,
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,
         ),
@@ -139,12 +215,32 @@ def _tuner(tasks: list[WorkerTask], sweep: Sweep, root: Path) -> Any:
             name="tune",
             storage_path=str(root),
             verbose=0,
+            stop=_stopper(has_given_up),
             # A trial that starts again goes on from its newest checkpoint.
             failure_config=tune.FailureConfig(
                 max_failures=max(task.spec.max_failures for task in tasks)
             ),
         ),
     )
+
+
+def _stopper(has_given_up: Callable[[], bool]) -> Any:
+    from ray import tune
+
+    class GivenUp(tune.Stopper):  # type: ignore[misc]
+        """Ends the whole sweep, and never a single trial."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return has_given_up()
+
+        def __reduce__(self) -> Any:
+            """Tune keeps a copy to restore a sweep from, in which nothing is given up."""
+            return tune.stopper.NoopStopper, ()
+
+    return GivenUp()
 
 
 def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
@@ -160,20 +256,14 @@ def run_trial(config: dict[str, Any], *, tasks: list[WorkerTask]) -> None:
             scores = {k: v for k, v in fields["metrics"].items() if isinstance(v, float)}
             tune.report({**scores, "step": fields["step"]})
 
-    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    device = rank_device(lambda: torch.device("cuda" if ray.get_gpu_ids() else "cpu"))
     execute(task, device=device, observe=observe)
 
 
-def _tune_resources(task: WorkerTask) -> Any:
+def _tune_resources(request: Request) -> Any:
     from ray import tune
 
-    options = actor_options(task.spec.resources.worker, field="resources.worker")
-    bundle = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)}
-    bundle |= {"memory": options["memory"]} if "memory" in options else {}
-    bundle |= options.get("resources", {})
-    if "accelerator_type" in options:
-        bundle[f"accelerator_type:{options['accelerator_type']}"] = 0.001
-    return tune.PlacementGroupFactory([bundle])
+    return tune.PlacementGroupFactory(**trial_resources(request, field="resources.worker"))
 
 
 def _outcome(trial: TrialSpec, task: WorkerTask) -> TrialOutcome:

@@ -1,0 +1,404 @@
+"""What a forward pass allocates and what autograd keeps of it, written down without running it.
+
+A `Recording` lists operations with the tensors that they read, write and save for the backward
+pass, each as a number of bytes that is linear in the tokens of the batch; the length of a row is
+fixed. What an operation saves is taken from torch's derivatives.yaml
+(https://github.com/pytorch/pytorch/blob/main/tools/autograd/derivatives.yaml) and held against
+`torch.autograd.graph.saved_tensors_hooks` by the tests. models/encoder.py records whole models,
+models/liveness.py finds the moment at which the most is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+from kovar.models.size import Linear, LoraShape
+
+FP32_BYTES: Final = 4
+INT64_BYTES: Final = 8
+
+NORM_STATISTICS_BYTES: Final = 8
+"""Mean and reciprocal deviation of each normalized row, in fp32."""
+
+# By name in config.json: what is saved, the input or the output.
+ACTIVATIONS: Final[dict[str, Literal["input", "output"]]] = {
+    "gelu": "input",
+    "gelu_new": "input",
+    "gelu_pytorch_tanh": "input",
+    "relu": "output",
+    "silu": "input",
+    "swish": "input",
+    "tanh": "output",
+}
+
+DeviceKind = Literal["cpu", "cuda", "xla"]
+
+
+class Bytes(NamedTuple):
+    """A number of bytes: `fixed + per_token × tokens`."""
+
+    fixed: float = 0.0
+    per_token: float = 0.0
+
+    def plus(self, other: Bytes) -> Bytes:
+        """Return the sum."""
+        return Bytes(self.fixed + other.fixed, self.per_token + other.per_token)
+
+    def times(self, factor: float) -> Bytes:
+        """Return a multiple."""
+        return Bytes(self.fixed * factor, self.per_token * factor)
+
+    def at(self, num_tokens: float) -> float:
+        """Return the bytes of a batch of so many tokens."""
+        return self.fixed + self.per_token * num_tokens
+
+
+NOTHING: Final = Bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """Number formats of a pass.
+
+    Args:
+        weight_bytes: bytes of one weight, and of the stream between matrices.
+        matrix_bytes: bytes of what matrices are multiplied in; fewer than `weight_bytes` under
+            autocast, which casts inputs and weights anew for each matrix.
+    """
+
+    weight_bytes: int
+    matrix_bytes: int
+
+    @property
+    def autocast(self) -> bool:
+        """Whether matrices work on copies."""
+        return self.matrix_bytes < self.weight_bytes
+
+    @classmethod
+    def training(cls, precision: str) -> Arithmetic:
+        """Return what the engine does: fp32 weights, and autocast below fp32."""
+        return cls(FP32_BYTES, FP32_BYTES if precision in ("fp32", "tf32") else 2)
+
+    @classmethod
+    def serving(cls, precision: str) -> Arithmetic:
+        """Return what a runtime does: everything in one format."""
+        size = FP32_BYTES if precision in ("fp32", "tf32") else 2
+        return cls(size, size)
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One tensor of the pass.
+
+    Args:
+        size: its bytes.
+        itemsize: bytes of one element.
+        needs_grad: whether the backward pass reaches it.
+        cached: whether autocast holds it until the pass ends.
+        base: the tensor that it is a view of.
+    """
+
+    size: Bytes
+    itemsize: int
+    needs_grad: bool
+    cached: bool = False
+    base: Value | None = None
+
+    @property
+    def root(self) -> Value:
+        """The tensor that owns the memory."""
+        return self if self.base is None else self.base.root
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """One step of the pass.
+
+    Args:
+        inputs: tensors that it reads and sends gradients to.
+        output: the tensor that it writes.
+        saved: tensors that autograd keeps until its backward step.
+        gradient_bytes: gradients of weights that its backward step makes for the first time.
+        forward_scratch: bytes that it needs besides, while it runs.
+        backward_scratch: the same for its backward step.
+        passes_gradient: the output's gradient becomes that of inputs of its format, uncopied.
+        holds: tensors that Python still refers to, though nothing reads them any more.
+    """
+
+    inputs: tuple[Value, ...]
+    output: Value
+    saved: tuple[Value, ...] = ()
+    gradient_bytes: float = 0.0
+    forward_scratch: Bytes = NOTHING
+    backward_scratch: Bytes = NOTHING
+    passes_gradient: bool = False
+    holds: tuple[Value, ...] = ()
+
+
+@dataclass
+class Recording:
+    """Operations in the order of the forward pass.
+
+    Args:
+        length: tokens of each row.
+        arithmetic: number formats.
+        device: decides how attention and dropout are computed.
+        training: whether dropout is active and a backward pass follows.
+        lora: trains adapters and the classifier in place of all weights.
+    """
+
+    length: int
+    arithmetic: Arithmetic
+    device: DeviceKind
+    training: bool
+    lora: LoraShape | None = None
+    operations: list[Operation] = field(default_factory=list)
+    _with_gradient: set[object] = field(default_factory=set)
+    _copies: dict[object, Value] = field(default_factory=dict)
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether every weight gets a gradient."""
+        return self.training and self.lora is None
+
+    def tokens(self, width: float, itemsize: int, *, needs_grad: bool = True) -> Value:
+        """Return a tensor with so many elements for each token."""
+        return Value(Bytes(0.0, width * itemsize), itemsize, needs_grad and self.training)
+
+    def add(self, operation: Operation) -> Value:
+        """Append an operation and return its output."""
+        self.operations.append(operation)
+        return operation.output
+
+    def embed(self, num_parameters: int, width: int) -> Value:
+        """Look rows of tables up and add them; the ids are kept for the gradient."""
+        grad = self.trains_all
+        size = self.arithmetic.weight_bytes
+        output = self.tokens(width, size, needs_grad=grad)
+        ids = self.tokens(1, INT64_BYTES, needs_grad=False)
+        return self.add(
+            Operation(
+                (ids,),
+                output,
+                saved=(ids,) if grad else (),
+                gradient_bytes=num_parameters * FP32_BYTES if grad else 0,
+                # The sum so far and the next table's rows.
+                forward_scratch=output.size,
+            )
+        )
+
+    def linear(self, x: Value, linear: Linear, *, trained: bool, key: object = None) -> Value:
+        """Multiply with a matrix, and with an adapter where there is one.
+
+        Args:
+            x: the input.
+            linear: the matrix.
+            trained: whether its weights get a gradient.
+            key: names weights that are used more than once.
+        """
+        itemsize = self.arithmetic.matrix_bytes
+        read = self._cast(x)
+        grad = x.needs_grad or trained
+        width = x.size.per_token / x.itemsize * linear.num_out / linear.num_in
+        output = self.tokens(width, itemsize, needs_grad=grad)
+        saved = [read] if trained else []
+        scratch = backward = NOTHING
+        if self.arithmetic.autocast:
+            # Autocast caches copies of weights that need a gradient; others last for one product.
+            copy = Bytes(linear.num_parameters * itemsize)
+            weight = Value(copy, itemsize, needs_grad=False, cached=trained)
+            if trained and key is not None:
+                weight = self._copies.setdefault(key, weight)
+            saved += [weight] if x.needs_grad or trained else []
+            scratch = copy if not saved else NOTHING
+            backward = copy if trained else NOTHING
+        inputs = (read,)
+        gradient = self._once(key, linear.num_parameters * FP32_BYTES) if trained else 0.0
+        return self.add(
+            Operation(
+                inputs,
+                output,
+                saved=tuple(saved),
+                gradient_bytes=gradient,
+                forward_scratch=scratch,
+                backward_scratch=backward,
+            )
+        )
+
+    def adapted(
+        self, x: Value, linear: Linear, defaults: tuple[str, ...], *, key: object = None
+    ) -> Value:
+        """Multiply with a matrix of a layer: trained, or frozen with an adapter if LoRA says so."""
+        output = self.linear(x, linear, trained=self.trains_all, key=key)
+        if self.lora is None or not self.lora.adapts(linear, defaults):
+            return output
+        rank, name = self.lora.rank, linear.name
+        first = Linear(f"{name}.lora_A", linear.num_in, rank, bias=False)
+        second = Linear(f"{name}.lora_B", rank, linear.num_out, bias=False)
+        low = self.dropout(x, self.lora.dropout)
+        low = self.linear(low, first, trained=True, key=(key, "A") if key else None)
+        high = self.linear(low, second, trained=True, key=(key, "B") if key else None)
+        scaled = self.elementwise(high)
+        return self.sum(output, scaled)
+
+    def _cast(self, x: Value) -> Value:
+        itemsize = self.arithmetic.matrix_bytes
+        if x.itemsize == itemsize:
+            return x
+        factor = itemsize / x.itemsize
+        return self.add(Operation((x,), Value(x.size.times(factor), itemsize, x.needs_grad)))
+
+    def _once(self, key: object, num_bytes: float) -> float:
+        """Return the bytes of a gradient unless this key's gradient exists by then.
+
+        The backward pass runs from the end, but which use of shared weights pays does not matter
+        much: one layer's gradients are small beside the rest.
+        """
+        if key is None:
+            return num_bytes
+        if key in self._with_gradient:
+            return 0.0
+        self._with_gradient.add(key)
+        return num_bytes
+
+    def dropout(self, x: Value, probability: float) -> Value:
+        """Multiply with a random mask: of `x`'s format on CPUs and TPUs, of bytes on GPUs."""
+        if not (self.training and probability):
+            return x
+        factor = 1 / x.itemsize if self.device == "cuda" else 1.0
+        mask = Value(x.size.times(factor), x.itemsize, needs_grad=False)
+        output = Value(x.size, x.itemsize, x.needs_grad)
+        return self.add(Operation((x,), output, saved=(mask,) if x.needs_grad else ()))
+
+    def normalize(self, x: Value, num_parameters: int, width: int, *, key: object = None) -> Value:
+        """Normalize the `width` features of each token; `key` names weights used more than once."""
+        trained = self.trains_all
+        grad = x.needs_grad or trained
+        output = Value(x.size, x.itemsize, grad)
+        per_token = x.size.per_token / x.itemsize / width * NORM_STATISTICS_BYTES
+        statistics = Value(Bytes(0.0, per_token), FP32_BYTES, needs_grad=False)
+        return self.add(
+            Operation(
+                (x,),
+                output,
+                saved=(x, statistics) if grad else (),
+                gradient_bytes=self._once(key, num_parameters * FP32_BYTES) if trained else 0.0,
+            )
+        )
+
+    def activate(self, x: Value, name: str) -> Value:
+        """Apply an activation function of `ACTIVATIONS`."""
+        if name == "gelu_new":
+            return self._activate_in_python(x)
+        output = Value(x.size, x.itemsize, x.needs_grad)
+        saved = (x if ACTIVATIONS[name] == "input" else output,)
+        return self.add(Operation((x,), output, saved=saved if x.needs_grad else ()))
+
+    def _activate_in_python(self, x: Value) -> Value:
+        """`gelu_new`: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), each product saving a factor.
+
+        Autocast for CUDA raises to powers in fp32, so there all but 0.5 x becomes fp32
+        (https://docs.pytorch.org/docs/stable/amp.html#cuda-ops-that-autocast-to-float32).
+        """
+        widens = self.arithmetic.autocast and self.device == "cuda"
+        itemsize = FP32_BYTES if widens else x.itemsize
+        wide = x.size.times(itemsize / x.itemsize)
+        output = Value(wide, itemsize, x.needs_grad)
+        base, tanh, shifted = (Value(wide, itemsize, needs_grad=False) for _ in range(3))
+        half = Value(x.size, x.itemsize, needs_grad=False)
+        saved = (base, tanh, shifted, half)
+        return self.add(
+            Operation(
+                (x,),
+                output,
+                saved=saved if x.needs_grad else (),
+                forward_scratch=wide.times(1 if x.needs_grad else 4),
+                backward_scratch=wide.times(2),
+            )
+        )
+
+    def elementwise(self, x: Value) -> Value:
+        """Multiply with a number: a new tensor, nothing saved."""
+        return self.add(Operation((x,), Value(x.size, x.itemsize, x.needs_grad)))
+
+    def sum(self, x: Value, y: Value, *, holds: Sequence[Value] = ()) -> Value:
+        """Add two tensors; nothing is saved, and the gradient goes to both as it is."""
+        wide = x if x.itemsize >= y.itemsize else y
+        output = Value(wide.size, wide.itemsize, x.needs_grad or y.needs_grad)
+        return self.add(Operation((x, y), output, passes_gradient=True, holds=tuple(holds)))
+
+    def gate(self, x: Value, gate: Value) -> Value:
+        """Multiply two tensors, both of which are saved."""
+        needs_grad = x.needs_grad or gate.needs_grad
+        output = Value(x.size, x.itemsize, needs_grad)
+        return self.add(Operation((x, gate), output, saved=(x, gate) if needs_grad else ()))
+
+    def view(self, x: Value, share: float) -> Value:
+        """Return a part of a tensor, which keeps the whole of it alive; its gradient is whole."""
+        output = Value(x.size.times(share), x.itemsize, x.needs_grad, base=x.root)
+        return self.add(Operation((x,), output))
+
+    def attend(
+        self, query: Value, key: Value, value: Value, *, num_heads: int, dropout: float
+    ) -> Value:
+        """Record scaled dot-product attention under a mask of padding.
+
+        A GPU takes a fused kernel; so does a CPU without dropout. The others form all products of
+        queries and keys, in fp32.
+        """
+        fused = self.device == "cuda" or (self.device == "cpu" and not (self.training and dropout))
+        grad = query.needs_grad or key.needs_grad or value.needs_grad
+        if fused:
+            return self._attend_fused(query, key, value, num_heads, grad=grad)
+        return self._attend_plainly(query, key, value, num_heads, dropout, grad=grad)
+
+    def _attend_fused(
+        self, query: Value, key: Value, value: Value, num_heads: int, *, grad: bool
+    ) -> Value:
+        """Flash or memory-efficient attention (https://arxiv.org/abs/2205.14135)."""
+        output = Value(query.size, query.itemsize, grad)
+        sums = self.tokens(num_heads, FP32_BYTES, needs_grad=False)
+        # The boolean mask becomes a bias of the queries' format, one for all heads.
+        bias = self.tokens(self.length, query.itemsize, needs_grad=False)
+        saved = (query, key, value, output, sums, bias) if grad else ()
+        scratch = NOTHING if grad else sums.size.plus(bias.size)
+        return self.add(
+            Operation((query, key, value), output, saved=saved, forward_scratch=scratch)
+        )
+
+    def _attend_plainly(
+        self, query: Value, key: Value, value: Value, num_heads: int, dropout: float, *, grad: bool
+    ) -> Value:
+        scaled_query, scaled_key, wide_value = (
+            Value(x.size.times(FP32_BYTES / x.itemsize), FP32_BYTES, needs_grad=False)
+            for x in (query, key, value)
+        )
+        products = self.tokens(num_heads * self.length, FP32_BYTES, needs_grad=False)
+        softmax, mask, weights = (
+            Value(products.size, FP32_BYTES, needs_grad=False) for _ in range(3)
+        )
+        drops = self.training and dropout > 0
+        scored = query.needs_grad or key.needs_grad
+        saved = [
+            *([scaled_query] if key.needs_grad else []),
+            *([scaled_key] if query.needs_grad else []),
+            *([wide_value, softmax, *([mask] if drops else [])] if scored else []),
+            *([weights if drops else softmax] if value.needs_grad else []),
+        ]
+        # Besides: the products before softmax; in the backward pass the gradient of what has just
+        # been read, and that of the scaled queries.
+        besides = products.size.plus(scaled_query.size)
+        forward = besides
+        for one in (scaled_key, wide_value, softmax):
+            forward = forward if one in saved else forward.plus(one.size)
+        return self.add(
+            Operation(
+                (query, key, value),
+                Value(query.size, query.itemsize, grad),
+                saved=tuple(dict.fromkeys(saved)) if grad else (),
+                forward_scratch=forward,
+                backward_scratch=besides,
+            )
+        )

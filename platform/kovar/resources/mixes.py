@@ -1,0 +1,178 @@
+"""The workers that one node can hold together, and the most worthwhile of such mixes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from kovar.resources.cards import UNITS, num_cards
+from kovar.resources.need import Mix, Need, Room, largest
+
+Left = tuple[int, ...]
+"""What is left on a node of each measure; the last one is ten-thousandths of cards."""
+
+
+class Mixes:
+    """What a node of a room can hold of the needs.
+
+    Args:
+        room: the room.
+        needs: all needs.
+        wanted: the number of workers of each.
+    """
+
+    def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix) -> None:
+        self.room, self.needs, self.wanted = room, needs, wanted
+        self.empty: Left = (*room.amounts, room.cards * UNITS)
+        # The sum over shares and whole cards bounds what fits; `num_cards` then decides.
+        self.each: list[Left] = [(*need.amounts, need.units) for need in needs]
+        self.takes = [takes and bool(n) for takes, n in zip(room.takes, wanted, strict=True)]
+
+    def most(self, index: int, left: Left) -> int:
+        """Return how many workers of one need the measures alone allow."""
+        need, most = self.needs[index], self.wanted[index]
+        for there, each in zip(left, self.each[index], strict=True):
+            if each and there < each * most:
+                most = there // each
+        if need.at_most_one:
+            return min(most, 1)
+        if need.together:
+            return most if most == self.wanted[index] else 0
+        return most - most % need.step
+
+    def counts(self, index: int, left: Left, mix: Mix) -> Sequence[int]:
+        """List the possible numbers of workers of one need beside a mix, the largest first."""
+        need, most = self.needs[index], self.most(index, left)
+        if need.units and most:
+            most = largest(most, lambda count: self._on_cards(_with(mix, index, count)))
+        if need.together:
+            return (most, 0) if most == self.wanted[index] else (0,)
+        return range(most - most % need.step, -1, -need.step)
+
+    def _on_cards(self, mix: Mix) -> bool:
+        whole, shares = 0, dict[int, int]()
+        for need, count in zip(self.needs, mix, strict=True):
+            whole += need.gpus * count
+            if need.share and count:
+                shares[need.share] = shares.get(need.share, 0) + count
+        return whole + num_cards(tuple(sorted(shares.items()))) <= self.room.cards
+
+    def without(self, index: int, left: Left, count: int) -> Left:
+        """Return what is left after so many workers of one need."""
+        if not count:
+            return left
+        each = self.each[index]
+        return tuple(there - count * size for there, size in zip(left, each, strict=True))
+
+    def full(self) -> Iterator[Mix]:
+        """Yield the mixes to which no worker that is wanted can be added."""
+        order = [index for index, takes in enumerate(self.takes) if takes]
+        measures = range(len(self.empty))
+        # What the needs after each place take at most.
+        later = [
+            [sum(self.each[i][d] * self.wanted[i] for i in order[place + 1 :]) for d in measures]
+            for place in range(len(order))
+        ]
+
+        def visit(place: int, left: Left, mix: Mix) -> Iterator[Mix]:
+            if place == len(order):
+                if any(mix) and not any(self._takes_more(index, left, mix) for index in order):
+                    yield mix
+                return
+            index = order[place]
+            counts = self.counts(index, left, mix)
+            for count in counts[:1] if place == len(order) - 1 else counts:
+                after = self.without(index, left, count)
+                if count < counts[0] and self._stays_open(index, after, later[place]):
+                    break
+                yield from visit(place + 1, after, _with(mix, index, count))
+
+        yield from visit(0, self.empty, (0,) * len(self.needs))
+
+    def _stays_open(self, index: int, left: Left, later: Sequence[int]) -> bool:
+        """Whether one worker more of a need fits, whatever the later needs take."""
+        need = self.needs[index]
+        more = self.wanted[index] if need.together else need.step
+        # What is left of cards may lie in pieces.
+        return not need.units and all(
+            there - taken >= more * each
+            for there, taken, each in zip(left, later, self.each[index], strict=True)
+        )
+
+    def _takes_more(self, index: int, left: Left, mix: Mix) -> bool:
+        need = self.needs[index]
+        more = self.wanted[index] if need.together else need.step
+        if mix[index] + more > (1 if need.at_most_one else self.wanted[index]):
+            return False
+        if any(
+            there < more * each for there, each in zip(left, self.each[index], strict=True) if each
+        ):
+            return False
+        return not need.units or self._on_cards(_with(mix, index, mix[index] + more))
+
+    def best(self, worth: Sequence[int], more_than: int) -> tuple[int, Mix | None]:
+        """Find the mix of the largest total worth; exact, by branch and bound.
+
+        Args:
+            worth: of one worker of each need, in whole numbers.
+            more_than: mixes that are worth no more are not wanted.
+
+        Returns:
+            The worth and the mix, or `more_than` and None.
+        """
+        order = [i for i, takes in enumerate(self.takes) if takes and worth[i] > 0]
+        order.sort(key=lambda index: worth[index] / self._part(index), reverse=True)
+        # For each measure, the needs from each place on, those that make the most of it first.
+        thrifty = [
+            [
+                sorted(order[place:], key=lambda i: self.each[i][measure] / worth[i])
+                for measure in range(len(self.empty))
+            ]
+            for place in range(len(order))
+        ]
+        best, found = more_than, None
+
+        def bound(place: int, left: Left) -> float:
+            """Fill up each measure by itself, with a part of a worker at last."""
+            most = {index: self.most(index, left) for index in order[place:]}
+            lowest = math.inf
+            for measure, there in enumerate(left):
+                total = 0.0
+                for index in thrifty[place][measure]:
+                    size = self.each[index][measure] * most[index]
+                    if size > there:
+                        # One more makes up for rounding.
+                        total += worth[index] * there / self.each[index][measure] + 1
+                        break
+                    total += worth[index] * most[index]
+                    there -= size
+                lowest = min(lowest, total)
+            return lowest
+
+        def visit(place: int, value: int, left: Left, mix: Mix) -> None:
+            nonlocal best, found
+            if value > best:
+                best, found = value, mix
+            if place == len(order) or value + bound(place, left) <= best:
+                return
+            index = order[place]
+            counts = self.counts(index, left, mix)
+            for count in counts[:1] if place == len(order) - 1 else counts:
+                visit(
+                    place + 1,
+                    value + worth[index] * count,
+                    self.without(index, left, count),
+                    _with(mix, index, count),
+                )
+
+        visit(0, 0, self.empty, (0,) * len(self.needs))
+        return best, found
+
+    def _part(self, index: int) -> float:
+        """Return the largest part of a node that one worker takes."""
+        sizes = zip(self.each[index], self.empty, strict=True)
+        return max((each / there for each, there in sizes if each), default=1e-9) or 1e-9
+
+
+def _with(mix: Mix, index: int, count: int) -> Mix:
+    return (*mix[:index], count, *mix[index + 1 :])

@@ -1,0 +1,146 @@
+"""Does a run fit into the memory of its workers? Decided from the base model's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kovar.config import format_size
+from kovar.errors import SpecError
+from kovar.models.forward import DeviceKind
+from kovar.training.memory import TrainingMemory, estimate_training
+from kovar.training.method import Lora, MethodSettings
+
+if TYPE_CHECKING:
+    from kovar.models.size import LoraShape
+    from kovar.resources import MemoryRoom
+    from kovar.training.plan import RunPlan
+    from kovar.training.spec import FineTuneSpec, TrainingSettings
+
+TOLERANCE: Final = 1.2
+"""Estimates are right within 20 %: a run is refused only if it cannot fit even so."""
+
+NUM_LABELS: Final = 2
+"""Unknown before the data is read, and without weight: the head is small."""
+
+
+DEVICE_KINDS: Final[Mapping[str, DeviceKind]] = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
+"""Torch's name of the device that a request is for."""
+
+
+@dataclass(frozen=True)
+class MemoryFit:
+    """What training needs per worker, held against what there is.
+
+    Args:
+        memory: the estimate.
+        room: memory of the card, or of the worker's share of a machine; None when not known.
+        largest_tokens: the largest `training.max_tokens` that fits; None when none does, or the
+            room is not known.
+    """
+
+    memory: TrainingMemory
+    room: MemoryRoom | None
+    largest_tokens: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the estimate is within the room, where that is known."""
+        return self.room is None or self.memory.total <= self.room.size_bytes
+
+
+def fit_memory(
+    spec: FineTuneSpec,
+    plan: RunPlan,
+    config: Mapping[str, Any],
+    *,
+    precision: str | None = None,
+    lora: LoraShape | None = None,
+) -> MemoryFit | None:
+    """Estimate a run's memory where it is planned.
+
+    Args:
+        spec: the run.
+        plan: where it goes.
+        config: the base model's config.json.
+        precision: another one than the plan's.
+        lora: adapters of this shape instead of training all weights.
+
+    Returns:
+        None when the architecture or the precision is not known.
+    """
+    precision = precision or plan.precision.precision
+    if precision in ("auto", "fp8"):
+        return None
+    num_workers = spec.resources.num_workers.min
+    memory = estimate_training(
+        config,
+        _passed_at_once(spec.training, num_workers),
+        # With the fewest workers each holds the most.
+        num_workers=num_workers,
+        max_length=spec.data.max_length,
+        num_labels=NUM_LABELS,
+        precision=precision,
+        device_kind=DEVICE_KINDS[plan.request.kind],
+        lora=lora or _lora_shape(spec.method),
+    )
+    if memory is None:
+        return None
+    room = plan.room
+    return MemoryFit(
+        memory, room, memory.largest_token_budget(room.size_bytes) if room is not None else None
+    )
+
+
+def _passed_at_once(training: TrainingSettings, num_workers: int) -> TrainingSettings:
+    """Return the settings with the tokens that all workers pass through the model at a time."""
+    if training.micro_batch_tokens is None:
+        return training
+    at_once = min(training.max_tokens, training.micro_batch_tokens * num_workers)
+    return training.model_copy(update={"max_tokens": at_once})
+
+
+def _lora_shape(method: MethodSettings) -> LoraShape | None:
+    from kovar.models.size import LoraShape
+
+    if not isinstance(method, Lora):
+        return None
+    targets = method.target_modules or ("all-linear",)
+    return LoraShape(rank=method.rank, targets=targets, dropout=method.dropout)
+
+
+def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
+    """Refuse a run whose workers would run out of memory.
+
+    Raises:
+        SpecError: naming the largest token budget that fits, or the memory that is missing.
+    """
+    if fit is None or fit.room is None or fit.memory.total <= fit.room.size_bytes * TOLERANCE:
+        return
+    needs = f"training needs about {format_size(fit.memory.total)} per worker; there are {fit.room}"
+    if fit.largest_tokens is not None and spec.training.micro_batch_tokens is not None:
+        most = fit.largest_tokens // spec.resources.num_workers.min
+        raise SpecError(
+            needs,
+            field="training.micro_batch_tokens",
+            got=spec.training.micro_batch_tokens,
+            allowed=f"at most {most}",
+        )
+    if fit.largest_tokens is not None:
+        raise SpecError(
+            needs,
+            field="training.max_tokens",
+            got=spec.training.max_tokens,
+            allowed=f"at most {fit.largest_tokens}",
+            hint=f"use training.micro_batch_tokens: "
+            f"{fit.largest_tokens // spec.resources.num_workers.min}, or more workers, "
+            "which share the tokens",
+        )
+    raise SpecError(
+        f"{needs}, too little for any token budget",
+        field=f"resources.worker.{fit.room.field or 'type'}",
+        got=format_size(fit.room.size_bytes),
+        allowed=f"at least {format_size(fit.memory.total)}",
+        hint="ask for a larger card or more memory, or choose a smaller base model",
+    )

@@ -1,0 +1,275 @@
+"""How much memory one worker needs while it trains: computed from config.json, nothing is run.
+
+The forward pass is written down (models/encoder.py) with what autograd keeps of it, and the moment
+at which the most is alive is looked for, in a step as in what the engine does besides: scoring the
+evaluation split, whose batches are whole on one worker, and at the end loading the version twice
+to score it and to check it as it will be served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Literal
+
+from kovar.data import LADDER
+from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
+from kovar.models.encoder import record
+from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
+from kovar.models.heap import Churn
+from kovar.models.liveness import Alive, inference_moments, training_moments
+from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.training.spec import TrainingSettings
+
+MiB: Final = 1 << 20
+
+WORKER_BYTES: Final = 556 * MiB
+"""Resident memory of a Ray Train worker on a CPU that has trained a tiny model for two steps.
+
+Measured with Ray 2.60, torch 2.13 and transformers 5.23.
+"""
+
+MAX_ROWS: Final = 1 << 24
+"""The search for the largest budget ends here."""
+
+Moment = Literal["step", "evaluation", "version"]
+
+SCORING_TOKENS: Final = 2048
+"""Padded tokens of a batch when the finished version is scored: `Runtime.predict`'s default."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that one worker needs at the moment when it needs the most.
+
+    A step makes gradients while it uses activations up, so `gradients` may be less than those of
+    all weights: they are counted as far as they exist at that moment.
+
+    Args:
+        weights: weights, with LoRA's factors.
+        gradients: gradients of trained weights.
+        optimizer: AdamW's two moments of each trained weight.
+        activations: what autograd keeps, copies that autocast makes, gradients on their way, and
+            scratch.
+        fragmentation: on a CPU, holes in the C library's heap (models/heap.py).
+        copies: further copies of the model, while the finished version is checked.
+        runtime: torch, Ray and their libraries; a GPU's context.
+        moment: when that is: in a step, in an evaluation, or when the version is made.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    fragmentation: int
+    copies: int
+    runtime: int
+    moment: Moment
+    phases: tuple[Phase, ...]
+    workload: Workload
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return (
+            self.weights
+            + self.gradients
+            + self.optimizer
+            + self.activations
+            + self.fragmentation
+            + self.copies
+            + self.runtime
+        )
+
+    def largest_token_budget(self, limit_bytes: int) -> int | None:
+        """Return the largest `training.max_tokens` whose total is at most the limit.
+
+        In steps of one row of the longest length. On a CPU a still larger one may fit, beyond the
+        size at which tensors leave the heap. None when not even one row fits.
+        """
+        length = self.workload.max_length
+        low, high = 1, 2
+        if self._total(length) > limit_bytes:
+            return None
+        while self._total(high * length) <= limit_bytes:
+            low, high = high, 2 * high
+            if high > MAX_ROWS:
+                return low * length
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self._total(middle * length) <= limit_bytes
+            low, high = (middle, high) if fits else (low, middle)
+        return low * length
+
+    def at(self, moment: Moment) -> TrainingMemory:
+        """Return what another moment needs."""
+        return _memory(
+            self.workload, self.phases, [one for one in self.phases if one.moment == moment]
+        )
+
+    def _total(self, max_tokens: int) -> int:
+        workload = replace(self.workload, max_tokens=max_tokens)
+        return _memory(workload, self.phases, self.phases).total
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is needed to ask again with another budget."""
+
+    max_tokens: int
+    max_length: int
+    num_workers: int
+    weights: int
+    optimizer: int
+    runtime: int
+
+    def tokens(self, moment: Moment) -> int:
+        """Return the padded tokens that one worker computes at once."""
+        match moment:
+            case "step":
+                return worker_tokens(self.max_tokens, self.max_length, self.num_workers)
+            case "evaluation":
+                # Ranks take whole batches in turn.
+                budget = max(self.max_tokens, self.max_length)
+                return worker_tokens(budget, self.max_length, 1)
+            case "version":
+                return max(SCORING_TOKENS, self.max_length)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one kind of moment holds beside weights, optimizer and runtime."""
+
+    moment: Moment
+    alive: tuple[Alive, ...]
+    gradients: int = 0
+    copies: int = 0
+    churn: Churn | None = None
+    """What leaves holes in the heap; None where it does not matter."""
+
+    def holes(self, num_tokens: int) -> float:
+        """Return the bytes that the heap cannot use."""
+        return 0.0 if self.churn is None else self.churn.holes_bytes(num_tokens)
+
+
+def worker_tokens(max_tokens: int, max_length: int, num_workers: int) -> int:
+    """Return the most padded tokens of one worker's share of a batch, over all padded lengths.
+
+    The rows of a batch are dealt like cards, so a worker may have one more than another.
+    """
+    rungs = [rung for rung in LADDER if rung < max_length] + [max_length]
+    return max(-(-max(1, max_tokens // rung) // num_workers) * rung for rung in rungs)
+
+
+def estimate_training(
+    config: Mapping[str, Any],
+    settings: TrainingSettings,
+    *,
+    num_workers: int,
+    max_length: int,
+    num_labels: int,
+    precision: str,
+    device_kind: DeviceKind,
+    lora: LoraShape | None = None,
+) -> TrainingMemory | None:
+    """Estimate the memory of one worker; of the accelerator where there is one, else of the host.
+
+    Args:
+        config: content of config.json.
+        settings: the token budget.
+        num_workers: workers that share a batch.
+        max_length: longest row in tokens.
+        num_labels: classes.
+        precision: as resolved, "fp32", "tf32", "bf16" or "fp16"; below fp32 the weights stay fp32.
+        device_kind: torch's name of the device. For "xla" the figure is an upper bound: the
+            compiler may fuse what autograd would keep.
+        lora: trains adapters in place of all weights.
+
+    Returns:
+        None when the architecture or its activation function is not known.
+    """
+    size = model_size(config, num_labels=num_labels)
+    if size is None or size.decoder:
+        return None
+    phases = _phases(
+        config,
+        size,
+        num_workers=num_workers,
+        length=max_length,
+        arithmetic=Arithmetic.training(precision),
+        device=device_kind,
+        lora=lora,
+    )
+    if phases is None:
+        return None
+    adapters = size.adapters(lora) if lora else 0
+    workload = Workload(
+        max_tokens=settings.max_tokens,
+        max_length=max_length,
+        num_workers=num_workers,
+        weights=(size.total + adapters) * FP32_BYTES,
+        optimizer=2 * size.trainable(lora) * FP32_BYTES,
+        runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
+    )
+    return _memory(workload, phases, phases)
+
+
+def _phases(
+    config: Mapping[str, Any],
+    size: ModelSize,
+    *,
+    num_workers: int,
+    length: int,
+    arithmetic: Arithmetic,
+    device: DeviceKind,
+    lora: LoraShape | None,
+) -> tuple[Phase, ...] | None:
+    passed = partial(record, config, size, length=length, device=device)
+    step = passed(arithmetic=arithmetic, training=True, lora=lora)
+    score = passed(arithmetic=arithmetic, training=False, lora=lora)
+    serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
+    if step is None or score is None or serve is None:
+        return None
+    buckets = size.trainable(lora) * FP32_BYTES if num_workers > 1 else 0
+    return (
+        Phase(
+            "step",
+            training_moments(step, gradients_stay=num_workers > 1),
+            churn=Churn(step) if device == "cpu" else None,
+        ),
+        Phase("evaluation", inference_moments(score), gradients=buckets),
+        # One copy in fp32 is the reference, another is loaded as it will be served.
+        Phase(
+            "version",
+            inference_moments(serve),
+            gradients=buckets,
+            copies=2 * size.total * FP32_BYTES,
+        ),
+    )
+
+
+def _memory(
+    workload: Workload, phases: tuple[Phase, ...], considered: tuple[Phase, ...] | list[Phase]
+) -> TrainingMemory:
+    """Return the moment that needs the most."""
+
+    def needed(pair: tuple[Phase, Alive]) -> float:
+        phase, alive = pair
+        tokens = workload.tokens(phase.moment)
+        return alive.at(tokens) + phase.gradients + phase.copies + holes[phase.moment]
+
+    holes = {one.moment: one.holes(workload.tokens(one.moment)) for one in considered}
+    phase, alive = max(((phase, one) for phase in considered for one in phase.alive), key=needed)
+    return TrainingMemory(
+        weights=workload.weights,
+        gradients=round(alive.gradients) + phase.gradients,
+        optimizer=workload.optimizer,
+        activations=round(alive.activations.at(workload.tokens(phase.moment))),
+        fragmentation=round(holes[phase.moment]),
+        copies=phase.copies,
+        runtime=workload.runtime,
+        moment=phase.moment,
+        phases=phases,
+        workload=workload,
+    )

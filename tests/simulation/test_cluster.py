@@ -1,0 +1,159 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kovar.errors import NotFoundError
+from kovar.events import read_events
+from kovar.resources import Cluster, Demand, GpuRequest, NodeType, plan_placement
+from kovar.simulation import ClusterStatus, SimulatedCluster
+from simulated_work import Client
+from tiny_run import write_spec
+
+pytestmark = pytest.mark.cluster
+
+IDLE_TIMEOUT_S = 4
+SOON_S = 60
+GIB = 1 << 30
+CLUSTER = Cluster(
+    (
+        NodeType("head", 0, memory_bytes=GIB, min_count=1, max_count=1, is_head=True),
+        NodeType("cpu", 2, memory_bytes=GIB, max_count=2),
+        NodeType("gpu-l4", 4, memory_bytes=GIB, gpu_types=("L4",), num_gpus=1, max_count=2),
+        NodeType(
+            "gpu-spot", 4, memory_bytes=GIB, gpu_types=("T4",), num_gpus=1, max_count=1,
+            labels={"kovar.dev/spot": "true"},
+            spot=True, accelerator_memory_bytes=15 * GIB,
+        ),
+        NodeType(
+            "tpu-v4", 8, memory_bytes=GIB, tpu_type="v4", tpu_topology="2x2x2", num_tpu_chips=4,
+            max_count=1,
+        ),
+    ),
+    max_workers=6,
+    origin="a test",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[SimulatedCluster]:
+    with SimulatedCluster(CLUSTER, idle_timeout_s=IDLE_TIMEOUT_S, dashboard=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(simulated: SimulatedCluster) -> Iterator[Client]:
+    with Client.started(simulated.environment) as process:
+        yield process
+
+
+def names(status: ClusterStatus) -> set[str]:
+    return {node.id for node in status.nodes}
+
+
+def only_the_head(status: ClusterStatus) -> bool:
+    return names(status) == {"head"} and not status.launching
+
+
+def waits_for(text: str) -> Callable[[ClusterStatus], bool]:
+    return lambda status: any(text in pending.reason for pending in status.pending)
+
+
+def test_a_gpu_request_brings_the_right_node_up_and_an_idle_one_goes(simulated, client):
+    [[node, cards]] = client.call("run", {"num_gpus": 1, "num_cpus": 1, "accelerator_type": "L4"})
+    assert node.startswith("gpu-l4-")
+    assert cards == [0]
+    assert names(simulated.status()) == {"head", node}
+    simulated.wait(only_the_head, timeout_s=SOON_S)
+
+
+def test_a_gang_waits_for_all_or_none(simulated, client):
+    answer = client.start("gang", [{"GPU": 1}] * 4, 4.0)
+    status = simulated.wait(waits_for("does not fit as a whole"), timeout_s=SOON_S)
+    assert [pending.strategy for pending in status.pending] == ["STRICT_SPREAD"]
+    assert answer.result() is False
+    assert only_the_head(simulated.status())
+    assert client.call("gang", [{"GPU": 1}] * 3, float(SOON_S)) is True
+    assert len(simulated.nodes()) == 4
+
+
+def test_requests_by_gpu_memory_share_a_card_of_the_first_type_that_there_is(client):
+    request = GpuRequest(type=("H100", "T4"), gpu_memory=7 * GIB, spot=True)
+    plan = plan_placement([Demand("replicas", "worker", request, 2, 2)], CLUSTER)
+    concrete = plan.requests["replicas"]
+    assert concrete.type == ("T4",)
+    one, other = client.call("run_request", concrete.model_dump(mode="json"), 2)
+    assert one == other
+    assert one[0].startswith("gpu-spot-")
+
+
+def test_labels_choose_the_node_type(client):
+    wanted = {"num_gpus": 1, "label_selector": {"kovar.dev/spot": "true"}}
+    assert client.call("run", wanted)[0][0].startswith("gpu-spot-")
+    wanted = {"num_gpus": 1, "label_selector": {"kovar.dev/spot": "!true"}}
+    assert client.call("run", wanted)[0][0].startswith("gpu-l4-")
+
+
+def test_a_slice_is_reserved_whole_and_goes_as_one(simulated, client):
+    assert sorted(client.call("tpu_slice")) == [["tpu-v4-1", "0"], ["tpu-v4-1", "1"]]
+    assert {"tpu-v4-1-host-0", "tpu-v4-1-host-1"} <= names(simulated.status())
+    simulated.kill_node("tpu-v4-1-host-1")
+    simulated.wait(lambda status: not status.of_type("tpu-v4"), timeout_s=SOON_S)
+
+
+def test_a_request_that_no_node_type_holds_is_told_from_one_that_waits(simulated, client):
+    answer = client.start("gang", [{"GPU": 8}], 4.0)
+    status = simulated.wait(waits_for("no node type has"), timeout_s=SOON_S)
+    assert status.pending[0].reason == "no node type has GPU: 8"
+    assert answer.result() is False
+
+
+def test_workers_whose_nodes_are_on_their_way_are_not_given_up(simulated, client):
+    simulated.wait(only_the_head, timeout_s=SOON_S)
+    asked = {"type": ["L4"], "count": 1}
+    assert client.call("watched", asked, 2, 0.1) == [True, None]
+
+
+def test_workers_that_no_node_type_holds_are_given_up_with_the_reason(client):
+    placed, reason = client.call("watched", {"type": ["L4"], "count": 8}, 1, 2.0)
+    assert placed is False
+    assert "1 × {CPU: 1, GPU: 8, accelerator_type:L4} fits no node that is up" in reason
+
+
+def test_a_node_killed_under_a_run_is_replaced_and_the_run_goes_on(simulated, tmp_path):
+    spec = write_spec(tmp_path, resources=RESOURCES, training=TRAINING, precision="fp16")
+    home = tmp_path / "home"
+    with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as client:
+        answer = client.start("fine_tune", str(spec), str(home))
+        status = simulated.wait(lambda _: answer.done() or checkpointed(home), timeout_s=2 * SOON_S)
+        [lost] = status.of_type("gpu-l4")
+        simulated.kill_node(lost.id)
+        simulated.wait(lambda status: replaced(status, lost.id), timeout_s=SOON_S)
+        result = answer.result(timeout=2 * SOON_S)
+    started = [event for event in result["events"] if event["event"] == "started"]
+    assert [event["attempt"] for event in started] == [1, 2]
+    assert all(event["device"] == "cpu" and "SIMULATED" in event["reason"] for event in started)
+    assert any(event["event"] == "resumed" for event in result["events"])
+    assert result["metrics"]["accuracy"] > 0.9
+
+
+RESOURCES = {"num_workers": 1, "worker": {"kind": "gpu", "type": "L4", "cpus": 1}}
+TRAINING = {
+    "epochs": 60, "max_tokens": 128, "learning_rate": 0.005,
+    "checkpoint_every": 20, "evaluate_every": 1000,
+}  # fmt: skip
+
+
+def checkpointed(home: Path) -> bool:
+    logs = home.glob("runs/*/events.jsonl")
+    return any(event["event"] == "checkpoint" for log in logs for event in read_events(log))
+
+
+def replaced(status: ClusterStatus, lost: str) -> bool:
+    up = [node.id for node in status.of_type("gpu-l4")]
+    return bool(up) and lost not in up
+
+
+def test_only_a_node_that_is_up_can_be_killed(simulated):
+    with pytest.raises(NotFoundError, match="no such worker node is up"):
+        simulated.kill_node("head")
