@@ -41,7 +41,7 @@ LOG_EVERY = 10
 class Report(Protocol):
     """Receives what happens; `EventLog.emit` is one."""
 
-    def __call__(self, event: EventKind, **fields: Any) -> None:
+    def __call__(self, event: EventKind, **fields: Any) -> object:
         """Take one event with its fields, as documented in kovar.events."""
 
 

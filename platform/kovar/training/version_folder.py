@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -54,6 +55,7 @@ def write_version_folder(
     from kovar.evaluation import evaluate
     from kovar.inference import load_runtime
 
+    began = time.perf_counter()
     partial = paths.model.with_name(".model")
     shutil.rmtree(partial, ignore_errors=True)
     base_folder = _save(engine.model, task, partial)
@@ -62,14 +64,11 @@ def write_version_folder(
     # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
     options: dict[str, Any] = {"num_threads": task.num_threads, "device": device}
     runtime = load_runtime(partial, precision="fp32", base_folder=base_folder, **options)
-    found = evaluate(
-        runtime,
-        split.texts,
-        split.labels,
-        progress=lambda done, total: log.emit(
-            "preparing", what="evaluating", done=done, total=total
-        ),
-    )
+
+    def report(done: int, total: int) -> None:
+        log.emit("preparing", what="evaluating", done=done, total=total)
+
+    found = evaluate(runtime, split.texts, split.labels, progress=report)
     _keep_answers(partial, runtime, split, found)
     golden = _check_default(partial, chip=chip, base_folder=base_folder, **options)
     merged_golden = None
@@ -79,7 +78,14 @@ def write_version_folder(
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics.to_json()
-    log.emit("evaluated", step=engine.weights_step, data=DATASET, metrics=metrics, final=True)
+    log.emit(
+        "evaluated",
+        step=engine.weights_step,
+        data=DATASET,
+        metrics=metrics,
+        seconds=time.perf_counter() - began,
+        final=True,
+    )
     weights = ADAPTER_WEIGHTS if base_folder else WEIGHTS_FILE
     with (paths.model / weights).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
