@@ -72,7 +72,8 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"
-    return f"{number} {several} × {_asked(request)}: {where or f'nowhere that this plan can see ({beyond})'}"
+    where = where or f"nowhere that this plan can see ({beyond})"
+    return f"{number} {several} × {_asked(request)}: {where}"
 
 
 def _asked(request: Request) -> str:
@@ -142,7 +143,7 @@ def _cost(cost: Cost, at_least: Cost | None, duration: object) -> str:
             return "unknown: it depends on the nodes that come"
         return f"unknown: no kovar.dev/price-per-hour label on {', '.join(cost.unpriced)}"
     text = f"${cost.per_hour:.2f} per hour"
-    if at_least is not None and at_least.per_hour is not None:
+    if at_least is not None and at_least.per_hour not in (None, cost.per_hour):
         text = f"${at_least.per_hour:.2f} to {text}"
     if isinstance(duration, Duration):
         low, high = cost.over(duration.low_s) or 0.0, cost.over(duration.high_s) or 0.0
