@@ -8,9 +8,10 @@ from kovar.precision import (
     Device,
     declared_device,
     detect_device,
+    plan_precision,
     resolve,
 )
-from kovar.resources import ACCELERATORS
+from kovar.resources import ACCELERATORS, CpuRequest
 
 CPU = Device("cpu", "Xeon", bf16_matrix_units=False)
 AMX = Device("cpu", "Xeon with AMX", bf16_matrix_units=True)
@@ -150,3 +151,10 @@ def test_what_nvidia_publishes_a_rate_for_is_what_the_chip_supports():
         if entry.capability is not None:
             device = declared_device("gpu", entry.name)
             assert all(resolve(name, device).precision == name for name in entry.flops)
+
+
+def test_a_plan_for_other_machines_says_whose_cpu_it_judges_by():
+    here, there = (plan_precision("fp32", CpuRequest(), [], is_here=one) for one in (True, False))
+    assert there.reason.startswith(here.reason)
+    assert "planning machine" in there.reason
+    assert "planning machine" not in here.reason

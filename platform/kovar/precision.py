@@ -274,7 +274,7 @@ class PlannedPrecision:
 
 
 def plan_precision(
-    precision: Precision, request: Request, node_types: Sequence[NodeType]
+    precision: Precision, request: Request, node_types: Sequence[NodeType], *, is_here: bool = True
 ) -> PlannedPrecision:
     """Resolve a precision on the chip that a worker gets, as far as it is declared.
 
@@ -282,6 +282,7 @@ def plan_precision(
         precision: what the spec says.
         request: what one worker gets, with the type that was chosen.
         node_types: where it was placed.
+        is_here: whether it runs on this machine; the CPUs of others are taken to be like its own.
 
     Raises:
         SpecError: the chip cannot compute in it.
@@ -294,6 +295,7 @@ def plan_precision(
             precision, f"{precision}: resolved on the GPU that the worker gets", "GPU"
         )
     resolved = resolve(precision, device)
-    return PlannedPrecision(
-        resolved.precision, resolved.reason, device.name, tuple(_supported(device))
-    )
+    reason = resolved.reason
+    if device.kind == "cpu" and not is_here:
+        reason += '; "this CPU" is the planning machine\'s, and each worker looks at its own'
+    return PlannedPrecision(resolved.precision, reason, device.name, tuple(_supported(device)))

@@ -89,3 +89,10 @@ def test_tokens_that_were_counted_are_used(tmp_path):
     mean = dataset.facts["train"]["tokens"] / 32
     origin = "the tokens of 32 training rows are counted"
     assert found == DataFacts(32, 8, mean, mean, origin)
+
+
+@pytest.mark.parametrize("source", ["x" * 3000, "~nobody-of-this-name/reviews.csv"])
+def test_a_path_that_cannot_be_looked_up_leaves_the_rows_unknown(tmp_path, source):
+    found = facts(tmp_path, source)
+    assert isinstance(found, UnknownData)
+    assert "cannot be read" in found.reason

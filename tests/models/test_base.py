@@ -17,6 +17,7 @@ from kovar.models import (
     ModelSpec,
     check_folder,
     check_max_length,
+    known_config,
     resolve_base,
 )
 from kovar.registry import Registry
@@ -185,3 +186,9 @@ def test_checking_loads_neither_torch_nor_transformers(folder: Path) -> None:
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("base", ["x" * 3000, "~nobody-of-this-name/model"])
+def test_the_configuration_of_a_folder_that_cannot_be_looked_up_is_refused(tmp_path, base):
+    with pytest.raises(ModelError, match="cannot read the folder"):
+        known_config(ModelSpec(base=base), base_dir=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,11 @@ def test_a_declared_and_a_live_cluster_at_once_are_refused(folder):
     )  # fmt: skip
     assert done.returncode == 2
     assert "name two clusters" in done.stderr
+
+
+def test_a_price_that_is_one_whatever_the_replicas_is_no_range(folder):
+    text = (folder / "serve.yaml").read_text()
+    (folder / "serve.yaml").write_text(text.replace("{kind: gpu, type: L4}", "{kind: cpu}"))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(draw(plan(folder, "serve.yaml")))
+    assert re.search(r"cost +\$0\.40 per hour", console.export_text())

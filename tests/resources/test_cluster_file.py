@@ -94,6 +94,9 @@ def test_a_large_slice_is_one_node_of_several_hosts(tmp_path):
             "23: available_node_types.tpu.resources.TPU",
             "acceleratorConfig",
         ),
+        ("GPU: 2", "FPGA: .inf", "14: available_node_types.gpu.resources.FPGA", "no further"),
+        ("GPU: 2", "FPGA: .nan", "14: available_node_types.gpu.resources.FPGA", "no further"),
+        ("CPU: 112", f"CPU: {10**400}", "22: available_node_types.tpu.resources.CPU", "at most"),
         ("{machineType: a2-highgpu-2g}", "a2", "19: available_node_types.gpu.node", "mapping"),
     ],
 )

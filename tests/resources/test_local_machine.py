@@ -56,6 +56,23 @@ def test_limits_of_control_groups_are_respected(machine, files):
     assert node.memory_bytes == int(3 * GIB * 0.7)
 
 
+@pytest.mark.parametrize(
+    ("folder", "limit", "usage", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_files_that_a_control_group_caches_count_as_free(machine, folder, limit, usage, prefix):
+    group = f"sys/fs/cgroup/{folder}"
+    write(machine, f"{group}{limit}", f"{4 * GIB}")
+    write(machine, f"{group}{usage}", f"{4 * GIB}")
+    stat = f"anon {2 * GIB}\n{prefix}inactive_file {GIB}\n{prefix}active_file {GIB}\n"
+    write(machine, f"{group}memory.stat", stat)
+    assert local_cluster(root=machine).node_types[0].memory_bytes == int(2 * GIB * 0.7)
+
+
 def test_unlimited_control_groups_change_nothing(machine):
     write(machine, "sys/fs/cgroup/cpu.max", "max 100000")
     write(machine, "sys/fs/cgroup/memory.max", "max")

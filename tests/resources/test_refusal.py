@@ -185,6 +185,13 @@ def test_a_list_of_types_is_refused_as_a_whole():
     assert error.hint.startswith("use num_workers: 4, or raise gpu-a100.max_workers from 1 to 5")
 
 
+def test_a_limit_is_called_what_the_declaration_calls_it():
+    demand = Demand("t", "resources.worker", GpuRequest(type="A100"), 9, 9)
+    with pytest.raises(PlacementError) as caught:
+        plan_placement([demand], Cluster(CLUSTER, limit_name="maxReplicas"))
+    assert "raise gpu-a100.maxReplicas from" in caught.value.hint
+
+
 def test_trials_are_not_multiplied_to_keep_their_gpus():
     demand = Demand("sweep", "resources.worker", GpuRequest(type="A100", count=4), 1, 8)
     with pytest.raises(PlacementError) as caught:

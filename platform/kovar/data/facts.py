@@ -136,12 +136,15 @@ def _texts(source: str, column: str, base_dir: Path) -> _Texts | UnknownData:
         return _Texts(package.num_rows, package.text_bytes, counted=True)
     if separator and kind == "hub":
         return UnknownData("the rows of a hub data set are known when it has been downloaded")
-    path = base_dir / Path(source).expanduser()
-    files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    files = [file for file in files if file.is_file() and file.suffix.lower() in READERS]
-    if not files:
-        return UnknownData(f"there is no data file at {path}")
-    return _sum([_file(file, column) for file in files])
+    try:
+        path = base_dir / Path(source).expanduser()
+        files = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+        files = [file for file in files if file.is_file() and file.suffix.lower() in READERS]
+        if not files:
+            return UnknownData(f"there is no data file at {path}")
+        return _sum([_file(file, column) for file in files])
+    except (OSError, RuntimeError) as problem:  # RuntimeError: "~name" of nobody
+        return UnknownData(f"the data cannot be read: {problem}")
 
 
 def _sum(parts: Sequence[_Texts | UnknownData]) -> _Texts | UnknownData:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.data.package import find_package
+from kovar.errors import ModelError
 from kovar.models.base import CONFIG_FILE, ModelSpec, unknown_model
 
 if TYPE_CHECKING:
@@ -40,11 +41,16 @@ def known_config(
         if registry is None:
             return None
         return _parsed(registry.read_file(registry.resolve(name), CONFIG_FILE))
-    folder = base_dir / Path(spec.base).expanduser()
-    if not folder.is_dir():
-        raise unknown_model(spec.base, folder)
-    path = folder / CONFIG_FILE
-    return _parsed(path.read_bytes()) if path.is_file() else None
+    try:
+        folder = base_dir / Path(spec.base).expanduser()
+        path = folder / CONFIG_FILE
+        if not folder.is_dir():
+            raise unknown_model(spec.base, folder)
+        return _parsed(path.read_bytes()) if path.is_file() else None
+    except (OSError, RuntimeError) as problem:  # RuntimeError: "~name" of nobody
+        raise ModelError(
+            f"cannot read the folder: {problem}", field="model.base", got=spec.base
+        ) from None
 
 
 def _cached_from_hub(name: str) -> bytes | None:

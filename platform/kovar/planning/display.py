@@ -142,7 +142,7 @@ def _cost(cost: Cost, at_least: Cost | None, duration: object) -> str:
             return "unknown: it depends on the nodes that come"
         return f"unknown: no kovar.dev/price-per-hour label on {', '.join(cost.unpriced)}"
     text = f"${cost.per_hour:.2f} per hour"
-    if at_least is not None and at_least.per_hour is not None:
+    if at_least is not None and at_least.per_hour not in (None, cost.per_hour):
         text = f"${at_least.per_hour:.2f} to {text}"
     if isinstance(duration, Duration):
         low, high = cost.over(duration.low_s) or 0.0, cost.over(duration.high_s) or 0.0

@@ -196,6 +196,8 @@ def _duration(
         num_labels=NUM_LABELS,
         precision=chip.precision,
         accelerator=accelerator(card),
+        # The engine computes on one card, whatever their number.
+        chips=min(1.0, getattr(plan.request, "count", 1.0)),
         cpus=plan.request.cpus,
     )
 

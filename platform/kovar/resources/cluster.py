@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from kovar.resources.node_type import NodeType
+
+THIS_MACHINE: Final = "this machine"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Cluster:
     can_grow: bool = False
     limit_name: str = "max_workers"
     in_use: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is the machine that plans, so that what is found here holds there."""
+        return self.origin == THIS_MACHINE
 
     @property
     def busy(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kovar.config import Document, FieldPath
 from kovar.errors import did_you_mean
@@ -23,6 +23,10 @@ from kovar.resources.tpu_slice import (
 
 RAY_RESOURCES: Final = ("CPU", "GPU", "TPU", "memory", "object_store_memory")
 ACCELERATOR_PREFIX: Final = "accelerator_type:"
+MOST: Final = 100 * 10**12
+"""Ray's own MAX_RESOURCE_QUANTITY."""
+
+NumberT = TypeVar("NumberT", int, float)
 
 
 def read_cluster_file(document: Document) -> Cluster:
@@ -218,7 +222,7 @@ def _number(document: Document, path: FieldPath, *, default: float) -> float:
     value = _value(document, path)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise document.error_at(path, "must be a number, 0 or more", got=value)
-    return value
+    return _checked(document, path, value)
 
 
 def _count(document: Document, path: FieldPath, *, default: int) -> int:
@@ -227,4 +231,11 @@ def _count(document: Document, path: FieldPath, *, default: int) -> int:
     value = _value(document, path)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise document.error_at(path, "must be a whole number, 0 or more", got=value)
+    return _checked(document, path, value)
+
+
+def _checked(document: Document, path: FieldPath, value: NumberT) -> NumberT:
+    """Return a number that Ray can count; neither infinity nor NaN is one."""
+    if not value <= MOST:
+        raise document.error_at(path, "Ray counts no further", got=value, allowed=f"at most {MOST}")
     return value

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from kovar.resources.cluster import Cluster
+from kovar.resources.cluster import THIS_MACHINE, Cluster
 from kovar.resources.node_type import NodeType
 
 USABLE_MEMORY_SHARE: Final = 0.7
@@ -36,7 +36,7 @@ def local_cluster(*, root: Path = Path("/")) -> Cluster:
                 is_head=True,
             ),
         ),
-        origin="this machine",
+        origin=THIS_MACHINE,
     )
 
 
@@ -57,14 +57,27 @@ def _free_memory(root: Path) -> int:
     kibibytes = re.search(r"^MemAvailable:\s*(\d+) kB$", text, re.MULTILINE)
     free = int(kibibytes[1]) * 1024 if kibibytes else 0
     group = root / "sys/fs/cgroup"
-    for limit_file, usage_file in (
-        (group / "memory.max", group / "memory.current"),
-        (group / "memory/memory.limit_in_bytes", group / "memory/memory.usage_in_bytes"),
+    for limit_file, usage_file, stat_file, prefix in (
+        (group / "memory.max", group / "memory.current", group / "memory.stat", ""),
+        (
+            group / "memory/memory.limit_in_bytes",
+            group / "memory/memory.usage_in_bytes",
+            group / "memory/memory.stat",
+            "total_",
+        ),
     ):
         limit, usage = _read_words(limit_file), _read_words(usage_file)
         if limit and usage and limit[0] != "max":
-            free = min(free, max(0, int(limit[0]) - int(usage[0])))
+            used = int(usage[0]) - _cached(stat_file, prefix)
+            free = min(free, max(0, int(limit[0]) - used))
     return free
+
+
+def _cached(stat_file: Path, prefix: str) -> int:
+    """Read how much of a control group's usage holds files: as in Ray, the kernel takes it back."""
+    words = _read_words(stat_file)
+    amounts = dict(zip(words[::2], words[1::2], strict=False))
+    return sum(int(amounts.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
 def _local_gpus(root: Path) -> list[str | None]:

@@ -263,7 +263,7 @@ def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: 
     texts = []
     if added:
         most = kind.max_count
-        texts.append(f"raise {kind.name}.max_workers from {most} to {most + added}")
+        texts.append(f"raise {kind.name}.{cluster.limit_name} from {most} to {most + added}")
     limit = old = cluster.max_workers
     if old is not None and not holds(added, old):
         limit = old + smallest(

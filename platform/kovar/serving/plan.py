@@ -100,7 +100,8 @@ def placed_replicas(
     """
     request = placement.requests[demand]
     places = places_of(placement, demand, cluster)
-    precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
+    kinds = [kind for kind, _ in places]
+    precision = plan_precision(spec.precision, request, kinds, is_here=cluster.is_here)
     room = memory_room(request, places)
     memory = None
     if config is not None and precision.precision not in ("auto", "fp8"):

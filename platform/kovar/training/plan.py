@@ -83,7 +83,8 @@ def placed_run(spec: FineTuneSpec, demand: str, placement: Placement, cluster: C
     """
     request = placement.requests[demand]
     places = places_of(placement, demand, cluster)
-    precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
+    kinds = [kind for kind, _ in places]
+    precision = plan_precision(spec.precision, request, kinds, is_here=cluster.is_here)
     check_engine(spec, precision)
     price = cost_of(placement, cluster, demand).per_hour
     return RunPlan(placement, request, precision, memory_room(request, places), price)
@@ -96,7 +97,7 @@ def unplanned_run(spec: FineTuneSpec) -> RunPlan:
         SpecError: the request leaves open what only a plan decides; or the engine cannot train so.
     """
     request = as_written(spec.resources.worker, field="resources.worker")
-    precision = plan_precision(spec.precision, request, [])
+    precision = plan_precision(spec.precision, request, [], is_here=False)
     check_engine(spec, precision)
     return RunPlan(None, request, precision)
 

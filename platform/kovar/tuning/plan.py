@@ -30,17 +30,20 @@ class SweepPlan:
     Args:
         placement: the proof.
         groups: the trials by hardware.
+        max_concurrent: most trials at once that the sweep allows; None for no limit.
         runs: the plan of each trial, by its number.
     """
 
     placement: Placement
     groups: tuple[TrialGroup, ...]
+    max_concurrent: int | None
     runs: dict[int, RunPlan]
 
     @property
     def num_at_once(self) -> int:
         """How many trials run at the same time."""
-        return sum(self.placement.num_workers(group.demand.name) for group in self.groups)
+        fit = sum(self.placement.num_workers(group.demand.name) for group in self.groups)
+        return min(fit, self.max_concurrent or fit)
 
 
 def trial_groups(sweep: Sweep) -> tuple[TrialGroup, ...]:
@@ -79,7 +82,8 @@ def plan_sweep(sweep: Sweep, cluster: Cluster | None = None) -> SweepPlan:
     groups = trial_groups(sweep)
     with sweep.pointing():
         placement = plan_placement([group.demand for group in groups], cluster)
-        return SweepPlan(placement, groups, placed_trials(groups, placement, cluster))
+        runs = placed_trials(groups, placement, cluster)
+        return SweepPlan(placement, groups, sweep.spec.max_concurrent, runs)
 
 
 def placed_trials(

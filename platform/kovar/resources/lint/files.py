@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -45,13 +46,14 @@ def check_files(cluster: ClusterYaml, *, folders: Sequence[Path]) -> Iterator[Fi
 def _source(
     cluster: ClusterYaml, path: FieldPath, local: str, folders: Sequence[Path]
 ) -> Iterator[Finding]:
-    if any((folder / local).exists() for folder in folders):
+    # Unlike the methods of a path, these never raise: no name that is too long exists.
+    if any(os.path.exists(folder / local) for folder in folders):  # noqa: PTH110
         return
     near = next(
         (
             hint
             for folder in folders
-            if (parent := (folder / local).parent).is_dir()
+            if os.path.isdir(parent := (folder / local).parent)  # noqa: PTH112
             if (hint := did_you_mean(Path(local).name, sorted(p.name for p in parent.iterdir())))
         ),
         None,
