@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test postgresql lint format clean
+.PHONY: help install quickstart test postgresql chromium lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## fine-tune, evaluate, register and serve a real model, end to end
 	$(BIN)/kovar quickstart $(ARGS)
 
-test: $(STAMP) postgresql  ## run the whole test suite
+test: $(STAMP) postgresql chromium  ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 # The registry is tested on a real PostgreSQL server, which the suite starts and ends by itself.
@@ -32,6 +32,14 @@ postgresql:
 	@if [ -z "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && [ "$$(id -u)" = 0 ]; then \
 	  echo "installing PostgreSQL for the tests"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql >/dev/null; \
+	fi
+
+# The pages of runs are opened in a real browser.
+chromium:
+	@if [ -z "$$(command -v chromium || command -v chromium-browser || command -v google-chrome)" ] && \
+	  [ "$$(id -u)" = 0 ]; then \
+	  echo "installing Chromium for the tests"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
 	fi
 
 lint: $(STAMP)  ## check formatting, lint and types

@@ -17,10 +17,14 @@ from typing import Any, Final, Literal, get_args
 
 EventKind = Literal[
     "queued",
+    "prepared",
     "planned",
+    "placing",
+    "placed",
     "preparing",
     "waiting",
     "started",
+    "compiled",
     "step",
     "checkpoint",
     "resumed",
@@ -32,14 +36,21 @@ EventKind = Literal[
 
 FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
-    "planned": "num_workers, placement, precision, reason, device",
+    "prepared": "seconds (before `queued`), spans (seconds by what was done: tokenizing train, …)",
+    "planned": "num_workers, placement, request, precision, reason, device, cost (dollars per hour)",
+    "placing": "num_workers (the workers now wait for hardware)",
+    "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
     "waiting": "seconds, reason (what keeps the workers from starting)",
-    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own)",
-    "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm",
+    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own), "
+    "metric (the primary one), chip, flops_per_token (forward and backward), "
+    "peak_flops (of one chip; null if unknown)",
+    "compiled": "step, seconds",
+    "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm, "
+    "memory_bytes",
     "checkpoint": "step, path, size_bytes, seconds",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
-    "evaluated": "step, data (name), metrics, final (true: by the runtime that serves)",
+    "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
     "failed": "error (class), message",
@@ -66,8 +77,8 @@ class EventLog:
         self._base = {"run": run, "attempt": attempt, "rank": rank}
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def emit(self, event: EventKind, **fields: Any) -> None:
-        """Append one event; on return a milestone is on the disk.
+    def emit(self, event: EventKind, **fields: Any) -> dict[str, Any]:
+        """Append one event and return it; on return a milestone is on the disk.
 
         Raises:
             ValueError: unknown kind, a field without a JSON form, or NaN.
@@ -84,6 +95,7 @@ class EventLog:
         os.write(self._fd, line)
         if event != "step":
             os.fsync(self._fd)
+        return record
 
     def close(self) -> None:
         """Release the file."""

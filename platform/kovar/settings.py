@@ -3,7 +3,7 @@
 Three sources, strongest first: environment variables (`KOVAR_` and the name of the setting in
 capitals, for example `KOVAR_DATABASE_URL`), the settings file (`KOVAR_SETTINGS`, else
 `$KOVAR_HOME/settings.yaml` if it exists), and defaults under `KOVAR_HOME` (else `~/.kovar`).
-In a variable, several keys are separated by colons and several URLs by spaces.
+In a variable, several keys are separated by colons, several URLs or trackers by spaces.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, cast, get_args
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from kovar.errors import SettingsError, did_you_mean
 
 SIMULATED: Final = "KOVAR_SIMULATED"
 """Set to 1 by `kovar cluster local`: the CPU stands in for a requested accelerator."""
+TrackerName = Literal["mlflow", "wandb"]
 
 
 class Settings(Config):
@@ -62,6 +63,9 @@ class Settings(Config):
     webhook_secret: str | None = Field(
         default=None, repr=False, description="key of the signature in each webhook request"
     )
+    trackers: tuple[TrackerName, ...] = Field(
+        default=(), description="where the curves of runs go beside TensorBoard: mlflow, wandb"
+    )
 
 
 class _File(Config):
@@ -76,6 +80,7 @@ class _File(Config):
     trusted_keys: tuple[str, ...] = ()
     webhook_urls: tuple[str, ...] = ()
     webhook_secret: str | None = None
+    trackers: tuple[TrackerName, ...] = ()
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -126,12 +131,27 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
+        trackers=_trackers(environ.get("KOVAR_TRACKERS", "")) or stored.trackers,
     )
 
 
 def is_simulated() -> bool:
     """Whether this process belongs to a simulated cluster, which says so in its environment."""
     return os.environ.get(SIMULATED) == "1"
+
+
+def _trackers(text: str) -> tuple[TrackerName, ...]:
+    known = get_args(TrackerName)
+    for name in text.split():
+        if name not in known:
+            raise SettingsError(
+                "unknown tracker",
+                field="KOVAR_TRACKERS",
+                got=name,
+                allowed=", ".join(known),
+                hint=did_you_mean(name, list(known)),
+            )
+    return tuple(dict.fromkeys(cast("list[TrackerName]", text.split())))
 
 
 def _path(text: str, *, field: str = "path") -> Path:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kovar.errors import PlacementError, SpecError
-from kovar.planning import plan_specs
+from kovar.planning import draw, plan_specs
+from kovar.resources import Cluster, NodeType
 from kovar.settings import load_settings
 
 CLUSTER = """\
@@ -155,6 +158,18 @@ def test_json_holds_what_the_picture_shows(folder):
     assert training["memory"]["parts"]["weights"] > 80e6
     assert "LoRA rank 16, bf16" in training["memory"]["methods"]
     assert sweep["kind"] == "sweep"
+
+
+def test_what_only_unseen_nodes_can_hold_is_planned_as_such(folder):
+    head = NodeType("head", 2, memory_bytes=8 << 30, min_count=1, max_count=1, is_head=True)
+    live = Cluster((head,), can_grow=True, origin="the live cluster")
+    planned = plan_specs([folder / "train.yaml"], cluster=live)
+    assert "reviews" in planned.placement.beyond
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(draw(planned))
+    shown = console.export_text()
+    assert "2 workers × 1 L4" in shown
+    assert "nodes that this plan cannot see" in shown
 
 
 def test_a_declared_and_a_live_cluster_at_once_are_refused(folder):

@@ -9,6 +9,7 @@ import pytest
 
 from kovar.errors import RunError, UserError
 from kovar.events import read_events
+from kovar.training.history import read_history
 from tiny_run import run_spec, write_spec
 from tiny_version import settings_in
 
@@ -52,6 +53,15 @@ def test_two_workers_train_one_model(undisturbed):
     assert undisturbed.metrics["accuracy"] >= 0.9
 
 
+def test_the_log_tells_when_the_workers_waited_for_hardware_and_when_they_had_it(undisturbed):
+    events = list(read_events(undisturbed.folder.events))
+    kinds = [e["event"] for e in events if e["rank"] <= 0]
+    assert kinds[2:6] == ["planned", "placing", "placed", "started"]
+    (placed,) = [e for e in events if e["event"] == "placed"]
+    assert placed["num_workers"] == 2
+    assert len(placed["nodes"]) == 1
+
+
 def test_another_run_with_as_many_workers_ends_with_the_same_weights(undisturbed, tmp_path):
     path = write_spec(tmp_path, resources=TWO_WORKERS, training=LONG)
     again = run_spec(path, settings_in(tmp_path), in_process=False)
@@ -80,6 +90,10 @@ def test_a_run_with_a_killed_worker_resumes_and_ends_with_the_same_weights(
     assert len(resumed) == 1
     assert resumed[0]["step"] >= 30
     assert max(e["attempt"] for e in story) == 2
+    assert [e["event"] for e in story].count("placed") == 2
+    crashed, last = read_history(result.folder).attempts
+    assert (crashed.outcome, last.outcome) == ("crashed", "finished")
+    assert read_history(result.folder).timeline.seconds["recovering"] >= crashed.lost_s > 0
     assert weights_of(result) == weights_of(undisturbed)
 
 

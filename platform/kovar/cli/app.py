@@ -18,6 +18,7 @@ from kovar.cli.interchange import export_version, import_version
 from kovar.cli.keys import keys
 from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
+from kovar.cli.runs import runs
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 models.command("export")(export_version)
 models.command("import")(import_version)
 app.add_typer(models, name="models")
+app.add_typer(runs, name="runs")
 app.add_typer(keys, name="keys")
 app.add_typer(clusters, name="cluster")
 

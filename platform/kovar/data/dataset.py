@@ -322,6 +322,7 @@ def _write_split(
     index_of = {label: index for index, label in enumerate(labels)}
     num_tokens = num_truncated = 0
     label_counts = dict.fromkeys(labels, 0)
+    progress(f"tokenizing {name}", 0, table.num_rows)
     with pa.ipc.new_file(str(folder / f"{name}.arrow"), schema) as writer:
         for start in range(0, table.num_rows, ROWS_PER_BATCH):
             texts = table.column("text").slice(start, ROWS_PER_BATCH).to_pylist()

@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kovar.config import format_size
-from kovar.planning.cost import Cost
 from kovar.planning.estimate import Estimate, memory_parts
 from kovar.planning.plan import Plan, PlannedEntry
-from kovar.resources import CpuRequest, GpuRequest, NodeType, Request, TpuRequest
+from kovar.resources import Cost, CpuRequest, GpuRequest, NodeType, Request, TpuRequest
 from kovar.training.duration import Duration
 from kovar.training.fit import MemoryFit
 
@@ -66,13 +65,14 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     where = ", ".join(
         f"{count} on {name}" for name, count in plan.placement.assignments[demand.name].items()
     )
-    number = plan.placement.num_workers(demand.name)
+    beyond = plan.placement.beyond.get(demand.name)
+    number = demand.num_min if beyond else plan.placement.num_workers(demand.name)
     noun = {"sweep": "trial", "serve": "replica"}.get(planned.entry.kind, "worker")
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
         several += f" at once, of {len(planned.entry.sweep.trials)}"
-    beyond = plan.placement.beyond.get(demand.name)
-    return f"{number} {several} × {_asked(request)}: {where or beyond}"
+    place = where or f"nowhere that this plan can see ({beyond})"
+    return f"{number} {several} × {_asked(request)}: {place}"
 
 
 def _asked(request: Request) -> str:
@@ -139,7 +139,7 @@ def _time_and_cost(planned: PlannedEntry) -> Iterator[tuple[str, str]]:
 def _cost(cost: Cost, at_least: Cost | None, duration: object) -> str:
     if cost.per_hour is None:
         if not cost.unpriced:
-            return "unknown"
+            return "unknown: it depends on the nodes that come"
         return f"unknown: no kovar.dev/price-per-hour label on {', '.join(cost.unpriced)}"
     text = f"${cost.per_hour:.2f} per hour"
     if at_least is not None and at_least.per_hour is not None:
@@ -200,6 +200,8 @@ def _foot(plan: Plan) -> Text:
     if plan.cluster.idle_timeout_s is not None and plan.placement.num_added:
         minutes = plan.cluster.idle_timeout_s / 60
         lines.append(f"added nodes stop after {minutes:g} idle minutes")
+    if plan.cluster.busy:
+        lines.append(f"in use now, and not counted as taken: {plan.cluster.busy}")
     if plan.cluster.can_grow:
         lines.append("the cluster's autoscaler may add nodes that this plan cannot see")
     return Text("\n".join(lines))

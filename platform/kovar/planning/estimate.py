@@ -156,10 +156,14 @@ class Estimator:
         return read_facts(spec.data, cache_dir=self.settings.cache_dir, base_dir=entry.base_dir)
 
     def _num_workers(self, entry: Entry) -> int:
-        return self.placement.num_workers(entry.demand.name) if entry.sweep is None else 1
+        return self._placed(entry) if entry.sweep is None else 1
 
     def _at_once(self, entry: Entry) -> int:
-        return self.placement.num_workers(entry.demand.name) if entry.sweep is not None else 1
+        return self._placed(entry) if entry.sweep is not None else 1
+
+    def _placed(self, entry: Entry) -> int:
+        """Count the workers; on nodes that the plan cannot see, the fewest that are asked for."""
+        return self.placement.num_workers(entry.demand.name) or entry.demand.num_min
 
 
 def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:

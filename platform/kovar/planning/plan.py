@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.batch import EvaluateSpec, PredictSpec
-from kovar.planning.cost import Cost, cost_of
 from kovar.planning.entry import Entry, read_entries
 from kovar.planning.estimate import Estimate, Estimator, memory_parts
-from kovar.resources import Cluster, Placement, local_cluster, plan_placement, read_cluster
+from kovar.resources import (
+    Cluster,
+    Cost,
+    Placement,
+    cost_of,
+    local_cluster,
+    plan_placement,
+    read_cluster,
+)
 from kovar.serving import ServingSpec
 from kovar.settings import Settings, load_settings
 from kovar.training import FineTuneSpec

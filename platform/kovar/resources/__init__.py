@@ -8,6 +8,7 @@ from kovar.resources.accelerators import (
 )
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_reader import read_cluster
+from kovar.resources.cost import Cost, cost_of
 from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
@@ -35,6 +36,7 @@ __all__ = [
     "ACCELERATORS",
     "Accelerator",
     "Cluster",
+    "Cost",
     "CpuRequest",
     "Demand",
     "GpuRequest",
@@ -52,6 +54,7 @@ __all__ = [
     "accelerator_memory",
     "actor_options",
     "as_written",
+    "cost_of",
     "live_cluster",
     "local_cluster",
     "memory_room",

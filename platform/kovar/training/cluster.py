@@ -18,6 +18,7 @@ from kovar.resources import Demand, live_cluster, scaling_config_kwargs
 from kovar.resources.pending import WaitLimits
 from kovar.settings import Settings, is_simulated
 from kovar.training.folder import RunFolder
+from kovar.training.placing import placement_events
 from kovar.training.task import WorkerTask
 from kovar.training.worker import train_worker
 
@@ -62,7 +63,7 @@ def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
             name=f"{folder.run}-{time.time_ns()}",
             storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=task.spec.max_failures),
-            callbacks=[waiting],
+            callbacks=[waiting, placement_events(folder)],
         ),
     )
     given_up: RunError | None = None

@@ -39,7 +39,7 @@ SMALLEST_SCALE = 1.0
 class Report(Protocol):
     """Receives what happens; `EventLog.emit` is one."""
 
-    def __call__(self, event: EventKind, **fields: Any) -> None:
+    def __call__(self, event: EventKind, **fields: Any) -> object:
         """Take one event with its fields, as documented in kovar.events."""
 
 
@@ -143,7 +143,12 @@ class Engine:
                 self._report_window(planned, window)
                 window = self._new_window()
             if evaluates:
-                self._report("evaluated", step=step, data="evaluation", metrics=self.evaluate())
+                began = time.perf_counter()
+                metrics = self.evaluate()
+                seconds = time.perf_counter() - began
+                self._report(
+                    "evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds
+                )
                 window.since = time.perf_counter()
             if saves:
                 self._save(checkpoints, step)

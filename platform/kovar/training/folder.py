@@ -56,6 +56,11 @@ class RunFolder:
         return self.root / "learning-curve.png"
 
     @property
+    def page(self) -> Path:
+        """The run as a page that needs no network: curves, times, attempts, spec."""
+        return self.root / "run.html"
+
+    @property
     def card(self) -> Path:
         """The version's model card."""
         return self.root / "card.md"
@@ -79,6 +84,11 @@ class RunFolder:
     def lock(self) -> Path:
         """Held by the driver that executes the run."""
         return self.root / "run.lock"
+
+    @property
+    def heartbeat(self) -> Path:
+        """Touched by the driver that executes the run; see kovar.training.heartbeat."""
+        return self.root / "heartbeat.json"
 
 
 def write_json(path: Path, value: Any) -> None:

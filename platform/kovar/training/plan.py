@@ -12,6 +12,7 @@ from kovar.resources import (
     Demand,
     Placement,
     as_written,
+    cost_of,
     local_cluster,
     memory_room,
     places_of,
@@ -32,12 +33,14 @@ class RunPlan:
         request: what each worker gets: one accelerator type, a number of GPUs.
         precision: as resolved on its chip.
         room: memory that a worker can count on; None when it is not known.
+        price_per_hour: US dollars for the nodes that hold it; None when it is not known.
     """
 
     placement: Placement | None
     request: Request
     precision: PlannedPrecision
     room: MemoryRoom | None = None
+    price_per_hour: float | None = None
 
     @property
     def device(self) -> str:
@@ -52,6 +55,7 @@ class RunPlan:
             "precision": self.precision.precision,
             "reason": self.precision.reason,
             "device": self.device,
+            "cost": {"per_hour": self.price_per_hour},
         }
 
 
@@ -81,7 +85,8 @@ def placed_run(spec: FineTuneSpec, demand: str, placement: Placement, cluster: C
     places = places_of(placement, demand, cluster)
     precision = plan_precision(spec.precision, request, [kind for kind, _ in places])
     check_engine(spec, precision)
-    return RunPlan(placement, request, precision, memory_room(request, places))
+    price = cost_of(placement, cluster, demand).per_hour
+    return RunPlan(placement, request, precision, memory_room(request, places), price)
 
 
 def unplanned_run(spec: FineTuneSpec) -> RunPlan:

@@ -43,6 +43,7 @@ class RunProgress:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
+        self._spans: dict[str, tuple[float, float]] = {}
 
     def say(self, text: str) -> None:
         """Print one line; rich markup applies."""
@@ -50,7 +51,14 @@ class RunProgress:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` of something long is finished; total 0 means unknown."""
+        now = time.monotonic()
+        self._spans[what] = (self._spans.get(what, (now,))[0], now)
         self._show(what, done, total, "")
+
+    @property
+    def spans(self) -> dict[str, float]:
+        """Seconds from the first to the last report of each thing that was done."""
+        return {what: end - start for what, (start, end) in self._spans.items()}
 
     @contextmanager
     def showing(self) -> Iterator[RunProgress]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from kovar.settings import Settings
 from kovar.training.cluster import train_on_ray, wait_limits
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
+from kovar.training.heartbeat import beating
+from kovar.training.history.page import keeping_page
 from kovar.training.preparation import Prepared, prepare
 from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
 from kovar.training.spec import FineTuneSpec
 from kovar.training.task import WorkerTask
+from kovar.training.trackers import TrackedRun, check_trackers, tracking
 from kovar.training.worker import execute
 
 if TYPE_CHECKING:
@@ -107,6 +111,8 @@ def run(
     from kovar.registry import Registry
 
     progress = progress or RunProgress(quiet=True)
+    check_trackers(settings.trackers)
+    began = time.monotonic()
     with progress.showing(), Registry.open(settings) as registry:
         prepared = prepare(
             spec,
@@ -119,12 +125,20 @@ def run(
             planned=planned,
         )
         folder = prepared.folder
+        seconds = time.monotonic() - began
+        tracked = TrackedRun(folder.run, spec.name, spec.model_dump(mode="json"), folder.root)
         try:
-            with FileLock(folder.lock, timeout=0):
+            with (
+                FileLock(folder.lock, timeout=0),
+                keeping_page(folder),
+                beating(folder.heartbeat),
+                tracking(settings.trackers, tracked),
+            ):
                 return _run_locked(
                     prepared,
                     registry,
                     progress,
+                    seconds,
                     limits=wait_limits(settings),
                     in_process=in_process,
                 )
@@ -139,6 +153,7 @@ def _run_locked(
     prepared: Prepared,
     registry: Registry,
     progress: RunProgress,
+    seconds: float,
     *,
     limits: WaitLimits,
     in_process: bool,
@@ -151,6 +166,7 @@ def _run_locked(
     with EventLog(folder.events, run=folder.run) as log:
         if not trained:
             log.emit("queued", spec=spec.name, kind=spec.kind)
+            log.emit("prepared", seconds=seconds, spans=progress.spans)
             plan = prepared.plan.to_json()
             log.emit("planned", num_workers=spec.resources.num_workers.max, **plan)
             folder.metrics.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -48,6 +49,7 @@ def write_version_folder(
     from kovar.inference import load_runtime
     from kovar.models import save_model
 
+    began = time.perf_counter()
     partial = paths.model.with_name(".model")
     shutil.rmtree(partial, ignore_errors=True)
     save_model(engine.model, task.base, partial, max_length=task.spec.data.max_length)
@@ -55,20 +57,24 @@ def write_version_folder(
     device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
     # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
     runtime = load_runtime(partial, precision="fp32", num_threads=task.num_threads, device=device)
-    found = evaluate(
-        runtime,
-        split.texts,
-        split.labels,
-        progress=lambda done, total: log.emit(
-            "preparing", what="evaluating", done=done, total=total
-        ),
-    )
+
+    def report(done: int, total: int) -> None:
+        log.emit("preparing", what="evaluating", done=done, total=total)
+
+    found = evaluate(runtime, split.texts, split.labels, progress=report)
     _keep_answers(partial, runtime, split, found)
     golden = _check_default(partial, chip=chip, device=device, num_threads=task.num_threads)
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics.to_json()
-    log.emit("evaluated", step=len(engine.steps), data=DATASET, metrics=metrics, final=True)
+    log.emit(
+        "evaluated",
+        step=len(engine.steps),
+        data=DATASET,
+        metrics=metrics,
+        seconds=time.perf_counter() - began,
+        final=True,
+    )
     with (paths.model / WEIGHTS_FILE).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
     log.emit("finished", step=len(engine.steps), weights_digest=weights_digest)

@@ -12,8 +12,11 @@ from kovar.events import EventLog, read_events
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.device import rank_device, rank_precision
 from kovar.training.engine import Engine, Report
+from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.task import WorkerTask
+from kovar.training.trackers.board import TensorBoard
+from kovar.training.trackers.scalars import ScalarReader
 from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
@@ -72,8 +75,10 @@ def execute(
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
             precision = rank_precision(task.spec.precision, chip, task.spec.resources.worker)
-            with _reporting(log, paths, rank, observe) as report:
-                engine = _train(task, paths, report, precision, device, rank, world_size)
+            with _reporting(log, paths, device, rank, observe) as report:
+                engine = _train(
+                    task, paths, report, precision, device, rank, world_size, chip=chip.name
+                )
             if rank == 0:
                 write_version_folder(task, paths, engine, log, chip=chip.name)
         except KovarError as error:
@@ -103,6 +108,8 @@ def _train(
     device: torch.device,
     rank: int,
     world_size: int,
+    *,
+    chip: str,
 ) -> Engine:
     import torch
 
@@ -129,6 +136,10 @@ def _train(
         precision=precision.precision,
         reason=precision.reason,
         pid=os.getpid(),
+        metric="accuracy",
+        chip=chip,
+        flops_per_token=flops_per_token(engine.model),
+        peak_flops=peak_flops(chip, precision.precision),
     )
     engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
     return engine
@@ -136,25 +147,26 @@ def _train(
 
 @contextlib.contextmanager
 def _reporting(
-    log: EventLog, paths: RunFolder, rank: int, observe: Report | None
+    log: EventLog, paths: RunFolder, device: torch.device, rank: int, observe: Report | None
 ) -> Iterator[Report]:
     """Yield a report that writes the event log and, on rank 0, TensorBoard scalars."""
     if rank != 0:
         yield log.emit
         return
-    from tensorboardX import SummaryWriter
+    reader, board = ScalarReader(), TensorBoard(paths.tensorboard)
 
-    with SummaryWriter(str(paths.tensorboard)) as board:
+    def report(event: EventKind, **fields: Any) -> None:
+        if event == "step":
+            fields["memory_bytes"] = peak_memory_bytes(device)
+        written = log.emit(event, **fields)
+        if observe is not None:
+            observe(event, **fields)
+        if (point := reader.read(written)) is not None:
+            board.log(point)
 
-        def report(event: EventKind, **fields: Any) -> None:
-            log.emit(event, **fields)
-            if observe is not None:
-                observe(event, **fields)
-            values = fields.get("metrics") if event == "evaluated" else fields
-            if event in ("step", "evaluated"):
-                group = "train" if event == "step" else "evaluation"
-                for name, value in (values or {}).items():
-                    if isinstance(value, float):
-                        board.add_scalar(f"{group}/{name}", value, fields["step"])
-
+    succeeded = False
+    try:
         yield report
+        succeeded = True
+    finally:
+        board.finish(succeeded=succeeded)

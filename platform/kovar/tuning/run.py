@@ -23,6 +23,7 @@ from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster, start_ray, wait_limits
 from kovar.training.device import rank_device
 from kovar.training.folder import RunFolder, write_json
+from kovar.training.heartbeat import beating
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
 from kovar.training.task import WorkerTask
@@ -76,14 +77,15 @@ def run_sweep(
                 for trial in sweep.trials
             ]
         root.mkdir(parents=True)
-        _run_on_tune(
-            tasks,
-            sweep,
-            root,
-            progress,
-            limits=wait_limits(settings),
-            max_concurrent=max_concurrent,
-        )
+        with beating(RunFolder(root).heartbeat):
+            _run_on_tune(
+                tasks,
+                sweep,
+                root,
+                progress,
+                limits=wait_limits(settings),
+                max_concurrent=max_concurrent,
+            )
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
     for outcome, task in zip(outcomes, tasks, strict=True):

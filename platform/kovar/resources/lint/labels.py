@@ -96,11 +96,14 @@ def _ray_label(
 def _spot(cluster: ClusterSource, kind: NodeDeclaration) -> Iterator[Finding]:
     told = kind.labels.get(SPOT_LABEL)
     real = is_spot(kind.config)
-    if told in ("true", "false") and (told == "true") != real and cluster.cloud is not None:
+    if told not in ("true", "false", None) or cluster.cloud is None:
+        return
+    if (told == "true") != real:
+        says = "Ray's scheduler sees no label" if told is None else f"the label says {told}"
         yield cluster.error(
             kind.at("labels", SPOT_LABEL),
             "spot-label",
-            f"the label says {told}, node_config asks for "
+            f"{says}, node_config asks for "
             + ("a Spot machine" if real else "an on-demand machine"),
             fix=f'set {SPOT_LABEL}: "{str(real).lower()}", or change node_config',
         )

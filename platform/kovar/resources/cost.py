@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kovar.resources import Cluster, Placement
+from kovar.resources.cluster import Cluster
+from kovar.resources.plan import Placement
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Cost:
     """US dollars per hour for whole nodes, shared ones included.
 
     Args:
-        per_hour: None when a node type that is used declares no price.
+        per_hour: None when a node type that is used declares no price, or is not known.
         unpriced: those node types.
         shared_with: other demands on the same nodes.
     """
@@ -35,6 +36,8 @@ def cost_of(placement: Placement, cluster: Cluster, demand: str | None = None) -
         for name, number in placement.num_nodes.items():
             counts[name] = max(counts[name], number)
         return _summed(counts.items(), prices)
+    if demand in placement.beyond:
+        return Cost(None)
     holding = [group for group in placement.nodes if group.workers.get(demand)]
     others = dict.fromkeys(
         name for group in holding for name, number in group.workers.items() if number

@@ -1,0 +1,55 @@
+"""Floating-point operations: what a token costs, and what a chip could do at most."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from kovar.precision import Precision
+
+
+def flops_per_token(model: torch.nn.Module) -> int:
+    """Return the operations of one token's forward and backward pass, in FLOP.
+
+    Six per weight that a token is multiplied with (Kaplan et al. 2020, arXiv:2001.08361, section
+    2.1), four per frozen one, which has no gradient. Look-ups in embedding tables cost none;
+    attention scores, which depend on the length, are left out, so the true figure is a little
+    higher.
+    """
+    import torch
+
+    return sum(
+        (6 if weight.requires_grad else 4) * weight.numel()
+        for module in model.modules()
+        if not isinstance(module, torch.nn.Embedding)
+        for weight in module.parameters(recurse=False)
+        if weight.ndim >= 2
+    )
+
+
+def peak_flops(chip: str, precision: Precision) -> float | None:
+    """Return the published peak of a chip in FLOP/s, None where nobody publishes it.
+
+    Args:
+        chip: as the driver names it, for example "NVIDIA H100 80GB HBM3".
+        precision: what matrices are multiplied in.
+    """
+    from kovar.resources.accelerators import ACCELERATORS
+
+    words = set(re.split(r"[^A-Za-z0-9.]+", chip))
+    known = [entry for name, entry in ACCELERATORS.items() if name in words]
+    return known[0].flops.get(precision) if known else None
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that was in use: of the GPU, or else of this process."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

@@ -1,0 +1,33 @@
+"""Tells the event log when workers wait for hardware, and when they have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kovar.events import EventLog
+from kovar.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.callback import RayTrainCallback
+
+
+def placement_events(folder: RunFolder) -> RayTrainCallback:
+    """Return a callback of Ray Train's controller that emits `placing` and `placed`.
+
+    Ray Train's public callbacks begin with the first report, long after the wait. The class below
+    is of those that it takes "on top of internal callbacks" (ray/train/v2/api).
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class PlacementEvents(WorkerGroupCallback):  # type: ignore[misc]
+        def before_worker_group_start(self, worker_group_context: Any) -> None:
+            with EventLog(folder.events, run=folder.run) as log:
+                log.emit("placing", num_workers=worker_group_context.num_workers)
+
+        def before_init_train_context(self, workers: list[Any]) -> dict[str, list[Any]]:
+            nodes = sorted({worker.metadata.hostname for worker in workers})
+            with EventLog(folder.events, run=folder.run) as log:
+                log.emit("placed", num_workers=len(workers), nodes=nodes)
+            return {}
+
+    return PlacementEvents()
