@@ -200,11 +200,13 @@ def engine(case: Case, config: dict[str, Any]) -> Any:
     from kovar.precision import ResolvedPrecision
     from kovar.training import TrainingSettings
     from kovar.training.engine import Engine
+    from kovar.training.tasks import TASKS
 
     low = case.precision == "bf16"
     return Engine(
         build(config, case),
         Dataset(case),  # type: ignore[arg-type]
+        task=TASKS["text-classification"],
         settings=TrainingSettings(max_tokens=case.max_tokens, epochs=1, max_steps=2),
         precision=ResolvedPrecision(
             "bf16" if low else "fp32", "bfloat16" if low else "float32", low, False, "benchmark"

@@ -34,6 +34,10 @@ from kovar.serving import RequestLimits, ServingSpec, read_args
 from kovar.serving.spec import Autoscaling, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
+from kovar.training.judge import EarlyStopping
+from kovar.training.method import Full, Lora
+from kovar.training.optimizer import SGD, Adafactor, AdamW, AdamW8bit
+from kovar.training.schedule import CosineRestarts, Plateau
 from kovar.tuning import SweepSpec
 
 ROOT = Path(__file__).parents[1]
@@ -46,9 +50,13 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     "finetuning.md": [
         (FineTuneSpec, ""),
         (ModelSpec, "model."),
+        *((kind, "method.") for kind in (Full, Lora)),
         (DataSpec, "data."),
         (EvaluationSource, "data.evaluation."),
         (TrainingSettings, "training."),
+        *((kind, "training.optimizer.") for kind in (AdamW, AdamW8bit, Adafactor, SGD)),
+        *((kind, "training.schedule.") for kind in (CosineRestarts, Plateau)),
+        (EarlyStopping, "training.early_stopping."),
         (Resources, "resources."),
         (WorkerRange, "resources.num_workers."),
         (CpuRequest, "resources.worker."),

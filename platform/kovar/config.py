@@ -59,6 +59,11 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
+def name_as_kind(value: object) -> object:
+    """Let a bare name stand for a block with that `kind` and nothing else: `sgd` → {kind: sgd}."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def format_duration(seconds: float) -> str:
     """Show seconds in the two largest units: 3723 → "1 h 2 min"."""
     if seconds < 1:

@@ -29,6 +29,7 @@ EventKind = Literal[
     "checkpoint",
     "resumed",
     "evaluated",
+    "stopped",
     "finished",
     "registered",
     "failed",
@@ -37,7 +38,8 @@ EventKind = Literal[
 FIELDS: Final[dict[EventKind, str]] = {
     "queued": "spec (name), kind",
     "prepared": "seconds (before `queued`), spans (seconds by what was done: tokenizing train, …)",
-    "planned": "num_workers, placement, request, precision, reason, device, cost (dollars per hour)",
+    "planned": "num_workers, placement, request, precision, reason, device, "
+    "cost (dollars per hour)",
     "placing": "num_workers (the workers now wait for hardware)",
     "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
@@ -51,6 +53,7 @@ FIELDS: Final[dict[EventKind, str]] = {
     "checkpoint": "step, path, size_bytes, seconds",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
+    "stopped": "step, metric, best_step (the one that is registered)",
     "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
     "failed": "error (class), message",

@@ -98,7 +98,9 @@ def test_an_alias_is_resolved_to_one_version_when_the_application_is_built(regis
 
 def test_no_database_url_travels_to_the_replicas(registered):
     application = build({"model": "tiny"})
-    assert set(application._bound_deployment.init_kwargs) == {"artifact_root", "cache_dir"}
+    bound = application._bound_deployment.init_kwargs
+    assert set(bound) == {"artifact_root", "cache_dir", "base"}
+    assert bound["base"] is None
 
 
 def test_a_version_that_no_trusted_key_signed_is_not_served(registered, tmp_path, monkeypatch):

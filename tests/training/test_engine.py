@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
-from kovar.data import DataSpec, prepare_dataset
 from kovar.errors import NonFiniteError
-from kovar.models import build_classifier, check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
-from kovar.training.engine import Engine
-from tiny import build_tiny_encoder
-from tiny_run import write_reviews
+from kovar.training.feed import Feed
+from kovar.training.parallel import Parallel
 
-FP32 = ResolvedPrecision("fp32", "float32", False, False, "test")
 FP16 = ResolvedPrecision("fp16", "float16", True, True, "test")
 SETTINGS = TrainingSettings(epochs=4, max_tokens=128, learning_rate=0.005, checkpoint_every=20)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine")
-    base = check_folder(build_tiny_encoder(folder / "encoder"), source="tiny")
-    write_reviews(folder / "reviews.csv")
-    spec = DataSpec(source="reviews.csv", evaluation=24, max_length=32)
-    dataset = prepare_dataset(
-        spec, tokenizer_dir=base.folder, cache_dir=folder / "cache", base_dir=folder
-    )
-    return base, dataset
-
-
-def build(inputs, precision=FP32, settings=SETTINGS, events=None):
-    base, dataset = inputs
-    torch.manual_seed(settings.seed)
-    return Engine(
-        build_classifier(base, labels=dataset.labels),
-        dataset,
-        settings=settings,
-        precision=precision,
-        device=torch.device("cpu"),
-        report=lambda event, **fields: (
-            events.append((event, fields)) if events is not None else None
-        ),
-    )
-
-
-def test_the_loss_falls_and_every_step_is_reported_once(inputs, tmp_path):
+def test_the_loss_falls_and_every_step_is_reported_once(engines, tmp_path):
     events = []
-    engine = build(inputs, events=events)
+    engine = engines(SETTINGS, events=events)
     engine.train(CheckpointFolder(tmp_path, keep=2))
     steps = [fields for event, fields in events if event == "step"]
     assert steps[-1]["step"] == len(engine.steps)
@@ -57,29 +28,29 @@ def test_the_loss_falls_and_every_step_is_reported_once(inputs, tmp_path):
     assert steps[-1]["loss"] < steps[0]["loss"]
 
 
-def test_fp16_trains_with_a_loss_scale_that_survives_a_checkpoint(inputs, tmp_path):
+def test_fp16_trains_with_a_loss_scale_that_survives_a_checkpoint(engines, tmp_path):
     checkpoints = CheckpointFolder(tmp_path, keep=2)
     events = []
-    build(inputs, precision=FP16, events=events).train(checkpoints)
+    engines(SETTINGS, precision=FP16, events=events).train(checkpoints)
     saved = checkpoints.newest().load()[2]["scaler"]["scale"]
-    again = build(inputs, precision=FP16)
-    assert again._resume(checkpoints) == 40
-    assert again.scaler.get_scale() == saved
+    again = engines(SETTINGS, precision=FP16)
+    assert again.resume(checkpoints) == 40
+    assert again.step.scaler.get_scale() == saved
     losses = [fields["loss"] for event, fields in events if event == "step"]
     assert losses[-1] < losses[0]
 
 
-def test_gradients_that_overflow_at_every_step_end_the_run(inputs, tmp_path):
-    engine = build(inputs, precision=FP16)
-    engine.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+def test_gradients_that_overflow_at_every_step_end_the_run(engines, tmp_path):
+    engine = engines(SETTINGS, precision=FP16)
+    engine.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     with torch.no_grad():
         engine.model.classifier.weight.mul_(1e30)
     with pytest.raises(NonFiniteError, match="loss scale"):
         engine.train(CheckpointFolder(tmp_path, keep=2))
 
 
-def test_norms_and_biases_do_not_decay(inputs):
-    engine = build(inputs)
+def test_norms_and_biases_do_not_decay(engines):
+    engine = engines(SETTINGS)
     decayed, plain = engine.optimizer.param_groups
     assert decayed["weight_decay"] == SETTINGS.weight_decay
     assert plain["weight_decay"] == 0
@@ -87,24 +58,49 @@ def test_norms_and_biases_do_not_decay(inputs):
     assert {parameter.ndim for parameter in decayed["params"]} == {2}
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_its_rows_however_many_ranks(inputs):
-    """Two ranks' gradients, averaged as DDP does, are those of one rank with the whole batch."""
-    engine = build(
-        inputs, settings=TrainingSettings(epochs=1, max_tokens=128, max_gradient_norm=1e9)
-    )
-    engine.model.double().eval()
-    engine._ddp.train = lambda mode=True: engine.model  # no dropout: rows must not differ by rank
-    planned = engine.steps[0]
+def test_a_rank_without_rows_computes_with_the_others_and_counts_nothing(engines):
+    engine = engines(SETTINGS)
+    planned = min(engine.steps, key=lambda step: len(step.batch.rows))
+    ranks = len(planned.batch.rows) + 1
+    parallel = Parallel(ranks - 1, ranks, torch.device("cpu"))
+    split = engine.dataset.open("train")
+    prepared = Feed(engine.task, split, parallel=parallel).prepare(planned)
+    (only,) = prepared.micro_batches
+    assert only.weight == 0.0
+    assert len(only.targets) == 1
+    assert prepared.num_targets == len(planned.batch.rows)
 
-    def gradient(rank, world_size):
-        engine.rank, engine.world_size = rank, world_size
-        seen = []
-        engine.optimizer.step = lambda *a, **k: seen.append(
-            engine.model.classifier.weight.grad.clone()
-        )
-        engine._step(planned, engine._new_window())
-        return seen[0]
 
-    whole = gradient(0, 1)
-    halves = (gradient(0, 2) + gradient(1, 2)) / 2
-    assert torch.allclose(whole, halves, rtol=1e-10, atol=1e-12)
+def test_the_next_batch_is_prepared_in_order_and_an_abandoned_feed_ends_its_thread(engines):
+    engine = engines(SETTINGS)
+    batches = engine.feed.batches(engine.steps)
+    assert [next(batches).planned.step for _ in range(3)] == [1, 2, 3]
+    batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("kovar-feed")]
+
+
+def test_the_reported_seconds_cover_all_steps_and_nothing_else(engines, tmp_path, monkeypatch):
+    """The clock moves by one second a step and by a hundred in an evaluation or a checkpoint."""
+    now, events = [0.0], []
+    engine = engines(SETTINGS, events=events)
+    monkeypatch.setattr("kovar.training.window.time.perf_counter", lambda: now[0])
+    step, evaluate = engine.step, engine.evaluate
+    engine.step = Ticking(step, now)
+    engine.evaluate = lambda: (now.__setitem__(0, now[0] + 100), evaluate())[1]
+    engine.train(CheckpointFolder(tmp_path, keep=2))
+    seconds = [fields["seconds"] for event, fields in events if event == "step"]
+    assert sum(seconds) == len(engine.steps)
+
+
+class Ticking:
+    """An optimizer step that takes a second of a clock that tests hold."""
+
+    def __init__(self, step, now):
+        self.step, self.now = step, now
+
+    def __getattr__(self, name):
+        return getattr(self.step, name)
+
+    def __call__(self, *arguments):
+        self.now[0] += 1
+        return self.step(*arguments)

@@ -18,6 +18,7 @@ from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.memory import WORKER_BYTES, estimate_training, worker_tokens
+from kovar.training.tasks import TASKS
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -176,6 +177,7 @@ def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision):
     engine = Engine(
         model,
         dataset,
+        task=TASKS["text-classification"],
         settings=budget,
         precision=chosen,
         device=torch.device("cpu"),

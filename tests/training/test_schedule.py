@@ -63,3 +63,23 @@ def test_another_seed_gives_another_order():
 
     assert order(0) == order(0)
     assert order(0) != order(1)
+
+
+def test_cosine_restarts_begin_at_the_peak_again():
+    found = rates(schedule={"kind": "cosine_restarts", "num_cycles": 4}, warmup=0.0)
+    assert [found[step] for step in (0, 25, 50, 75)] == [1.0] * 4
+    assert found[24] < 0.01
+
+
+def test_a_whole_number_of_warm_up_is_one_of_steps():
+    assert rates(schedule="constant", warmup=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_a_share_of_one_or_more_is_refused():
+    with pytest.raises(ValueError, match="100 is a number of steps"):
+        TrainingSettings(warmup=1.5)
+
+
+def test_a_bare_name_stands_for_a_block_of_that_kind():
+    assert TrainingSettings(schedule="cosine") == TrainingSettings(schedule={"kind": "cosine"})
+    assert TrainingSettings(optimizer="sgd").optimizer.momentum == 0.9

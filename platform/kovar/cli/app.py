@@ -101,6 +101,7 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Classify texts with a registered version, in this process."""
+    from kovar.inference import load_version
     from kovar.registry import Registry
 
     inputs = [text for text in texts or [] if text.strip()]
@@ -110,10 +111,8 @@ def predict(
         raise UserError("nothing to classify", hint="give texts, or --file FILE with one a line")
     with Registry.open(load_settings()) as registry:
         found = registry.resolve(reference)
-        folder = registry.materialize(found)
-    from kovar.inference import load_runtime
-
-    predictions = load_runtime(folder, require_golden=True).predict(inputs)
+        runtime = load_version(registry, found, require_golden=True)
+    predictions = runtime.predict(inputs)
     if as_json:
         rows = [{"label": p.label, "score": p.score, "scores": p.scores} for p in predictions]
         facts = {"model": found.model, "version": found.number, "digest": found.digest}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from kovar.errors import SpecError
+from kovar.errors import ModelError, SpecError
 from kovar.inference.runtime import Runtime
 from kovar.inference.torch_runtime import TorchRuntime
+from kovar.models import ADAPTER_CONFIG
 from kovar.precision import Precision, detect_device, resolve
 from kovar.registry.golden import GOLDEN_FILE, check_golden, read_golden
 
 if TYPE_CHECKING:
     from kovar.precision import ResolvedPrecision
+    from kovar.registry import Registry, Version
 
 RuntimeName = Literal["torch"]
 
@@ -28,6 +30,7 @@ def load_runtime(
     num_threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     require_golden: bool = False,
+    base_folder: Path | None = None,
 ) -> Runtime:
     """Load a version's folder and check it against its golden examples.
 
@@ -38,6 +41,7 @@ def load_runtime(
         num_threads: CPU threads of the whole process; the library's own choice when absent.
         device: kind of chip.
         require_golden: refuse a folder without golden examples.
+        base_folder: files of the version that an adapter was trained on; see `adapter_base`.
 
     Raises:
         GoldenError: an answer differs from the golden one.
@@ -52,10 +56,43 @@ def load_runtime(
             got=resolved.precision,
             allowed=", ".join(GOLDEN_TOLERANCE),
         )
-    loaded = _load(folder, runtime, resolved, num_threads=num_threads, device=device)
+    loaded = _load(
+        folder, runtime, resolved, num_threads=num_threads, device=device, base_folder=base_folder
+    )
     if require_golden or (folder / GOLDEN_FILE).exists():
         verify_golden(loaded, folder)
     return loaded
+
+
+def load_version(registry: Registry, version: Version, **options: Any) -> Runtime:
+    """Load a registered version, an adapter with its base; `options` are those of `load_runtime`.
+
+    Raises:
+        DamagedArtifactError: a file is missing, truncated or altered.
+        GoldenError: an answer differs from the golden one.
+    """
+    base = adapter_base(registry, version)
+    return load_runtime(
+        registry.materialize(version),
+        base_folder=None if base is None else registry.materialize(base),
+        **options,
+    )
+
+
+def adapter_base(registry: Registry, version: Version) -> Version | None:
+    """Return the version that an adapter was trained on; None if the version is a whole model.
+
+    Raises:
+        ModelError: the adapter does not say what it was trained on.
+        NotFoundError: its base is not in the registry.
+    """
+    manifest = version.manifest
+    if all(file.path != ADAPTER_CONFIG for file in manifest.files):
+        return None
+    digests = [parent.digest for parent in manifest.parents if parent.role == "base"]
+    if not digests:
+        raise ModelError("the adapter names no base", got=str(version))
+    return registry.resolve(digests[0])
 
 
 def _load(
@@ -65,6 +102,7 @@ def _load(
     *,
     num_threads: int | None,
     device: str,
+    base_folder: Path | None,
 ) -> Runtime:
     match runtime:
         case "torch":
@@ -73,6 +111,7 @@ def _load(
                 precision=precision,
                 num_threads=num_threads,
                 device=device,
+                base_folder=base_folder,
             )
 
 

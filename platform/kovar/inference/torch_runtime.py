@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovar.data.tokenizer import TOKENIZER_FILE
+from kovar.errors import ModelError
 from kovar.inference.runtime import Encoded, Prediction, Runtime
-from kovar.models import check_folder, load_classifier
+from kovar.models import (
+    check_adapter,
+    check_folder,
+    is_adapter,
+    load_adapter,
+    load_classifier,
+)
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
+    from kovar.models import BaseModelFiles
     from kovar.precision import ResolvedPrecision
 
 
@@ -57,11 +65,15 @@ class TorchRuntime(Runtime):
         precision: ResolvedPrecision,
         num_threads: int | None = None,
         device: str = "cpu",
+        base_folder: Path | None = None,
     ) -> TorchRuntime:
         """Load a version's folder: `model.safetensors`, `config.json`, `tokenizer.json`.
 
+        An adapter is merged into its base, so it answers as fast as a whole model.
+
         Args:
             folder: the files of the version.
+            base_folder: the files of the version that an adapter was trained on.
             precision: weights are cast to its number format.
             num_threads: CPU threads of the whole process; torch's own choice when absent.
             device: torch's name of the device, for example `cuda:0`.
@@ -76,14 +88,15 @@ class TorchRuntime(Runtime):
             torch.set_num_threads(num_threads)
         if precision.precision == "tf32":
             torch.set_float32_matmul_precision("high")
-        base = check_folder(folder, source=str(folder))
+        base = _check(folder, base_folder)
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         # The length that a version was trained and evaluated at is its tokenizer's truncation.
         stored = (tokenizer.truncation or {}).get("max_length", base.max_positions)
         max_length = min(stored, base.max_positions)
         tokenizer.enable_truncation(max_length)
         tokenizer.no_padding()
-        model = load_classifier(base).to(device=device, dtype=precision.torch_dtype).eval()
+        whole = load_adapter(folder, base=base.folder) if base_folder else load_classifier(base)
+        model = whole.to(device=device, dtype=precision.torch_dtype).eval()
         return cls(
             model,
             tokenizer,
@@ -134,3 +147,15 @@ class TorchRuntime(Runtime):
             scores=dict(zip(self.labels, scores, strict=True)),
             truncated=encoded.truncated,
         )
+
+
+def _check(folder: Path, base_folder: Path | None) -> BaseModelFiles:
+    if not is_adapter(folder):
+        return check_folder(folder, source=str(folder))
+    if base_folder is None:
+        raise ModelError(
+            "the folder holds an adapter, and its base is not given",
+            file=folder,
+            hint="load it by its version in the registry, which knows the base",
+        )
+    return check_adapter(folder, base=base_folder)

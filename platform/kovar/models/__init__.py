@@ -5,32 +5,60 @@ transformers; building does.
 """
 
 from kovar.data.tokenizer import load_tokenizer
+from kovar.models.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    check_adapter,
+    check_peft,
+    is_adapter,
+    load_adapter,
+    put_adapter,
+    save_adapter,
+)
 from kovar.models.architecture import ARCHITECTURES, Architecture
 from kovar.models.base import (
     BaseModelFiles,
     ModelSpec,
     check_folder,
     check_max_length,
+    model_files,
     resolve_base,
 )
-from kovar.models.classifier import build_classifier, load_classifier, save_model
+from kovar.models.classifier import (
+    BuiltModel,
+    build_classifier,
+    build_for_training,
+    load_classifier,
+    save_model,
+)
 from kovar.models.known_config import known_config
 from kovar.models.size import LoraShape, ModelSize, model_size
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
     "Architecture",
     "BaseModelFiles",
+    "BuiltModel",
     "LoraShape",
     "ModelSize",
     "ModelSpec",
     "build_classifier",
+    "build_for_training",
+    "check_adapter",
     "check_folder",
     "check_max_length",
+    "check_peft",
+    "is_adapter",
     "known_config",
+    "load_adapter",
     "load_classifier",
     "load_tokenizer",
+    "model_files",
     "model_size",
+    "put_adapter",
     "resolve_base",
+    "save_adapter",
     "save_model",
 ]

@@ -179,7 +179,15 @@ def _fetch_version(name: str, registry: Registry | None) -> Path:
             field=_FIELD,
             got=f"version:{name}",
         )
-    return Path(registry.materialize(registry.resolve(name)))
+    folder = Path(registry.materialize(registry.resolve(name)))
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            "an adapter alone is no model to start from",
+            field=_FIELD,
+            got=f"version:{name}",
+            hint="train it with method.merge: true, and name the merged version",
+        )
+    return folder
 
 
 def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
@@ -190,7 +198,7 @@ def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
     """
     config = _read_config(folder)
     architecture = ARCHITECTURES[config["model_type"]]
-    weight_files, tensors = read_weights(folder)
+    _, tensors = read_weights(folder)
     tokenizer = load_tokenizer(folder)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if largest >= config["vocab_size"]:
@@ -200,15 +208,13 @@ def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
             got=f"token ids up to {largest:,}",
             allowed=f"ids below {config['vocab_size']:,}, as {CONFIG_FILE} says",
         )
-    others = [folder / name for name in (CONFIG_FILE, *TOKENIZER_FILES)]
-    files = [*weight_files, *(path for path in others if path.is_file())]
     pad_id = config.get("pad_token_id")
     if pad_id is None:
         pad_id = tokenizer.token_to_id("[PAD]") or tokenizer.token_to_id("<pad>") or 0
     return BaseModelFiles(
         folder=folder,
         source=source,
-        digest=_digest(files),
+        digest=_digest(model_files(folder)),
         config=config,
         max_positions=architecture.max_positions(config),
         num_parameters=sum(
@@ -216,6 +222,13 @@ def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
         ),
         pad_id=pad_id,
     )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a checked folder that decide what the model does."""
+    weight_files, _ = read_weights(folder)
+    others = [folder / name for name in (CONFIG_FILE, *TOKENIZER_FILES)]
+    return [*weight_files, *(path for path in others if path.is_file())]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,31 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model that is ready to be trained.
+
+    Args:
+        model: with its head on.
+        fresh: names of the weights that were drawn, since the base has none for them.
+        head: names of the modules that adapters leave to be trained in full.
+    """
+
+    model: PreTrainedModel
+    fresh: frozenset[str] = frozenset()
+    head: tuple[str, ...] = ()
+
+
 def build_classifier(
     base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
 ) -> PreTrainedModel:
+    """Build a classifier; see `build_for_training`, which also says what is new in it."""
+    return build_for_training(base, labels=labels, dropout=dropout).model
+
+
+def build_for_training(
+    base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
+) -> BuiltModel:
     """Load the encoder in fp32 and put a classification head with these labels on it.
 
     The head of a base that was saved with the same labels is kept. A new one is drawn from torch's
@@ -32,14 +55,14 @@ def build_classifier(
         dropout: sets every dropout probability of the model; None keeps the model's own.
 
     Returns:
-        A transformers model whose `forward` takes `input_ids` and `attention_mask` (int64, of shape
-        (rows, length)) and returns an object with `logits` of shape (rows, number of labels).
+        The weights that are new, and a transformers model whose `forward` takes `input_ids` and
+        `attention_mask` (int64, of shape (rows, length)) and returns an object with `logits` of
+        shape (rows, number of labels).
 
     Raises:
         ModelError: the weights do not fit the configuration.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(labels))
@@ -47,24 +70,10 @@ def build_classifier(
     if dropout is not None:
         for name in base.architecture.dropouts:
             setattr(config, name, dropout)
-    with _quiet():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            base.folder,
-            config=config,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+    model, missing, mismatched = _load_with_config(base.folder, config)
     encoder = f"{model.base_model_prefix}."
-    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
     absent = sorted(
-        key
-        for key in {*report["missing_keys"], *mismatched}
-        if key.startswith(encoder) and ".pooler." not in key
+        key for key in missing | mismatched if key.startswith(encoder) and ".pooler." not in key
     )
     if absent:
         raise ModelError(
@@ -74,9 +83,45 @@ def build_classifier(
             hint=f"check that {CONFIG_FILE} and the weights belong together",
         )
     head = {name for name in model.state_dict() if not name.startswith(encoder)}
-    if base.labels != tuple(labels) and not head <= set(report["missing_keys"]):
+    if base.labels != tuple(labels) and not head <= missing:
         _renew(model, head)
-    return model
+        mismatched |= head
+    modules = [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
+    return BuiltModel(model, frozenset(missing | mismatched), tuple(modules))
+
+
+def load_with_new_head(folder: Path, *, config_dir: Path) -> BuiltModel:
+    """Load a base in fp32 under the configuration of another folder; its head is drawn."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(config_dir, local_files_only=True, trust_remote_code=False)
+    model, missing, mismatched = _load_with_config(folder, config)
+    return BuiltModel(model, frozenset(missing | mismatched))
+
+
+def _load_with_config(folder: Path, config: Any) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """Return the model, and the names of the weights that are absent or of another shape."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
+    return model, set(report["missing_keys"]), mismatched
 
 
 def load_classifier(base: BaseModelFiles) -> PreTrainedModel:
@@ -151,7 +196,12 @@ def save_model(
 
     out_dir.mkdir(parents=True, exist_ok=True)
     save_tensors(model, str(out_dir / WEIGHTS_FILE), metadata={"format": "pt"})
-    (out_dir / CONFIG_FILE).write_text(_config_text(model), encoding="utf-8")
+    write_config(model, out_dir)
+    copy_tokenizer(base, out_dir, max_length=max_length)
+
+
+def copy_tokenizer(base: BaseModelFiles, out_dir: Path, *, max_length: int | None) -> None:
+    """Copy the tokenizer of a base, with the longest sequence as its truncation."""
     for name in TOKENIZER_FILES:
         if (base.folder / name).is_file():
             shutil.copyfile(base.folder / name, out_dir / name)
@@ -160,9 +210,11 @@ def save_model(
     tokenizer.save(str(out_dir / TOKENIZER_FILE))
 
 
-def _config_text(model: PreTrainedModel) -> str:
+def write_config(model: PreTrainedModel, out_dir: Path) -> None:
+    """Write the configuration; equal models give equal bytes."""
     config: dict[str, Any] = model.config.to_diff_dict()
     # Where the base model happened to lie on this machine is not part of the model.
     config.pop("_name_or_path", None)
     config["architectures"] = [type(model).__name__]
-    return json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (out_dir / CONFIG_FILE).write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import SpecError
+from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
@@ -52,10 +53,11 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
         version = registry.version(spec.model, spec.version)
         registry.check_signature(version)
         _check_batch_holds_a_text(spec, version)
+        base = adapter_base(registry, version)
         request = _planned_request(spec, version, registry)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     return deployment.options(**deployment_options(spec, request)).bind(
-        spec, version, **_places(settings)
+        spec, version, base=base, **_places(settings)
     )
 
 

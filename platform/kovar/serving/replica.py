@@ -28,6 +28,7 @@ class Replica:
         version: the version, resolved.
         artifact_root: where the blobs of the version are.
         cache_dir: where verified copies are kept on this machine.
+        base: what the version was trained on, if it is an adapter.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
@@ -35,18 +36,27 @@ class Replica:
     """
 
     def __init__(
-        self, spec: ServingSpec, version: Version, *, artifact_root: str, cache_dir: Path
+        self,
+        spec: ServingSpec,
+        version: Version,
+        *,
+        artifact_root: str,
+        cache_dir: Path,
+        base: Version | None = None,
     ) -> None:
-        folder = VersionCache(cache_dir / "versions").materialize(
-            version.digest, version.manifest, open_artifacts(artifact_root), rehash=True
-        )
+        cache, artifacts = VersionCache(cache_dir / "versions"), open_artifacts(artifact_root)
+
+        def fetch(wanted: Version) -> Path:
+            return cache.materialize(wanted.digest, wanted.manifest, artifacts, rehash=True)
+
         runtime = load_runtime(
-            folder,
+            fetch(version),
             runtime=spec.runtime,
             precision=spec.precision,
             num_threads=spec.num_threads or math.ceil(spec.replica.cpus),
             device=spec.device,
             require_golden=True,
+            base_folder=fetch(base) if base else None,
         )
         self._limits = spec.limits
         self._runner = BatchRunner(runtime, limits=spec.batching, max_queued=spec.limits.max_queued)

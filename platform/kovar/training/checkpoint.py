@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.errors import RunError
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,8 +66,17 @@ class CheckpointFolder:
         model: dict[str, torch.Tensor],
         optimizer: dict[str, torch.Tensor],
         state: State,
+        pinned: int | None = None,
     ) -> Path:
-        """Write one checkpoint and drop the oldest; on return it survives a power cut."""
+        """Write one checkpoint and drop the oldest; on return it survives a power cut.
+
+        Args:
+            step: counts from 1.
+            model: its tensors.
+            optimizer: tensors to go on from.
+            state: everything else, as JSON types.
+            pinned: a step whose checkpoint is kept however old it is.
+        """
         from safetensors.torch import save_file
 
         final = self.root / f"step-{step:08d}"
@@ -84,6 +95,8 @@ class CheckpointFolder:
         partial.rename(final)
         _fsync(self.root)
         for old in self._steps()[: -self.keep]:
+            if old == pinned:
+                continue
             shutil.rmtree(self.root / f"step-{old:08d}")
         return final
 
@@ -105,6 +118,20 @@ class CheckpointFolder:
                 return Checkpoint(step, folder, tuple(ignored))
             ignored.append(f"{folder.name}: {problem}")
         return None
+
+    def verified(self, step: int) -> Checkpoint:
+        """Return the checkpoint of a step.
+
+        Raises:
+            RunError: it is gone or damaged.
+        """
+        found = self.at(step)
+        if problem := _problem(found.folder):
+            raise RunError(
+                f"the checkpoint of step {step} cannot be used: {problem}",
+                hint=f"remove {self.root} and submit the run again",
+            )
+        return found
 
     def at(self, step: int) -> Checkpoint:
         """Return the checkpoint of a step that another rank has verified."""

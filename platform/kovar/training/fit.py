@@ -10,12 +10,13 @@ from kovar.config import format_size
 from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
+from kovar.training.method import Lora, MethodSettings
 
 if TYPE_CHECKING:
     from kovar.models.size import LoraShape
     from kovar.resources import MemoryRoom
     from kovar.training.plan import RunPlan
-    from kovar.training.spec import FineTuneSpec
+    from kovar.training.spec import FineTuneSpec, TrainingSettings
 
 TOLERANCE: Final = 1.2
 """Estimates are right within 20 %: a run is refused only if it cannot fit even so."""
@@ -72,16 +73,17 @@ def fit_memory(
     precision = precision or plan.precision.precision
     if precision in ("auto", "fp8"):
         return None
+    num_workers = spec.resources.num_workers.min
     memory = estimate_training(
         config,
-        spec.training,
+        _passed_at_once(spec.training, num_workers),
         # With the fewest workers each holds the most.
-        num_workers=spec.resources.num_workers.min,
+        num_workers=num_workers,
         max_length=spec.data.max_length,
         num_labels=NUM_LABELS,
         precision=precision,
         device_kind=DEVICE_KINDS[plan.request.kind],
-        lora=lora,
+        lora=lora or _lora_shape(spec.method),
     )
     if memory is None:
         return None
@@ -89,6 +91,23 @@ def fit_memory(
     return MemoryFit(
         memory, room, memory.largest_token_budget(room.size_bytes) if room is not None else None
     )
+
+
+def _passed_at_once(training: TrainingSettings, num_workers: int) -> TrainingSettings:
+    """Return the settings with the tokens that all workers pass through the model at a time."""
+    if training.micro_batch_tokens is None:
+        return training
+    at_once = min(training.max_tokens, training.micro_batch_tokens * num_workers)
+    return training.model_copy(update={"max_tokens": at_once})
+
+
+def _lora_shape(method: MethodSettings) -> LoraShape | None:
+    from kovar.models.size import LoraShape
+
+    if not isinstance(method, Lora):
+        return None
+    targets = method.target_modules or ("all-linear",)
+    return LoraShape(rank=method.rank, targets=targets, dropout=method.dropout)
 
 
 def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
@@ -100,13 +119,22 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
     if fit is None or fit.room is None or fit.memory.total <= fit.room.size_bytes * TOLERANCE:
         return
     needs = f"training needs about {format_size(fit.memory.total)} per worker; there are {fit.room}"
+    if fit.largest_tokens is not None and spec.training.micro_batch_tokens is not None:
+        most = fit.largest_tokens // spec.resources.num_workers.min
+        raise SpecError(
+            needs,
+            field="training.micro_batch_tokens",
+            got=spec.training.micro_batch_tokens,
+            allowed=f"at most {most}",
+        )
     if fit.largest_tokens is not None:
         raise SpecError(
             needs,
             field="training.max_tokens",
             got=spec.training.max_tokens,
             allowed=f"at most {fit.largest_tokens}",
-            hint=f"use training.max_tokens: {fit.largest_tokens}, or more workers, "
+            hint=f"use training.micro_batch_tokens: "
+            f"{fit.largest_tokens // spec.resources.num_workers.min}, or more workers, "
             "which share the tokens",
         )
     raise SpecError(

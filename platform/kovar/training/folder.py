@@ -46,6 +46,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def merged(self) -> Path:
+        """The trained adapter merged into its base, where the spec asks for it."""
+        return self.root / "merged"
+
+    @property
     def metrics(self) -> Path:
         """Metrics per data set; written last by the worker, so its presence means trained."""
         return self.root / "metrics.json"

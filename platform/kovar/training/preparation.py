@@ -16,6 +16,8 @@ from kovar.settings import Settings, ensure_writable, is_simulated
 from kovar.training.cluster import connected_cluster
 from kovar.training.fit import check_fit, fit_memory
 from kovar.training.folder import RunFolder
+from kovar.training.method import Lora, check_method
+from kovar.training.optimizer import AdamW8bit, check_optimizer
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
@@ -79,7 +81,7 @@ def prepare(
         "data": dataset.fingerprint,
         "base": base.digest,
         "kovar": __version__,
-        "packages": {name: installed_version(name) for name in DECISIVE_PACKAGES},
+        "packages": {name: installed_version(name) for name in _decisive_packages(spec)},
         "device": plan.device,
         # What a stand-in trained must never be returned for the real chip.
         **({"simulated": True} if is_simulated() else {}),
@@ -92,6 +94,14 @@ def prepare(
         folder = RunFolder(settings.runs_dir / f"{run_id}-{number}")
     folder.root.mkdir(exist_ok=True)
     return Prepared(spec, base, dataset, plan, folder)
+
+
+def _decisive_packages(spec: FineTuneSpec) -> tuple[str, ...]:
+    extras = {
+        "bitsandbytes": isinstance(spec.training.optimizer, AdamW8bit),
+        "peft": isinstance(spec.method, Lora),
+    }
+    return (*DECISIVE_PACKAGES, *(name for name, is_used in extras.items() if is_used))
 
 
 def prepare_inputs(
@@ -107,12 +117,15 @@ def prepare_inputs(
     """Check placement, model and data; download and tokenize what is not cached yet.
 
     Raises:
+        MissingExtraError: an optimizer or a method whose library is not installed.
         UserError: the spec, the data, the model or the placement is at fault.
     """
     from kovar.data import prepare_dataset
     from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
+    check_optimizer(spec.training.optimizer)
+    check_method(spec.method)
     plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
     if plan.placement is not None:
         check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))

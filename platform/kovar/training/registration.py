@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import NotFoundError
 from kovar.events import read_events
-from kovar.registry import GoldenResult
+from kovar.registry import GoldenResult, Parent
+from kovar.registry.exchange import import_folder
+from kovar.training.method import Lora
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version, VersionFacts
@@ -15,15 +22,51 @@ if TYPE_CHECKING:
     from kovar.training.progress import RunProgress
 
 
-def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) -> Version:
-    """Make the trained files a version; what an identical run registered is returned."""
-    folder = prepared.folder
+@dataclass(frozen=True)
+class Registered:
+    """What a run became.
+
+    Args:
+        version: the one that an alias points at: whole, or the adapter where nothing was merged.
+        adapter: the adapter that `version` was merged of.
+    """
+
+    version: Version
+    adapter: Version | None = None
+
+
+def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) -> Registered:
+    """Make the trained files versions; what an identical run registered is returned."""
+    folder, method = prepared.folder, prepared.spec.method
     trained = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    base = _base_version(prepared, registry, progress)
+    parents = (Parent(role="base", digest=base.digest),) if base else ()
+    facts = _facts(prepared, trained, parents)
+    version = _register(prepared, folder.model, facts, trained, registry, progress)
+    registry.note_golden(version, GoldenResult(**trained["golden"]))
+    if not (isinstance(method, Lora) and method.merge):
+        return Registered(version)
+    parents = (Parent(role="merged", digest=version.digest),)
+    merged = facts.model_copy(update={"parents": parents, "method": "merge"})
+    whole = _register(prepared, folder.merged, merged, trained, registry, progress)
+    registry.note_golden(whole, GoldenResult(**trained["merged_golden"]))
+    return Registered(whole, adapter=version)
+
+
+def _register(
+    prepared: Prepared,
+    files: Path,
+    facts: VersionFacts,
+    trained: dict[str, Any],
+    registry: Registry,
+    progress: RunProgress,
+) -> Version:
+    folder = prepared.folder
     seconds = sum(e["seconds"] for e in read_events(folder.events) if e["event"] == "step")
-    version = registry.register(
+    return registry.register(
         prepared.spec.name,
-        folder.model,
-        facts=_facts(prepared, trained, registry),
+        files,
+        facts=facts,
         run=folder.run,
         run_facts={
             "training_seconds": round(seconds, 1),
@@ -32,16 +75,44 @@ def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) 
         },
         progress=progress,
     )
-    registry.note_golden(version, GoldenResult(**trained["golden"]))
-    return version
 
 
-def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> VersionFacts:
+def _base_version(prepared: Prepared, registry: Registry, progress: RunProgress) -> Version | None:
+    """Return the version that training started from.
+
+    An adapter is nothing without its base, so a base from elsewhere is registered with it: once,
+    since equal files are one version.
+    """
+    kind, _, reference = prepared.base.source.partition(":")
+    if kind == "version":
+        return registry.resolve(reference)
+    if not isinstance(prepared.spec.method, Lora):
+        return None
+    from kovar.models import model_files
+
+    with tempfile.TemporaryDirectory(prefix="kovar-base-") as temporary:
+        staged = Path(temporary) / "files"
+        staged.mkdir()
+        for file in model_files(prepared.base.folder):
+            shutil.copyfile(file, staged / file.name)
+        name = base_name(prepared.base.source)
+        return import_folder(registry, staged, model=name, progress=progress)
+
+
+def base_name(source: str) -> str:
+    """Return the name under which a base is registered: the last part of where it came from."""
+    last = source.partition(":")[2] or source
+    last = last.partition("@")[0].rstrip("/").rpartition("/")[2]
+    return "base-" + re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("._-")
+
+
+def _facts(
+    prepared: Prepared, trained: dict[str, Any], parents: tuple[Parent, ...]
+) -> VersionFacts:
     from kovar.registry import (
         BaseFacts,
         DataFacts,
         EnvironmentFacts,
-        Parent,
         Signature,
         SourceFacts,
         SplitFacts,
@@ -51,17 +122,11 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
 
     revision = trained["source_revision"]
     spec, base, dataset = prepared.spec, prepared.base, prepared.dataset
-    kind, _, reference = base.source.partition(":")
-    parents = (
-        (Parent(role="base", digest=registry.resolve(reference).digest),)
-        if kind == "version"
-        else ()
-    )
     return VersionFacts(
         base_model=BaseFacts(
             source=base.source, digest=base.digest, num_parameters=base.num_parameters
         ),
-        method="full",
+        method=spec.method.kind,
         precision=trained["precision"],
         seed=spec.training.seed,
         spec=spec.model_dump(mode="json"),
@@ -78,13 +143,14 @@ def _facts(prepared: Prepared, trained: dict[str, Any], registry: Registry) -> V
         metrics={"evaluation": trained["evaluation"]},
         training={
             "num_steps": trained["num_steps"],
+            "weights_step": trained["weights_step"],
             "num_workers": trained["num_workers"],
             "weights_digest": trained["weights_digest"],
         },
         environment=EnvironmentFacts.model_validate(trained["environment"]),
         source_revision=SourceFacts.model_validate(revision) if revision else None,
         signature=Signature(
-            task="text-classification",
+            task=spec.task,
             inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
             outputs=(
                 TensorFacts(name="label", datatype="BYTES", shape=(-1,)),

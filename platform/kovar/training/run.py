@@ -45,6 +45,8 @@ class RunResult:
     version: Version
     reused: bool
     """Whether the run had been finished before."""
+    adapter: Version | None = None
+    """The adapter that `version` was merged of, where the spec asks for both."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class RunResult:
             "version": self.version.number,
             "digest": self.version.digest,
             "metrics": self.version.manifest.metrics,
+            "adapter": None if self.adapter is None else self.adapter.digest,
             "reused": self.reused,
         }
 
@@ -68,6 +71,7 @@ class RunResult:
         facts = {
             "version": f"{self.version.model}@{self.version.number}",
             "digest": self.version.digest,
+            **({"adapter": f"{self.adapter.model}@{self.adapter.number}"} if self.adapter else {}),
             "accuracy": f"{self.metrics['accuracy']:.4f}",
             "macro F1": f"{self.metrics['macro_f1']:.4f}",
             "run": f"{self.folder.root}{' (finished before)' if self.reused else ''}",
@@ -174,7 +178,8 @@ def _run_locked(
             write_json(folder.spec, spec.model_dump(mode="json"))
             _train(prepared, log, progress, limits=limits, in_process=in_process)
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
-        version = register_run(prepared, registry, progress)
+        registered = register_run(prepared, registry, progress)
+        version, adapter = registered.version, registered.adapter
         if version.digest != announced:
             log.emit(
                 "registered", model=version.model, version=version.number, digest=version.digest
@@ -190,11 +195,12 @@ def _run_locked(
                 "version": version.number,
                 "digest": version.digest,
                 "metrics": version.manifest.metrics,
+                "adapter": None if adapter is None else adapter.digest,
             },
         )
         for leftover in (folder.checkpoints, folder.ray):
             shutil.rmtree(leftover, ignore_errors=True)
-    return RunResult(folder, version, reused=trained)
+    return RunResult(folder, version, reused=trained, adapter=adapter)
 
 
 def _announced(folder: RunFolder) -> str | None:

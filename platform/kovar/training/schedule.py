@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import BeforeValidator, Field
+
+from kovar.config import Config, name_as_kind
 from kovar.data import Batch, make_batches
 
 if TYPE_CHECKING:
@@ -13,6 +16,48 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from kovar.training.spec import TrainingSettings
+
+
+class Linear(Config):
+    """Falls in equal steps to zero."""
+
+    kind: Literal["linear"] = Field(default="linear", description="names this schedule")
+
+
+class Cosine(Config):
+    """Falls along half a cosine wave to zero."""
+
+    kind: Literal["cosine"] = Field(default="cosine", description="names this schedule")
+
+
+class CosineRestarts(Config):
+    """Falls along half a cosine wave, again and again from the peak (arXiv 1608.03983)."""
+
+    kind: Literal["cosine_restarts"] = Field(
+        default="cosine_restarts", description="names this schedule"
+    )
+    num_cycles: int = Field(default=2, ge=1, description="waves, each as long as the others")
+
+
+class Constant(Config):
+    """Stays at the peak."""
+
+    kind: Literal["constant"] = Field(default="constant", description="names this schedule")
+
+
+class Plateau(Config):
+    """Stays at the peak until evaluations stop getting better; then falls by a factor."""
+
+    kind: Literal["plateau"] = Field(default="plateau", description="names this schedule")
+    factor: float = Field(default=0.5, gt=0, lt=1, description="what the rate is multiplied by")
+    patience: int = Field(default=2, ge=1, description="evaluations without improvement until then")
+    min_delta: float = Field(default=0.0, ge=0, description="smallest change that is improvement")
+
+
+ScheduleSettings = Annotated[
+    Annotated[Linear | Cosine | CosineRestarts | Constant | Plateau, Field(discriminator="kind")],
+    BeforeValidator(name_as_kind),
+]
 
 
 @dataclass(frozen=True)
@@ -66,14 +111,29 @@ def plan_steps(
 def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> float:
     """Return the learning rate of a step (from 1): linear warm-up to the peak, then the decay.
 
-    The decay ends at zero one step after the last, so that every step moves the weights.
+    The decay ends at zero one step after the last, so that every step moves the weights. A plateau
+    lowers what is planned here when the evaluations say so (judge.py).
     """
-    warmup = round(settings.warmup * num_steps)
+    warmup = num_warmup_steps(num_steps, settings)
     if step <= warmup:
         return settings.learning_rate * step / warmup
     progress = (step - 1 - warmup) / max(1, num_steps - warmup)
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    if settings.schedule == "cosine":
-        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.learning_rate * (1 - progress)
+    match settings.schedule:
+        case Constant() | Plateau():
+            return settings.learning_rate
+        case Cosine():
+            return settings.learning_rate * _half_wave(progress)
+        case CosineRestarts(num_cycles=cycles):
+            return settings.learning_rate * _half_wave(progress * cycles % 1.0)
+        case Linear():
+            return settings.learning_rate * (1 - progress)
+
+
+def num_warmup_steps(num_steps: int, settings: TrainingSettings) -> int:
+    """Return how many steps warm up: a whole number is one of steps, a fraction a share."""
+    warmup = settings.warmup
+    return warmup if isinstance(warmup, int) else round(warmup * num_steps)
+
+
+def _half_wave(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from kovar.config import Config
 from kovar.data import DataSpec
@@ -13,6 +13,11 @@ from kovar.models import ModelSpec
 from kovar.precision import Precision
 from kovar.registry.reference import check_name
 from kovar.resources import Resources
+from kovar.training.judge import EarlyStopping
+from kovar.training.method import Full, MethodSettings
+from kovar.training.optimizer import AdamW, OptimizerSettings
+from kovar.training.schedule import Linear, ScheduleSettings
+from kovar.training.tasks import TASKS, TaskName
 
 
 def _registrable(name: str) -> str:
@@ -40,15 +45,58 @@ class TrainingSettings(Config):
         ge=1,
         description="padded tokens in one global batch, shared by all workers",
     )
-    learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="linear", description="shape of the decay after the warm-up"
+    micro_batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="padded tokens that one worker passes through the model at a time; gradients "
+        "add up until the global batch is done; absent: all of the worker's share at once",
     )
-    warmup: float = Field(default=0.06, ge=0, lt=1, description="share of the steps that warm up")
+    learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
+    optimizer: OptimizerSettings = Field(
+        default=AdamW(),
+        description="adamw, adamw8bit, adafactor or sgd, or a block with such a kind",
+    )
+    schedule: ScheduleSettings = Field(
+        default=Linear(),
+        description="learning rate after the warm-up: linear, cosine, cosine_restarts, constant or "
+        "plateau, or a block with such a kind",
+    )
+    warmup: int | float = Field(
+        default=0.06,
+        ge=0,
+        description="steps that warm up: a share (0.06) or a number of them (100)",
+    )
     weight_decay: float = Field(
-        default=0.01, ge=0, description="AdamW decay; norms and biases have none"
+        default=0.01, ge=0, description="decay of weights; norms and biases have none"
     )
     max_gradient_norm: float = Field(default=1.0, gt=0, description="clip above this L2 norm")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each target spread over all classes"
+    )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="every dropout probability; absent: the model's own"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute activations again in the backward pass: less memory, more time",
+    )
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="evaluate and register a moving average of the weights with this decay",
+    )
+    metric: str | None = Field(
+        default=None,
+        description="the evaluation metric that says which step is better; absent: the task's own",
+    )
+    keep_best: bool = Field(
+        default=False, description="register the step with the best evaluation, not the last one"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None,
+        description="end the run when evaluations stop getting better; implies keep_best",
+    )
     seed: int = Field(
         default=0, ge=0, lt=1 << 63, description="decides the batch order, the head and dropout"
     )
@@ -57,6 +105,18 @@ class TrainingSettings(Config):
     )
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+
+    @field_validator("warmup")
+    @classmethod
+    def _share_or_steps(cls, value: int | float) -> int | float:
+        if isinstance(value, float) and value >= 1:
+            raise ValueError("a share lies between 0 and 1; 100 is a number of steps")
+        return value
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best step is registered."""
+        return self.keep_best or self.early_stopping is not None
 
 
 class RegistrationSettings(Config):
@@ -74,7 +134,12 @@ class FineTuneSpec(Config):
 
     kind: Literal["finetune"] = Field(description="names this schema")
     name: Name = Field(description="the model's name in the registry")
+    task: TaskName = Field(default="text-classification", description="what is learned")
     model: ModelSpec
+    method: MethodSettings = Field(
+        default=Full(),
+        description="which weights move: full, lora or dora, or a block of such a kind",
+    )
     data: DataSpec
     training: TrainingSettings = TrainingSettings()
     precision: Precision = Field(default="auto", description="number format of the compute")
@@ -83,3 +148,12 @@ class FineTuneSpec(Config):
         default=3, ge=0, description="worker crashes survived before the run is given up"
     )
     registration: RegistrationSettings = RegistrationSettings()
+
+    @field_validator("training")
+    @classmethod
+    def _known_metric(cls, training: TrainingSettings, info: ValidationInfo) -> TrainingSettings:
+        task = TASKS.get(info.data.get("task", ""))
+        if task is not None and training.metric not in (None, *task.metrics):
+            known = ", ".join(sorted(task.metrics))
+            raise ValueError(f"{task.name} has no metric {training.metric!r}; it has {known}")
+        return training

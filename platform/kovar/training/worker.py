@@ -14,7 +14,9 @@ from kovar.training.device import rank_device, rank_precision
 from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
+from kovar.training.method import apply_method
 from kovar.training.task import WorkerTask
+from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
 from kovar.training.trackers.scalars import ScalarReader
 from kovar.training.version_folder import write_version_folder
@@ -113,13 +115,13 @@ def _train(
 ) -> Engine:
     import torch
 
-    from kovar.models import build_classifier
-
-    settings = task.spec.training
+    settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
+    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
     engine = Engine(
-        build_classifier(task.base, labels=task.dataset.labels),
+        apply_method(built, task.spec.method),
         task.dataset,
+        task=kind,
         settings=settings,
         precision=precision,
         device=device,
@@ -135,8 +137,8 @@ def _train(
         device=str(device),
         precision=precision.precision,
         reason=precision.reason,
+        metric=engine.judge.metric,
         pid=os.getpid(),
-        metric="accuracy",
         chip=chip,
         flops_per_token=flops_per_token(engine.model),
         peak_flops=peak_flops(chip, precision.precision),

@@ -1,0 +1,155 @@
+"""From planned steps to tensors: one rank's share of each global batch, cut into micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kovar.data import deal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from kovar.data import Split
+    from kovar.training.parallel import Parallel
+    from kovar.training.schedule import PlannedStep
+    from kovar.training.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What one forward and backward pass takes.
+
+    Args:
+        inputs: what the model's `forward` takes, by name.
+        targets: what the loss compares the outputs with.
+        weight: 1, or 0 for a row that only stands in, on a rank that has none: it computes with
+            the others and changes nothing.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor
+    weight: float = 1.0
+
+    def to(self, device: torch.device) -> MicroBatch:
+        """Copy to a device; from pinned memory without waiting."""
+        if device.type == "cpu":
+            return self
+        inputs = {name: t.to(device, non_blocking=True) for name, t in self.inputs.items()}
+        return MicroBatch(inputs, self.targets.to(device, non_blocking=True), self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One rank's part of one optimizer step.
+
+    Args:
+        planned: the step.
+        micro_batches: at least one, and as many on every rank.
+        num_targets: targets of this rank, or of all ranks where `is_global`.
+        is_global: whether no exchange is needed to know the targets of all ranks.
+        num_tokens: tokens of the global batch without padding.
+        num_padded: tokens of the global batch with padding.
+    """
+
+    planned: PlannedStep
+    micro_batches: tuple[MicroBatch, ...]
+    num_targets: int
+    is_global: bool
+    num_tokens: int
+    num_padded: int
+
+
+class Feed:
+    """Prepares steps, the next one in a thread while the caller computes the current one.
+
+    Args:
+        task: collates.
+        split: the training rows.
+        parallel: says which rows are this rank's.
+        micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
+        pad_id: the token that fills rows.
+        seed: of what a task draws, with the epoch.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        *,
+        parallel: Parallel,
+        micro_batch_tokens: int | None = None,
+        pad_id: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self._task = task
+        self._split = split
+        self._parallel = parallel
+        self._micro_batch_tokens = micro_batch_tokens
+        self._pad_id = pad_id
+        self._seed = seed
+
+    def prepare(self, planned: PlannedStep) -> StepBatch:
+        """Collate this rank's rows of one step; uses no random generator of torch."""
+        batch = planned.batch
+        known = self._task.num_targets(self._split, batch.rows)
+        prepared = [self._collate(rows, planned) for rows in self._cut(planned)]
+        return StepBatch(
+            planned,
+            tuple(micro_batch for micro_batch, _ in prepared),
+            num_targets=sum(count for _, count in prepared) if known is None else known,
+            is_global=known is not None,
+            num_tokens=int(self._split.lengths[batch.rows].sum()),
+            num_padded=batch.longest * len(batch.rows),
+        )
+
+    def _cut(self, planned: PlannedStep) -> list[NDArray[np.int64]]:
+        """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
+        import numpy as np
+
+        batch, ranks = planned.batch, self._parallel.world_size
+        rows = deal(batch, self._parallel.rank, ranks)
+        if self._micro_batch_tokens is None:
+            return [rows]
+        most = -(-len(batch.rows) // ranks)
+        capacity = max(1, self._micro_batch_tokens // batch.longest)
+        return np.array_split(rows, -(-most // capacity))
+
+    def _collate(self, rows: NDArray[np.int64], planned: PlannedStep) -> tuple[MicroBatch, int]:
+        stands_in = len(rows) == 0
+        rows = planned.batch.rows[:1] if stands_in else rows
+        found = self._task.collate(
+            self._split,
+            rows,
+            planned.batch.longest,
+            pad_id=self._pad_id,
+            seed=self._seed * 1_000_003 + planned.epoch,
+        )
+        inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
+        weight, count = (0.0, 0) if stands_in else (1.0, found.num_targets)
+        return MicroBatch(inputs, self._tensor(found.targets), weight), count
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        import torch
+
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self._parallel.device.type == "cuda" else tensor
+
+    def batches(self, steps: Sequence[PlannedStep]) -> Generator[StepBatch]:
+        """Yield the steps in order, each prepared while the one before it computes.
+
+        Close it when not all steps are taken: its thread ends then.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1, thread_name_prefix="kovar-feed") as thread:
+            waiting = [thread.submit(self.prepare, step) for step in steps[:1]]
+            for step in steps[1:]:
+                ready = waiting.pop().result()
+                waiting.append(thread.submit(self.prepare, step))
+                yield ready
+            for last in waiting:
+                yield last.result()

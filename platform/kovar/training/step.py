@@ -1,0 +1,132 @@
+"""One optimizer step: passes over micro-batches, then one clipped update.
+
+Losses are sums over targets, divided once by the number of targets of the whole global batch. So
+neither micro-batches nor ranks change the result, whatever the number of targets in each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from kovar.precision import ResolvedPrecision
+    from kovar.training.feed import MicroBatch, StepBatch
+    from kovar.training.parallel import Parallel
+
+Objective = Callable[[Any, "MicroBatch"], "torch.Tensor"]
+"""From a model's outputs and the micro-batch to the loss, summed over its targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What a step found; tensors stay on the device.
+
+    Args:
+        loss: summed over this rank's targets.
+        gradient_norm: of the whole batch, before clipping.
+        num_targets: of all ranks.
+    """
+
+    loss: torch.Tensor
+    gradient_norm: torch.Tensor
+    num_targets: int
+
+
+class OptimizerStep:
+    """Moves the weights by one global batch at a time.
+
+    Args:
+        model: called in training, as `Parallel.wrap` returned it.
+        parameters: those that are trained.
+        objective: the loss.
+        optimizer: over `parameters`.
+        parallel: the ranks.
+        precision: of the passes.
+        max_gradient_norm: gradients above this L2 norm are scaled down to it.
+        seed: of dropout, with the step and the rank.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        parameters: Sequence[torch.nn.Parameter],
+        *,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        parallel: Parallel,
+        precision: ResolvedPrecision,
+        max_gradient_norm: float,
+        seed: int,
+    ) -> None:
+        import torch
+
+        self._model = model
+        self._parameters = parameters
+        self._objective = objective
+        self._optimizer = optimizer
+        self._parallel = parallel
+        self._precision = precision
+        self._max_gradient_norm = max_gradient_norm
+        self._seed = seed
+        self.scaler = torch.amp.GradScaler(parallel.device.type, enabled=precision.scaler)
+        self.learning_rate = 0.0
+
+    def __call__(self, batch: StepBatch, learning_rate: float) -> StepOutcome:
+        """Compute the gradient of a global batch and update the weights."""
+        import torch
+
+        num_targets = batch.num_targets
+        if not batch.is_global:
+            num_targets = self._parallel.total(num_targets)
+        # Masked, since torch takes 64 bits at most.
+        mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.rank
+        torch.manual_seed(mixed & ((1 << 63) - 1))
+        self._model.train()
+        loss = torch.zeros((), device=self._parallel.device)
+        for micro_batch in batch.micro_batches[:-1]:
+            with self._parallel.accumulating(self._model):
+                loss += self._backward(micro_batch, num_targets)
+        loss += self._backward(batch.micro_batches[-1], num_targets)
+        return StepOutcome(loss, self._update(learning_rate), num_targets)
+
+    def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
+        """Add the gradient of one micro-batch; return its summed loss."""
+        import torch
+
+        micro_batch = micro_batch.to(self._parallel.device)
+        with self.autocast():
+            outputs = self._model(**micro_batch.inputs)
+        loss = micro_batch.weight * self._objective(outputs, micro_batch)
+        # Ranks average their gradients; the true mean divides by the targets of all ranks.
+        mean = loss * self._parallel.world_size / max(1, num_targets)
+        torch.autograd.backward(self.scaler.scale(mean))
+        return loss.detach()
+
+    def _update(self, learning_rate: float) -> torch.Tensor:
+        import torch
+
+        self.learning_rate = learning_rate
+        self.scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+        self._optimizer.zero_grad()
+        if self._precision.scaler:
+            # The scaler skips a step whose gradients overflow, and lowers its scale.
+            norm = norm.nan_to_num(posinf=0.0)
+        return norm.detach()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Cast operations as the precision says while the block runs."""
+        import torch
+
+        if not self._precision.autocast:
+            return nullcontext()
+        return torch.autocast(self._parallel.device.type, dtype=self._precision.torch_dtype)

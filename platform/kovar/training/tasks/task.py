@@ -1,0 +1,125 @@
+"""What the engine asks of a task: a model with its head, tensors, a loss, and metrics.
+
+A task is stateless: one instance stands in the table `TASKS` and serves every run. Nothing here
+imports torch before it is called, so specs are validated without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from kovar.data import Split, TokenizedDataset
+    from kovar.models import BaseModelFiles, BuiltModel
+
+TaskName = Literal["text-classification"]
+"""The tasks of the table, as a spec names them."""
+
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True, slots=True)
+class Collated:
+    """Rows as arrays of one shape.
+
+    Args:
+        inputs: what the model's `forward` takes, by name.
+        targets: what the loss compares the outputs with.
+        num_targets: predictions that the loss sums over: rows, or the tokens that count.
+    """
+
+    inputs: dict[str, NDArray[Any]]
+    targets: NDArray[Any]
+    num_targets: int
+
+
+class Tally(ABC):
+    """Sums of one evaluation on one rank; the engine adds those of all ranks before `metrics`."""
+
+    @abstractmethod
+    def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
+        """Count one batch.
+
+        Args:
+            outputs: what the model returned.
+            targets: as collated, on the device.
+            rows: row numbers within the split.
+        """
+
+    @abstractmethod
+    def tensors(self) -> list[torch.Tensor]:
+        """Return the sums themselves; they are added over all ranks in place."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """Return every metric of `Task.metrics`, from the sums over all ranks."""
+
+
+class Task(ABC):
+    """One row of the table.
+
+    Attributes:
+        name: as a spec and a version's signature name it.
+        metric: the metric that says which of two models is better, unless the spec names another.
+        metrics: every metric that an evaluation reports, and whether more or less of it is better.
+    """
+
+    name: TaskName
+    metric: str
+    metrics: Mapping[str, Direction]
+
+    @abstractmethod
+    def build_model(
+        self, base: BaseModelFiles, dataset: TokenizedDataset, *, dropout: float | None = None
+    ) -> BuiltModel:
+        """Load the base in fp32 and put the head on; new weights come from torch's generator.
+
+        Args:
+            base: a checked model folder.
+            dataset: names the labels.
+            dropout: sets every dropout probability; None keeps the base's own.
+        """
+
+    def num_targets(self, split: Split, rows: NDArray[np.int64]) -> int | None:
+        """Return how many targets rows have, or None when only collating tells.
+
+        A task that can tell spares the ranks an exchange before every step.
+        """
+        return None
+
+    @abstractmethod
+    def collate(
+        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
+    ) -> Collated:
+        """Pad rows to one length. Runs in a thread while the step before computes.
+
+        Args:
+            split: where the rows are.
+            rows: row numbers within it; at least one.
+            length: tokens to pad to.
+            pad_id: the token that fills rows.
+            seed: of what is drawn anew in every epoch, such as masks; draw from it and the row
+                number, never from torch's generator: ranks and micro-batches then change nothing.
+        """
+
+    @abstractmethod
+    def loss(
+        self, outputs: Any, targets: torch.Tensor, *, label_smoothing: float = 0.0
+    ) -> torch.Tensor:
+        """Return the loss summed (never averaged) over the targets, in at least fp32."""
+
+    @abstractmethod
+    def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
+        """Begin an evaluation of a split."""
+
+
+def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:
+    """Return whether a metric's value is better than another by more than `by`."""
+    return value - than > by if direction == "max" else than - value > by

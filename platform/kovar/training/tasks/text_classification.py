@@ -1,0 +1,89 @@
+"""One label for a whole text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kovar.data import collate
+from kovar.evaluation import classification_metrics
+from kovar.training.tasks.task import Collated, Tally, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from kovar.data import Split, TokenizedDataset
+    from kovar.models import BaseModelFiles, BuiltModel
+
+
+class TextClassification(Task):
+    """Cross-entropy over the labels, one target a row."""
+
+    name = "text-classification"
+    metric = "accuracy"
+    metrics = {"accuracy": "max", "macro_f1": "max", "loss": "min"}  # noqa: RUF012
+
+    def build_model(
+        self, base: BaseModelFiles, dataset: TokenizedDataset, *, dropout: float | None = None
+    ) -> BuiltModel:
+        """Put a classification head with the data set's labels on the base."""
+        from kovar.models import build_for_training
+
+        return build_for_training(base, labels=dataset.labels, dropout=dropout)
+
+    def num_targets(self, split: Split, rows: NDArray[np.int64]) -> int:
+        """Return the number of rows."""
+        return len(rows)
+
+    def collate(
+        self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
+    ) -> Collated:
+        """Return token ids and mask of shape (rows, length), targets of shape (rows)."""
+        inputs: dict[str, NDArray[Any]] = {**collate(split, rows, length, pad_id)}
+        return Collated(inputs, split.labels[rows], num_targets=len(rows))
+
+    def loss(
+        self, outputs: Any, targets: torch.Tensor, *, label_smoothing: float = 0.0
+    ) -> torch.Tensor:
+        """Return the cross-entropy in nats, summed over the rows."""
+        from torch.nn.functional import cross_entropy
+
+        logits = outputs.logits if outputs.logits.element_size() > 4 else outputs.logits.float()
+        return cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+
+    def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
+        """Begin with no row predicted."""
+        return _Tally(self, dataset.labels, split, device)
+
+
+class _Tally(Tally):
+    """The predicted label of each row, and the loss; rows of other ranks stay zero."""
+
+    def __init__(
+        self, task: Task, labels: tuple[str, ...], split: Split, device: torch.device
+    ) -> None:
+        import torch
+
+        self._task, self._labels, self._split = task, labels, split
+        self._predicted = torch.zeros(len(split.labels), dtype=torch.int64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
+        import torch
+
+        self._loss += self._task.loss(outputs, targets)
+        self._predicted[torch.from_numpy(rows).to(targets.device)] = outputs.logits.argmax(-1)
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self._predicted, self._loss]
+
+    def metrics(self) -> dict[str, float]:
+        found = classification_metrics(
+            self._split.labels, self._predicted.cpu().numpy(), labels=self._labels
+        )
+        return {
+            "accuracy": found.accuracy,
+            "macro_f1": found.macro_f1,
+            "loss": float(self._loss) / len(self._split),
+        }
