@@ -10,6 +10,7 @@ from kovar.errors import DataError, PlacementError, UserError
 from kovar.inference import load_runtime
 from kovar.registry import Gates, MetricBound
 from kovar.resources import Cluster, NodeType
+from kovar.training.history import list_runs
 from tiny_run import write_reviews
 
 FIELDS = {
@@ -78,6 +79,12 @@ def test_the_folder_holds_a_report_and_two_pictures(result):
     assert "length 9 to 16" in report
     assert result.folder.page.read_text().count("data:image/png;base64,") == 2
     assert json.loads(result.folder.result.read_text())["rows"] == result.stored.record.rows
+
+
+def test_the_list_of_runs_shows_a_finished_evaluation(result, settings):
+    (found,) = list_runs(settings.runs_dir)
+    assert (found.run, found.kind, found.status) == (result.folder.run, "evaluate", "finished")
+    assert found.score == result.assessment.metrics.accuracy
 
 
 def test_a_gate_reads_an_evaluation_as_it_reads_the_run_itself(result, registry):

@@ -7,6 +7,7 @@ the registry keeps equal findings once.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from kovar.batch.rows import LabeledRows, read_rows, trained_on
 from kovar.batch.spec import EvaluateSpec
 from kovar.batch.worker import Answers, RuntimeChoice, answer, problem_row
 from kovar.config import canonical_json
-from kovar.errors import KovarError
+from kovar.errors import KovarError, UserError
 from kovar.evaluation import Assessment, assess, column_slices, length_slices
 from kovar.events import EventLog
 from kovar.settings import Settings, ensure_writable
@@ -134,6 +135,8 @@ def evaluate_version(
         GoldenError: a runtime does not answer as the version was evaluated.
         RunError: the workers failed.
     """
+    from filelock import FileLock, Timeout
+
     from kovar.registry import Registry, check_dataset, check_shared
 
     progress = progress or RunProgress(quiet=True)
@@ -157,8 +160,17 @@ def evaluate_version(
         )
         folder = _folder(spec, version, rows, plan, settings)
         choice = RuntimeChoice.of(spec, version, plan, settings)
-        with EventLog(folder.events, run=folder.run) as log:
-            return _evaluate(spec, folder, rows, plan, choice, registry, log, progress)
+        try:
+            with (
+                FileLock(folder.lock, timeout=0),
+                EventLog(folder.events, run=folder.run) as log,
+            ):
+                return _evaluate(spec, folder, rows, plan, choice, registry, log, progress)
+        except Timeout:
+            raise UserError(
+                f"{folder.run} is already being executed by another process",
+                hint="wait for it: its result is kept beside the version",
+            ) from None
 
 
 def _folder(
@@ -189,6 +201,7 @@ def _evaluate(
 ) -> EvaluationResult:
     from kovar.batch.report import write_report
 
+    started = time.monotonic()
     log.emit("queued", spec=spec.data.name, kind=spec.kind)
     log.emit("planned", num_workers=plan.num_max, **plan.to_json())
     write_json(folder.plan, plan.to_json())
@@ -214,6 +227,7 @@ def _evaluate(
         step=0,
         data=spec.data.name,
         metrics=assessment.metrics.to_json(),
+        seconds=round(time.monotonic() - started, 3),
         final=True,
     )
     write_json(folder.result, result.to_json())

@@ -55,4 +55,9 @@ class EvaluationFolder:
     @property
     def result(self) -> Path:
         """What the registry holds, as JSON; its presence means that the evaluation is complete."""
-        return self.root / "evaluation.json"
+        return self.root / "result.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver that executes the evaluation."""
+        return self.root / "run.lock"

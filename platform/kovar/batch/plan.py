@@ -13,6 +13,7 @@ from kovar.resources import (
     Placement,
     Request,
     as_written,
+    cost_of,
     local_cluster,
     places_of,
     plan_placement,
@@ -32,6 +33,7 @@ class WorkerPlan:
         num_min: fewest workers with which the job runs.
         num_max: most workers that are used.
         precision: as resolved on their chip.
+        price_per_hour: US dollars for the nodes that hold them; None when it is not known.
     """
 
     placement: Placement | None
@@ -39,6 +41,7 @@ class WorkerPlan:
     num_min: int
     num_max: int
     precision: PlannedPrecision
+    price_per_hour: float | None = None
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -54,9 +57,11 @@ class WorkerPlan:
         """Return plain JSON types, as the event log and `plan.json` hold them."""
         return {
             "placement": self.placement.to_json() if self.placement else None,
+            "request": self.request.model_dump(mode="json"),
             "precision": self.precision.precision,
             "reason": self.precision.reason,
             "device": self.precision.device,
+            "cost": {"per_hour": self.price_per_hour},
         }
 
 
@@ -95,7 +100,8 @@ def placed_workers(
     num_min = spec.resources.num_workers.min
     # Beyond what is declared, nodes may come that this plan cannot see.
     num_max = max(num_min, placement.num_workers(demand))
-    return WorkerPlan(placement, request, num_min, num_max, precision)
+    price = cost_of(placement, cluster, demand).per_hour
+    return WorkerPlan(placement, request, num_min, num_max, precision, price)
 
 
 def unplanned_workers(spec: EvaluateSpec | PredictSpec) -> WorkerPlan:

@@ -231,8 +231,8 @@ def predict_files(
         with Registry.open(settings) as registry:
             version = registry.version(spec.model, spec.version)
             registry.check_signature(version)
-        folder = OutputFolder((base_dir / spec.output.folder).absolute(), spec.output.format)
-        files = find_inputs((base_dir / Path(spec.input.source).expanduser()).absolute())
+        folder = OutputFolder((base_dir / spec.output.folder).resolve(), spec.output.format)
+        files = find_inputs((base_dir / Path(spec.input.source).expanduser()).resolve())
         parts = divide(files, part_size=spec.input.part_size)
         _check_input(spec, parts)
         inputs = _digests(files, progress)
