@@ -188,3 +188,18 @@ def test_a_price_that_is_one_whatever_the_replicas_is_no_range(folder):
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(draw(plan(folder, "serve.yaml")))
     assert re.search(r"cost +\$0\.40 per hour", console.export_text())
+
+
+def test_too_little_memory_of_a_machine_is_refused_with_the_reservation_that_mends_it(folder):
+    (folder / "train.yaml").write_text(
+        TRAIN.replace("MAX_TOKENS", "2048").replace("{kind: gpu, type: L4}", "{kind: cpu}")
+    )
+    (folder / "cluster.yaml").write_text(CLUSTER.replace("23622320128", "1500000000"))
+    with pytest.raises(SpecError, match=r"train\.yaml:8: resources\.worker\.memory") as refusal:
+        plan(folder, "train.yaml")
+    reservation = re.search(r"memory: (\d+MiB)", refusal.value.hint)[1]
+    text = (folder / "train.yaml").read_text()
+    (folder / "train.yaml").write_text(
+        text.replace("{kind: cpu}", f"{{kind: cpu, memory: {reservation}}}")
+    )
+    assert plan(folder, "train.yaml").entries[0].estimate.fit.fits

@@ -123,10 +123,14 @@ def _check_memory(plan: ReplicaPlan) -> None:
         return
     if plan.memory.total <= plan.room.size_bytes * TOLERANCE:
         return
+    on_cpu = plan.request.kind == "cpu"
     raise SpecError(
         f"a replica needs about {format_size(plan.memory.total)}; there are {plan.room}",
-        field=f"replica.{plan.room.field or 'type'}",
+        field=f"replica.{plan.room.field or ('memory' if on_cpu else 'type')}",
         got=format_size(plan.room.size_bytes),
         allowed=f"at least {format_size(plan.memory.total)}",
-        hint="ask for a larger card or more memory, or lower batching.max_tokens",
+        hint=f"reserve it with replica.memory: {-(-plan.memory.total // (1 << 20))}MiB, "
+        "or lower batching.max_tokens"
+        if on_cpu
+        else "ask for a larger card or more memory, or lower batching.max_tokens",
     )

@@ -137,10 +137,13 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
             f"{fit.largest_tokens // spec.resources.num_workers.min}, or more workers, "
             "which share the tokens",
         )
+    on_cpu = spec.resources.worker.kind == "cpu"
     raise SpecError(
         f"{needs}, too little for any token budget",
-        field=f"resources.worker.{fit.room.field or 'type'}",
+        field=f"resources.worker.{fit.room.field or ('memory' if on_cpu else 'type')}",
         got=format_size(fit.room.size_bytes),
         allowed=f"at least {format_size(fit.memory.total)}",
-        hint="ask for a larger card or more memory, or choose a smaller base model",
+        hint=f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
+        if on_cpu
+        else "ask for a larger card or more memory, or choose a smaller base model",
     )
