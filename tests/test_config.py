@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from kovar.config import Config, Document, SizeBytes, canonical_json, load_documents, load_yaml
+from kovar.config import (
+    Config,
+    Document,
+    SizeBytes,
+    canonical_json,
+    load_document,
+    load_documents,
+    load_yaml,
+)
 from kovar.errors import SpecError
 
 
@@ -133,3 +141,8 @@ def test_a_mistake_in_a_later_document_is_shown_at_its_line(tmp_path):
     path.write_text("a: 1\n---\nb: [1\n")
     with pytest.raises(SpecError, match=r"many\.yaml:4: not valid YAML"):
         load_documents(path)
+
+
+def test_a_device_is_no_specification():
+    with pytest.raises(SpecError, match="too large for a specification"):
+        load_document("/dev/zero")

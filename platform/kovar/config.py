@@ -372,15 +372,17 @@ def load_documents(path: str | Path, *, error: type[UserError] = SpecError) -> l
 
 def _read_text(path: Path, error: type[UserError]) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            # A device or a pipe does not tell its size.
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
             raise error(
                 "the file is too large for a specification",
                 file=path,
-                got=format_size(size),
+                got=f"more than {format_size(MAX_FILE_BYTES)}",
                 allowed=f"at most {format_size(MAX_FILE_BYTES)}",
             )
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except FileNotFoundError:
         near = None
         if path.parent.is_dir():

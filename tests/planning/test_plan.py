@@ -128,6 +128,30 @@ def test_the_trials_of_a_sweep_run_as_many_at_once_as_fit(folder):
     assert low < high
 
 
+def test_trials_on_hardware_that_does_not_fit_at_once_take_turns(folder):
+    machine = NodeType("node", 2, memory_bytes=8 << 30, min_count=1, max_count=1, is_head=True)
+    (folder / "train.yaml").write_text(
+        TRAIN.replace("MAX_TOKENS", "2048").partition("resources")[0]
+    )
+    sizes = "{kind: cpu, cpus: 1.0}, {kind: cpu, cpus: 2.0}"
+    sizes = f"  resources.worker: {{kind: grid, values: [{sizes}]}}\n"
+    (folder / "sweep.yaml").write_text(SWEEP + sizes)
+    planned = plan_specs([folder / "sweep.yaml"], cluster=Cluster((machine,)))
+    numbers = [planned.placement.num_workers(one.entry.demand.name) for one in planned.entries]
+    assert numbers == [2, 1]
+    assert planned.placement.num_nodes == {"node": 1}
+
+
+def test_training_is_not_refused_for_small_replicas_on_the_same_node(folder):
+    (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "512").partition("resources")[0])
+    replicas = SERVE.replace("{kind: gpu, type: L4}", "{kind: cpu}").replace("min: 1", "min: 4")
+    (folder / "serve.yaml").write_text(replicas)
+    small = NodeType("node", 8, memory_bytes=2 << 30, min_count=1, max_count=1, is_head=True)
+    paths = [folder / "train.yaml", folder / "serve.yaml"]
+    planned = plan_specs(paths, cluster=Cluster((small,)))
+    assert planned.entries[0].estimate.fit.room.size_bytes == 2 << 30
+
+
 def test_a_service_of_a_model_that_is_yet_to_be_trained_can_be_planned(folder):
     (entry,) = plan(folder, "serve.yaml").entries
     assert entry.cost_at_least.per_hour < entry.cost.per_hour

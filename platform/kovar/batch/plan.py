@@ -95,7 +95,7 @@ def placed_workers(
         SpecError: the chip cannot compute in the precision asked for.
     """
     request = placement.requests[demand]
-    node_types = [kind for kind, _ in places_of(placement, demand, cluster)]
+    node_types = [place.kind for place in places_of(placement, demand, cluster)]
     precision = _checked(plan_precision(spec.precision, request, node_types))
     num_min = spec.resources.num_workers.min
     # Beyond what is declared, nodes may come that this plan cannot see.

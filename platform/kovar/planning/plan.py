@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from kovar.resources import (
     Placement,
     cost_of,
     local_cluster,
+    plan_in_turn,
     plan_placement,
     read_cluster,
 )
@@ -163,10 +165,17 @@ def _names_a_version(entry: Entry) -> bool:
 
 def _place(entries: Sequence[Entry], cluster: Cluster) -> Placement:
     """Place all together; an error points into the first file that no longer fits."""
-    for number, entry in enumerate(entries, start=1):
-        with entry.pointing():
-            placement = plan_placement([e.demand for e in entries[:number]], cluster)
+    works = [list(work) for _, work in groupby(entries, key=_work_of)]
+    for number, work in enumerate(works, start=1):
+        with work[0].pointing():
+            demands = [[entry.demand for entry in one] for one in works[:number]]
+            placement = plan_in_turn(demands, cluster)
     return placement
+
+
+def _work_of(entry: Entry) -> int:
+    """Tell works apart: the trials of one sweep are one, since they may take turns."""
+    return id(entry if entry.sweep is None else entry.sweep)
 
 
 def _planned(entry: Entry, estimator: Estimator) -> PlannedEntry:

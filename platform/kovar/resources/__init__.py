@@ -12,7 +12,7 @@ from kovar.resources.cost import Cost, cost_of
 from kovar.resources.demand import Demand
 from kovar.resources.live_cluster import live_cluster
 from kovar.resources.local_machine import local_cluster
-from kovar.resources.memory_room import MemoryRoom, memory_room, places_of
+from kovar.resources.memory_room import MemoryRoom, Place, memory_room, places_of
 from kovar.resources.node_type import NodeType
 from kovar.resources.plan import NodeGroup, Placement, as_written, plan_placement
 from kovar.resources.ray import (
@@ -31,6 +31,7 @@ from kovar.resources.request import (
     TpuRequest,
     WorkerRange,
 )
+from kovar.resources.turns import plan_in_turn
 
 __all__ = [
     "ACCELERATORS",
@@ -44,6 +45,7 @@ __all__ = [
     "NodeGroup",
     "NodeType",
     "NumWorkers",
+    "Place",
     "Placement",
     "PlacementStrategy",
     "Request",
@@ -59,6 +61,7 @@ __all__ = [
     "local_cluster",
     "memory_room",
     "places_of",
+    "plan_in_turn",
     "plan_placement",
     "read_cluster",
     "replica_options",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from kovar.errors import KovarError, PlacementError, RunError, UserError
+from kovar.errors import KovarError, PlacementError, RunError
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_state import read_state
 from kovar.resources.demand import Demand
@@ -85,7 +85,9 @@ class Watchdog:
             try:
                 gangs, num_held = self._gangs()
                 sight = self._sight(gangs) if self._is_waiting(gangs, num_held) else None
-            except UserError as error:  # the head does not answer: Ray's own clients will say so
+            # The head does not answer, or not as expected: Ray's own clients will say so. The bound
+            # on the wait must outlast it.
+            except Exception as error:
                 _log.warning("cannot see why work waits: %s", error)
                 continue
             now_s = time.monotonic()

@@ -100,7 +100,7 @@ def placed_replicas(
     """
     request = placement.requests[demand]
     places = places_of(placement, demand, cluster)
-    kinds = [kind for kind, _ in places]
+    kinds = [place.kind for place in places]
     precision = plan_precision(spec.precision, request, kinds, is_here=cluster.is_here)
     room = memory_room(request, places)
     memory = None

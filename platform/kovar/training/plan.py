@@ -83,7 +83,7 @@ def placed_run(spec: FineTuneSpec, demand: str, placement: Placement, cluster: C
     """
     request = placement.requests[demand]
     places = places_of(placement, demand, cluster)
-    kinds = [kind for kind, _ in places]
+    kinds = [place.kind for place in places]
     precision = plan_precision(spec.precision, request, kinds, is_here=cluster.is_here)
     check_engine(spec, precision)
     price = cost_of(placement, cluster, demand).per_hour

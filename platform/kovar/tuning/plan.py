@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kovar.resources import Cluster, Demand, Placement, Request, local_cluster, plan_placement
+from kovar.resources import Cluster, Demand, Placement, Request, local_cluster, plan_in_turn
 from kovar.training.plan import RunPlan, placed_run
 from kovar.tuning.points import Sweep, TrialSpec
 
@@ -47,7 +47,7 @@ class SweepPlan:
 
 
 def trial_groups(sweep: Sweep) -> tuple[TrialGroup, ...]:
-    """Sort the trials by what each asks for; one trial of each group must be able to run."""
+    """Sort the trials by what each asks for; groups that do not fit together take turns."""
     requests: dict[str, tuple[Request, list[TrialSpec]]] = {}
     for trial in sweep.trials:
         request = trial.spec.resources.worker
@@ -81,7 +81,7 @@ def plan_sweep(sweep: Sweep, cluster: Cluster | None = None) -> SweepPlan:
     cluster = local_cluster() if cluster is None else cluster
     groups = trial_groups(sweep)
     with sweep.pointing():
-        placement = plan_placement([group.demand for group in groups], cluster)
+        placement = plan_in_turn([[group.demand for group in groups]], cluster)
         runs = placed_trials(groups, placement, cluster)
         return SweepPlan(placement, groups, sweep.spec.max_concurrent, runs)
 
