@@ -271,7 +271,7 @@ class SimulatedCluster:
         line, _, self._unread = self._unread.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RunError(f"the simulated head ended: {answer['error']}")
+            raise RunError(f"the simulated head ended: {_last_line(answer['error'])}")
         return answer
 
     def _end(self) -> None:
@@ -316,3 +316,8 @@ def _wait_for(dashboard: str, token: str) -> None:
             return
         time.sleep(0.2)
     raise RunError("the dashboard of the simulated cluster does not answer")
+
+
+def _last_line(output: str) -> str:
+    """Return what a process said last; of a traceback that is the error."""
+    return output.strip().rpartition("\n")[2]
