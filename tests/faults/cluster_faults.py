@@ -226,7 +226,7 @@ PROVIDER = (
     _aws("Google's spelling of the region", swap("region: us-west-2\n", "region: us-west2\n"), "provider.availability_zone", "not in region us-west2", elsewhere=True),
     _aws("disk with a unit", swap("VolumeSize: 500", "VolumeSize: 500GiB"), f"{A100}.node_config.BlockDeviceMappings[0].Ebs.VolumeSize", "number of GB"),
     _gcp("file server never mounted", drop("mountpoint -q"), "head_start_ray_commands[1]", "mounts /mnt/kovar", elsewhere=True),
-    _gcp("file server mounted elsewhere", swap("sudo mkdir -p /mnt/kovar && (mountpoint -q /mnt/kovar || sudo mount -t nfs FILE-SERVER:/kovar /mnt/kovar)", "sudo mkdir -p /mnt/nfs && (mountpoint -q /mnt/nfs || sudo mount -t nfs FILE-SERVER:/kovar /mnt/nfs)"), "head_start_ray_commands[1]", "mounts /mnt/kovar", elsewhere=True),
+    _gcp("file server mounted elsewhere", swap("sudo mkdir -p /mnt/kovar && (mountpoint -q /mnt/kovar || sudo mount -t nfs FILE-SERVER:/kovar /mnt/kovar) && sudo chown ubuntu /mnt/kovar", "sudo mkdir -p /mnt/nfs && (mountpoint -q /mnt/nfs || sudo mount -t nfs FILE-SERVER:/kovar /mnt/nfs)"), "head_start_ray_commands[1]", "mounts /mnt/kovar", elsewhere=True),
     _gcp("start of the workers left to Ray", both(*[drop(line, after="worker_start_ray_commands:") for line in ("- ray stop", "- >-", "ulimit", "export", "ray start")], drop("worker_start_ray_commands:")), "worker_start_ray_commands", "Ray's default", elsewhere=True),
     _gcp("library not copied", drop('"~/kovar/platform"'), "setup_commands[5]", "~/kovar/platform", elsewhere=True),
     _gcp("constraints not copied", drop('"~/kovar/constraints.txt"'), "setup_commands[5]", "~/kovar/constraints.txt", elsewhere=True),

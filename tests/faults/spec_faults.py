@@ -46,7 +46,7 @@ FAULTS = (
     _job("learning rate of zero", swap("1.0e-4", "0"), "training.learning_rate", "greater than 0"),
     _job("half an epoch", swap("epochs: 1", "epochs: 0.5"), "training.epochs", "integer"),
     _job("no epochs", swap("epochs: 1", "epochs: 0"), "training.epochs", "greater than or equal to 1"),
-    _job("warm-up in steps", swap("warmup: 0.06", "warmup: 100"), "training.warmup", "less than 1"),
+    _job("warm-up in percent", swap("warmup: 0.06", "warmup: 6%"), "training.warmup", "valid"),
     _job("schedule of another library", swap("schedule: linear", "schedule: linear_with_warmup"), "training.schedule", "linear"),
     _job("negative weight decay", swap("weight_decay: 0.01", "weight_decay: -0.01"), "training.weight_decay", "greater than or equal to 0"),
     _job("batch size of another library", swap("max_tokens: 1664", "batch_size: 32"), "training.batch_size", "unknown key"),

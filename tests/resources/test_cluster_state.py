@@ -6,7 +6,7 @@ import pytest
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply, NodeStatus
 
 from kovar.errors import UserError
-from kovar.resources.cluster_state import find_cluster, parse_state
+from kovar.resources.cluster_state import named_cluster, parse_state
 
 
 def reply():
@@ -59,16 +59,14 @@ def test_a_monitor_that_only_watches_is_no_autoscaler():
     assert not state.has_autoscaler
 
 
-def test_an_address_where_nothing_listens_is_refused_with_what_to_do(monkeypatch):
+def test_an_address_where_nothing_listens_is_refused_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(UserError, match=rf"no Ray cluster answers(.|\n)*{port}(.|\n)*ray start"):
-        find_cluster()
+        named_cluster(f"127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://127.0.0.1:8265"])
-def test_an_address_of_another_protocol_is_refused(monkeypatch, address):
-    monkeypatch.setenv("RAY_ADDRESS", address)
+def test_an_address_of_another_protocol_is_refused(address):
     with pytest.raises(UserError, match="only host:port"):
-        find_cluster()
+        named_cluster(address)

@@ -75,7 +75,15 @@ def find_cluster() -> str:
     if ray.is_initialized():
         address: str = ray.get_runtime_context().gcs_address
         return address
-    named = os.environ.get("RAY_ADDRESS", "auto")
+    return named_cluster(os.environ.get("RAY_ADDRESS", "auto"))
+
+
+def named_cluster(named: str) -> str:
+    """Return the address of a cluster by its name, "host:port" or "auto", if it answers.
+
+    Raises:
+        UserError: there is none, or nothing answers there.
+    """
     if named == "auto":
         from ray._private.services import find_gcs_addresses
 
