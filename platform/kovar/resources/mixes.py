@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from kovar.resources.budget import Budget
 from kovar.resources.cards import UNITS, num_cards
 from kovar.resources.need import Mix, Need, Room, largest
 
@@ -19,10 +20,11 @@ class Mixes:
         room: the room.
         needs: all needs.
         wanted: the number of workers of each.
+        budget: the work that this may take.
     """
 
-    def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix) -> None:
-        self.room, self.needs, self.wanted = room, needs, wanted
+    def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix, budget: Budget) -> None:
+        self.room, self.needs, self.wanted, self.budget = room, needs, wanted, budget
         self.empty: Left = (*room.amounts, room.cards * UNITS)
         # The sum over shares and whole cards bounds what fits; `num_cards` then decides.
         self.each: list[Left] = [(*need.amounts, need.units) for need in needs]
@@ -65,7 +67,11 @@ class Mixes:
         return tuple(there - count * size for there, size in zip(left, each, strict=True))
 
     def full(self) -> Iterator[Mix]:
-        """Yield the mixes to which no worker that is wanted can be added."""
+        """Yield the mixes to which no worker that is wanted can be added.
+
+        Raises:
+            UndecidedError: the budget is spent before the last of them.
+        """
         order = [index for index, takes in enumerate(self.takes) if takes]
         measures = range(len(self.empty))
         # What the needs after each place take at most.
@@ -75,6 +81,8 @@ class Mixes:
         ]
 
         def visit(place: int, left: Left, mix: Mix) -> Iterator[Mix]:
+            self.budget.spend(len(order) * len(measures))
+            self.budget.check()
             if place == len(order):
                 if any(mix) and not any(self._takes_more(index, left, mix) for index in order):
                     yield mix
@@ -111,14 +119,15 @@ class Mixes:
         return not need.units or self._on_cards(_with(mix, index, mix[index] + more))
 
     def best(self, worth: Sequence[int], more_than: int) -> tuple[int, Mix | None]:
-        """Find the mix of the largest total worth; exact, by branch and bound.
+        """Find the mix of the largest total worth by branch and bound: exact within the budget.
 
         Args:
             worth: of one worker of each need, in whole numbers.
             more_than: mixes that are worth no more are not wanted.
 
         Returns:
-            The worth and the mix, or `more_than` and None.
+            The worth and the mix, or `more_than` and None. When the budget is spent, the worth that
+            no mix exceeds, and the best of the mixes seen, if any is worth more than `more_than`.
         """
         order = [i for i, takes in enumerate(self.takes) if takes and worth[i] > 0]
         order.sort(key=lambda index: worth[index] / self._part(index), reverse=True)
@@ -134,6 +143,7 @@ class Mixes:
 
         def bound(place: int, left: Left) -> float:
             """Fill up each measure by itself, with a part of a worker at last."""
+            self.budget.spend((len(order) - place) * len(left))
             most = {index: self.most(index, left) for index in order[place:]}
             lowest = math.inf
             for measure, there in enumerate(left):
@@ -153,7 +163,7 @@ class Mixes:
             nonlocal best, found
             if value > best:
                 best, found = value, mix
-            if place == len(order) or value + bound(place, left) <= best:
+            if place == len(order) or self.budget.is_spent or value + bound(place, left) <= best:
                 return
             index = order[place]
             counts = self.counts(index, left, mix)
@@ -166,6 +176,8 @@ class Mixes:
                 )
 
         visit(0, 0, self.empty, (0,) * len(self.needs))
+        if self.budget.is_spent and order:
+            best = max(best, math.ceil(bound(0, self.empty)))
         return best, found
 
     def _part(self, index: int) -> float:
