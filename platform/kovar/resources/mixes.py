@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from kovar.resources.budget import Budget
-from kovar.resources.cards import UNITS, num_cards
+from kovar.resources.budget import Budget, undecided
+from kovar.resources.cards import UNITS, count_cards
 from kovar.resources.need import Mix, Need, Room, largest
 
 Left = tuple[int, ...]
 """What is left on a node of each measure; the last one is ten-thousandths of cards."""
+
+
+_STEPS_PER_FILL: Final = 3
+"""What one step of the search for cards takes, as steps of the budget."""
 
 
 class Mixes:
@@ -26,8 +31,9 @@ class Mixes:
     def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix, budget: Budget) -> None:
         self.room, self.needs, self.wanted, self.budget = room, needs, wanted, budget
         self.empty: Left = (*room.amounts, room.cards * UNITS)
-        # The sum over shares and whole cards bounds what fits; `num_cards` then decides.
+        # The sum over shares and whole cards bounds what fits; `count_cards` then decides.
         self.each: list[Left] = [(*need.amounts, need.units) for need in needs]
+        self._is_exact = True
         self.takes = [takes and bool(n) for takes, n in zip(room.takes, wanted, strict=True)]
 
     def most(self, index: int, left: Left) -> int:
@@ -57,7 +63,12 @@ class Mixes:
             whole += need.gpus * count
             if need.share and count:
                 shares[need.share] = shares.get(need.share, 0) + count
-        return whole + num_cards(tuple(sorted(shares.items()))) <= self.room.cards
+        cards = count_cards(tuple(sorted(shares.items())))
+        # A search costs the same in every plan, also when its answer is known from another.
+        self.budget.spend(cards.steps * _STEPS_PER_FILL)
+        if whole + cards.at_least <= self.room.cards < whole + cards.enough:
+            self._is_exact = False
+        return whole + cards.enough <= self.room.cards
 
     def without(self, index: int, left: Left, count: int) -> Left:
         """Return what is left after so many workers of one need."""
@@ -70,7 +81,8 @@ class Mixes:
         """Yield the mixes to which no worker that is wanted can be added.
 
         Raises:
-            UndecidedError: the budget is spent before the last of them.
+            UndecidedError: the budget is spent before the last of them, or whether one fits on
+                the cards took too long to tell.
         """
         order = [index for index, takes in enumerate(self.takes) if takes]
         measures = range(len(self.empty))
@@ -89,12 +101,15 @@ class Mixes:
                 return
             index = order[place]
             counts = self.counts(index, left, mix)
+            if not self._is_exact:
+                raise undecided()
             for count in counts[:1] if place == len(order) - 1 else counts:
                 after = self.without(index, left, count)
                 if count < counts[0] and self._stays_open(index, after, later[place]):
                     break
                 yield from visit(place + 1, after, _with(mix, index, count))
 
+        self._is_exact = True
         yield from visit(0, self.empty, (0,) * len(self.needs))
 
     def _stays_open(self, index: int, left: Left, later: Sequence[int]) -> bool:
@@ -126,8 +141,9 @@ class Mixes:
             more_than: mixes that are worth no more are not wanted.
 
         Returns:
-            The worth and the mix, or `more_than` and None. When the budget is spent, the worth that
-            no mix exceeds, and the best of the mixes seen, if any is worth more than `more_than`.
+            The worth and the mix, or `more_than` and None. When the budget is spent, or the cards
+            that a mix needs took too long to tell, the worth that no mix exceeds, and the best of
+            the mixes seen, if any is worth more than `more_than`.
         """
         order = [i for i, takes in enumerate(self.takes) if takes and worth[i] > 0]
         order.sort(key=lambda index: worth[index] / self._part(index), reverse=True)
@@ -175,8 +191,9 @@ class Mixes:
                     _with(mix, index, count),
                 )
 
+        self._is_exact = True
         visit(0, 0, self.empty, (0,) * len(self.needs))
-        if self.budget.is_spent and order:
+        if order and (self.budget.is_spent or not self._is_exact):
             best = max(best, math.ceil(bound(0, self.empty)))
         return best, found
 
