@@ -7,6 +7,7 @@ KovarError                       exit code 1: the work failed
 │   ├── DataError                a data set: missing, empty, wrong columns, bad values
 │   ├── ModelError               a base model: unknown, damaged, unsupported
 │   ├── PlacementError           no declared node can hold the request
+│   │   └── UndecidedError       whether nodes can hold it took more work to tell than is allowed
 │   ├── NotFoundError            a model, version, alias or run that does not exist
 │   └── MissingExtraError        an optional dependency, with the pip command that installs it
 ├── RegistryError                the registry refused or could not finish
@@ -140,6 +141,10 @@ class ModelError(UserError):
 
 class PlacementError(UserError):
     """No declared node can hold the request."""
+
+
+class UndecidedError(PlacementError):
+    """The planner's bound was spent before a place was found, or proven not to be there."""
 
 
 class NotFoundError(UserError):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kovar.resources.cards import UNITS, num_cards
+from kovar.resources.cards import UNITS, count_cards, num_cards
 
 shares = st.dictionaries(
     st.sampled_from([1000, 2500, 3000, 3333, 3500, 4167, 5000, 6000, 7000, 10_000]),
@@ -38,3 +38,10 @@ def test_many_small_shares_fill_cards():
 def test_first_fit_is_not_the_last_word():
     # First fit opens a third card.
     assert num_cards(((2000, 2), (3000, 2), (5000, 2))) == 2
+
+
+def test_a_search_that_ends_early_says_between_which_numbers_the_answer_lies():
+    primes = (1009, 1103, 1201, 1301, 1409, 1511, 1601, 1709, 1801, 1901, 2003, 2111)
+    cards = count_cards(tuple((size, 9) for size in primes))
+    assert cards.at_least < cards.enough
+    assert count_cards.__wrapped__(tuple((size, 9) for size in primes)) == cards

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from kovar.resources.alternatives import concrete_requests
+from kovar.resources.budget import Budget
 from kovar.resources.cards import UNITS
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
@@ -40,15 +41,26 @@ class _Option:
     need: Need
 
 
-def arrange(demands: Sequence[Demand], cluster: Cluster) -> Arrangement | None:
+def arrange(
+    demands: Sequence[Demand], cluster: Cluster, budget: Budget | None = None
+) -> Arrangement | None:
     """Place the `num_min` workers of all demands; None when no combination of types holds them.
 
     Each demand is of one accelerator type. The combination is the lexicographically first in the
     order of the demands, each with its alternatives in order of preference. A request that names
     no GPU type prefers the type whose nodes cost least to add for it alone, unknown prices last.
+
+    Args:
+        demands: what is to be placed.
+        cluster: where.
+        budget: the work that this and growing the arrangement may take, a whole one when absent.
+
+    Raises:
+        UndecidedError: the budget was spent before a combination was found, or none proven to be.
     """
     concrete = [concrete_requests(demand.request, cluster) for demand in demands]
-    inventory = Inventory(cluster, [request for requests in concrete for request in requests])
+    every = [request for requests in concrete for request in requests]
+    inventory = Inventory(cluster, every, budget)
     numbers = tuple(demand.num_min for demand in demands)
     options = [
         _options(demand, requests, inventory)
@@ -117,6 +129,8 @@ class _Search:
     ) -> tuple[tuple[_Option, ...], list[PackedNodes]] | None:
         """Return the first complete combination that begins with the chosen ones."""
         depth = len(chosen)
+        if depth:
+            self.inventory.budget.check()
         rest = self.relaxed[depth:]
         nodes = pack([*(one.need for one in chosen), *rest], self.numbers, self.inventory)
         if nodes is None:

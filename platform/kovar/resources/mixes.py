@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
-from kovar.resources.cards import UNITS, num_cards
+from kovar.resources.budget import Budget, undecided
+from kovar.resources.cards import UNITS, count_cards
 from kovar.resources.need import Mix, Need, Room, largest
 
 Left = tuple[int, ...]
 """What is left on a node of each measure; the last one is ten-thousandths of cards."""
+
+
+_STEPS_PER_FILL: Final = 3
+"""What one step of the search for cards takes, as steps of the budget."""
 
 
 class Mixes:
@@ -19,13 +25,15 @@ class Mixes:
         room: the room.
         needs: all needs.
         wanted: the number of workers of each.
+        budget: the work that this may take.
     """
 
-    def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix) -> None:
-        self.room, self.needs, self.wanted = room, needs, wanted
+    def __init__(self, room: Room, needs: Sequence[Need], wanted: Mix, budget: Budget) -> None:
+        self.room, self.needs, self.wanted, self.budget = room, needs, wanted, budget
         self.empty: Left = (*room.amounts, room.cards * UNITS)
-        # The sum over shares and whole cards bounds what fits; `num_cards` then decides.
+        # The sum over shares and whole cards bounds what fits; `count_cards` then decides.
         self.each: list[Left] = [(*need.amounts, need.units) for need in needs]
+        self._is_exact = True
         self.takes = [takes and bool(n) for takes, n in zip(room.takes, wanted, strict=True)]
 
     def most(self, index: int, left: Left) -> int:
@@ -55,7 +63,12 @@ class Mixes:
             whole += need.gpus * count
             if need.share and count:
                 shares[need.share] = shares.get(need.share, 0) + count
-        return whole + num_cards(tuple(sorted(shares.items()))) <= self.room.cards
+        cards = count_cards(tuple(sorted(shares.items())))
+        # A search costs the same in every plan, also when its answer is known from another.
+        self.budget.spend(cards.steps * _STEPS_PER_FILL)
+        if whole + cards.at_least <= self.room.cards < whole + cards.enough:
+            self._is_exact = False
+        return whole + cards.enough <= self.room.cards
 
     def without(self, index: int, left: Left, count: int) -> Left:
         """Return what is left after so many workers of one need."""
@@ -65,7 +78,12 @@ class Mixes:
         return tuple(there - count * size for there, size in zip(left, each, strict=True))
 
     def full(self) -> Iterator[Mix]:
-        """Yield the mixes to which no worker that is wanted can be added."""
+        """Yield the mixes to which no worker that is wanted can be added.
+
+        Raises:
+            UndecidedError: the budget is spent before the last of them, or whether one fits on
+                the cards took too long to tell.
+        """
         order = [index for index, takes in enumerate(self.takes) if takes]
         measures = range(len(self.empty))
         # What the needs after each place take at most.
@@ -75,18 +93,23 @@ class Mixes:
         ]
 
         def visit(place: int, left: Left, mix: Mix) -> Iterator[Mix]:
+            self.budget.spend(len(order) * len(measures))
+            self.budget.check()
             if place == len(order):
                 if any(mix) and not any(self._takes_more(index, left, mix) for index in order):
                     yield mix
                 return
             index = order[place]
             counts = self.counts(index, left, mix)
+            if not self._is_exact:
+                raise undecided()
             for count in counts[:1] if place == len(order) - 1 else counts:
                 after = self.without(index, left, count)
                 if count < counts[0] and self._stays_open(index, after, later[place]):
                     break
                 yield from visit(place + 1, after, _with(mix, index, count))
 
+        self._is_exact = True
         yield from visit(0, self.empty, (0,) * len(self.needs))
 
     def _stays_open(self, index: int, left: Left, later: Sequence[int]) -> bool:
@@ -111,14 +134,16 @@ class Mixes:
         return not need.units or self._on_cards(_with(mix, index, mix[index] + more))
 
     def best(self, worth: Sequence[int], more_than: int) -> tuple[int, Mix | None]:
-        """Find the mix of the largest total worth; exact, by branch and bound.
+        """Find the mix of the largest total worth by branch and bound: exact within the budget.
 
         Args:
             worth: of one worker of each need, in whole numbers.
             more_than: mixes that are worth no more are not wanted.
 
         Returns:
-            The worth and the mix, or `more_than` and None.
+            The worth and the mix, or `more_than` and None. When the budget is spent, or the cards
+            that a mix needs took too long to tell, the worth that no mix exceeds, and the best of
+            the mixes seen, if any is worth more than `more_than`.
         """
         order = [i for i, takes in enumerate(self.takes) if takes and worth[i] > 0]
         order.sort(key=lambda index: worth[index] / self._part(index), reverse=True)
@@ -134,6 +159,7 @@ class Mixes:
 
         def bound(place: int, left: Left) -> float:
             """Fill up each measure by itself, with a part of a worker at last."""
+            self.budget.spend((len(order) - place) * len(left))
             most = {index: self.most(index, left) for index in order[place:]}
             lowest = math.inf
             for measure, there in enumerate(left):
@@ -153,7 +179,7 @@ class Mixes:
             nonlocal best, found
             if value > best:
                 best, found = value, mix
-            if place == len(order) or value + bound(place, left) <= best:
+            if place == len(order) or self.budget.is_spent or value + bound(place, left) <= best:
                 return
             index = order[place]
             counts = self.counts(index, left, mix)
@@ -165,7 +191,10 @@ class Mixes:
                     _with(mix, index, count),
                 )
 
+        self._is_exact = True
         visit(0, 0, self.empty, (0,) * len(self.needs))
+        if order and (self.budget.is_spent or not self._is_exact):
+            best = max(best, math.ceil(bound(0, self.empty)))
         return best, found
 
     def _part(self, index: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
+from kovar.resources.budget import Budget
 from kovar.resources.cards import UNITS, num_cards
 from kovar.resources.cluster import Cluster
 from kovar.resources.label import selected
@@ -129,9 +130,13 @@ class Inventory:
     Args:
         cluster: the cluster.
         requests: all requests that needs will be made of.
+        budget: the work that packing onto these nodes may take.
     """
 
-    def __init__(self, cluster: Cluster, requests: Iterable[Request]) -> None:
+    def __init__(
+        self, cluster: Cluster, requests: Iterable[Request], budget: Budget | None = None
+    ) -> None:
+        self.budget = budget or Budget()
         self.kinds = cluster.node_types
         self.up = [kind.min_count for kind in self.kinds]
         self.extra = [kind.max_count - kind.min_count for kind in self.kinds]

@@ -38,6 +38,9 @@ def pack(needs: Sequence[Need], wanted: Mix, inventory: Inventory) -> list[Packe
 
     Few nodes are added; among equals those that are cheaper and leave fewer accelerators idle.
     Neither is proven to be the least, the existence of a place for every worker is.
+
+    Raises:
+        UndecidedError: the inventory's budget was spent before either was proven.
     """
     different, totals, source = _merged(needs, wanted)
     rooms = inventory.rooms(different)
@@ -66,13 +69,14 @@ def _pack_different(
 ) -> Packed | None:
     limit = inventory.most_added
     for spares in (True, False):
+        inventory.budget.spend(len(needs) * (len(needs) + len(rooms)))
         packed = pack_greedily(needs, wanted, rooms, spares_accelerators=spares)
         if packed is not None and num_added(packed, rooms) <= limit:
             return packed
     if len(needs) == 1 or not _could_hold(needs, wanted, rooms, limit):
         return None
     pool = [inventory.mixes.setdefault((tuple(needs), room.members), {}) for room in rooms]
-    return cover(needs, wanted, rooms, limit, pool)
+    return cover(needs, wanted, rooms, limit, pool, inventory.budget)
 
 
 def _could_hold(needs: Sequence[Need], wanted: Mix, rooms: Sequence[Room], limit: int) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kovar.errors import PlacementError, SpecError
+from kovar.errors import PlacementError, SpecError, UndecidedError
 from kovar.resources.alternatives import unseen_request
 from kovar.resources.arrangement import Arrangement, arrange
+from kovar.resources.budget import Budget
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
 from kovar.resources.need import Inventory, Mix, largest, step_of
@@ -85,25 +86,17 @@ def plan_placement(demands: Sequence[Demand], cluster: Cluster) -> Placement:
 
     Raises:
         PlacementError: no arrangement holds them; names the field and the nearest change.
+        UndecidedError: to find an arrangement or to rule it out takes more work than is allowed.
         ValueError: two demands of one name, or numbers that no spec can hold.
     """
     _check(demands)
-    arrangement = arrange(demands, cluster)
+    budget = Budget()
+    arrangement = arrange(demands, cluster, budget)
     if arrangement is not None:
         return _placement(demands, _grown(demands, arrangement))
     if not cluster.can_grow:
-        raise _refusal(demands, cluster)
-    placed: list[Demand] = []
-    beyond: dict[str, PlacementError] = {}
-    for demand in demands:
-        if arrange([*placed, demand], cluster) is not None:
-            placed.append(demand)
-        else:
-            beyond[demand.name] = refusal(demand, placed, cluster)
-    arrangement = arrange(placed, cluster)
-    assert arrangement is not None  # noqa: S101 - each step of the loop found one
-    seen = _placement(placed, _grown(placed, arrangement))
-    return _with_those_beyond(seen, demands, beyond, cluster)
+        raise _refusal(demands, cluster, budget)
+    return _placed_in_part(demands, cluster, budget)
 
 
 def as_written(request: Request, *, field: str) -> Request:
@@ -134,12 +127,49 @@ def _check(demands: Sequence[Demand]) -> None:
             )
 
 
-def _refusal(demands: Sequence[Demand], cluster: Cluster) -> PlacementError:
-    """Blame the first demand that does not fit beside those before it."""
+def _refusal(demands: Sequence[Demand], cluster: Cluster, budget: Budget) -> PlacementError:
+    """Blame the first demand that is proven not to fit beside those before it.
+
+    That all of them do not fit together is proven already.
+    """
+    last = len(demands) - 1
     culprit = next(
-        index for index in range(len(demands)) if arrange(demands[: index + 1], cluster) is None
+        index
+        for index in range(len(demands))
+        if index == last or _is_ruled_out(demands[: index + 1], cluster, budget)
     )
-    return refusal(demands[culprit], demands[:culprit], cluster)
+    return refusal(demands[culprit], demands[:culprit], cluster, budget)
+
+
+def _is_ruled_out(demands: Sequence[Demand], cluster: Cluster, budget: Budget) -> bool:
+    try:
+        return arrange(demands, cluster, budget) is None
+    except UndecidedError:
+        return False
+
+
+def _placed_in_part(demands: Sequence[Demand], cluster: Cluster, budget: Budget) -> Placement:
+    """Place each demand in turn that fits beside those before it; the others are beyond.
+
+    Raises:
+        PlacementError: no node at all can hold one of the others.
+        UndecidedError: the budget was spent before each was decided.
+    """
+    placed: list[Demand] = []
+    left: list[tuple[Demand, list[Demand]]] = []
+    arrangement = arrange(placed, cluster, budget)
+    for demand in demands:
+        more = arrange([*placed, demand], cluster, budget)
+        if more is None:
+            left.append((demand, list(placed)))
+        else:
+            placed.append(demand)
+            arrangement = more
+    assert arrangement is not None  # noqa: S101 - nothing at all has its place everywhere
+    seen = _placement(placed, _grown(placed, arrangement))
+    # Reasons come last: they may take what is left of the budget.
+    beyond = {demand.name: refusal(demand, others, cluster, budget) for demand, others in left}
+    return _with_those_beyond(seen, demands, beyond, cluster)
 
 
 def _with_those_beyond(
@@ -173,6 +203,7 @@ def _with_those_beyond(
 def _grown(demands: Sequence[Demand], start: Arrangement) -> Arrangement:
     """Raise each demand's number of workers in turn as far as it goes; the others keep theirs.
 
+    A number that the budget leaves undecided counts as too large.
     Workers that compute on CPUs start no accelerator node in order to be more.
     """
     arrangement = start
@@ -193,7 +224,10 @@ def _grown_by(index: int, step: int, limit: int, start: Arrangement, demand: Dem
     def holds(groups: int) -> bool:
         more = demand.num_min + groups * step
         numbers = (*start.numbers[:index], more, *start.numbers[index + 1 :])
-        nodes = pack(start.needs, numbers, inventory)
+        try:
+            nodes = pack(start.needs, numbers, inventory)
+        except UndecidedError:
+            return False
         if nodes is not None:
             found[groups] = numbers, nodes
         return nodes is not None

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kovar.config import format_size
-from kovar.errors import PlacementError
+from kovar.errors import PlacementError, UndecidedError
 from kovar.resources.alternatives import gpu_names
 from kovar.resources.arrangement import arrange
+from kovar.resources.budget import Budget
 from kovar.resources.cluster import Cluster
 from kovar.resources.demand import Demand
 from kovar.resources.lack import (
@@ -48,11 +49,46 @@ class _Reason:
     remedy: str
 
 
-def refusal(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> PlacementError:
-    """Explain why `demand` fits nowhere beside `others`, which do fit by themselves.
+class _Others:
+    """The demands that have their place already, and what was found out about room beside them."""
 
-    Every change that the hint offers was tried, and makes the demand placeable.
+    def __init__(self, demands: Sequence[Demand], budget: Budget) -> None:
+        self.demands, self._budget = demands, budget
+        self._tried: list[tuple[Demand, Cluster, bool | None]] = []
+
+    def leave_room_for(self, demand: Demand, cluster: Cluster) -> bool:
+        """Whether there is known to be room for one more demand."""
+        return self._decision(demand, cluster) is True
+
+    def leave_no_room_for(self, demand: Demand, cluster: Cluster) -> bool:
+        """Whether there is proven to be none."""
+        return self._decision(demand, cluster) is False
+
+    def _decision(self, demand: Demand, cluster: Cluster) -> bool | None:
+        for other, where, decision in self._tried:
+            if other == demand and where == cluster:
+                return decision
+        decision = self._decide(demand, cluster)
+        self._tried.append((demand, cluster, decision))
+        return decision
+
+    def _decide(self, demand: Demand, cluster: Cluster) -> bool | None:
+        try:
+            self._budget.check()
+            return arrange([*self.demands, demand], cluster, self._budget) is not None
+        except UndecidedError:
+            return None
+
+
+def refusal(
+    demand: Demand, before: Sequence[Demand], cluster: Cluster, budget: Budget
+) -> PlacementError:
+    """Explain why `demand` fits nowhere beside those `before` it.
+
+    Every change that the hint offers was tried, and makes the demand placeable. When the budget is
+    spent, no more are tried.
     """
+    others = _Others(before, budget)
     right_kind = [kind for kind in cluster.node_types if is_right_kind(kind, demand.request)]
     nearest = sorted(right_kind, key=lambda kind: _distance(demand.request, kind))
     reason = _reason(demand, others, cluster, nearest)
@@ -66,7 +102,7 @@ def refusal(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Place
 
 
 def _reason(
-    demand: Demand, others: Sequence[Demand], cluster: Cluster, nearest: Sequence[NodeType]
+    demand: Demand, others: _Others, cluster: Cluster, nearest: Sequence[NodeType]
 ) -> _Reason:
     if not nearest:
         return _wrong_accelerator(demand, cluster)
@@ -74,13 +110,13 @@ def _reason(
     if missing:
         return _too_large(demand, nearest, missing[0])
     lax = replace(demand, placement="pack")
-    if demand.placement.startswith("strict") and _placeable(lax, others, cluster):
+    if demand.placement.startswith("strict") and others.leave_room_for(lax, cluster):
         return _too_strict(demand, others)
     return _too_many(demand, others, cluster)
 
 
 def _hints(
-    demand: Demand, others: Sequence[Demand], cluster: Cluster, nearest: Sequence[NodeType]
+    demand: Demand, others: _Others, cluster: Cluster, nearest: Sequence[NodeType]
 ) -> list[str]:
     """Try the changes in turn, those of the numbers first, until there are enough that work."""
     near = nearest[:_MOST_KINDS]
@@ -97,15 +133,11 @@ def _hints(
             parts = set(change.text.split(_AND))
             if any(parts.issuperset(other.split(_AND)) for other in works):
                 continue  # A part of it is enough.
-            if _placeable(change.demand, others, change.cluster):
+            if others.leave_room_for(change.demand, change.cluster):
                 works.append(change.text)
             if len(works) == _MOST_HINTS:
                 return works
     return works
-
-
-def _placeable(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> bool:
-    return arrange([*others, demand], cluster) is not None
 
 
 def _distance(request: Request, kind: NodeType) -> tuple[int, bool, float]:
@@ -176,11 +208,11 @@ def _too_large(demand: Demand, nearest: Sequence[NodeType], lack: Lack) -> _Reas
     )
 
 
-def _beside(others: Sequence[Demand]) -> str:
-    return f" beside {' and '.join(one.name for one in others)}" if others else ""
+def _beside(others: _Others) -> str:
+    return f" beside {' and '.join(one.name for one in others.demands)}" if others.demands else ""
 
 
-def _too_strict(demand: Demand, others: Sequence[Demand]) -> _Reason:
+def _too_strict(demand: Demand, others: _Others) -> _Reason:
     how = "on one node" if demand.placement == "strict_pack" else "on a node of its own each"
     return _Reason(
         f"{demand.num_min} × {_asked(demand.request)} does not fit {how}{_beside(others)}",
@@ -199,23 +231,27 @@ def _parent(demand: Demand) -> str:
     return block + dot
 
 
-def _too_many(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> _Reason:
+def _too_many(demand: Demand, others: _Others, cluster: Cluster) -> _Reason:
     most = _most_workers(demand, others, cluster)
     each = _asked(demand.request)
+    step = step_of(demand.request)
+    one_more = replace(demand, num_min=most + step)
+    # Undecided numbers are not told as too large.
+    is_most = most + step == demand.num_min or others.leave_no_room_for(one_more, cluster)
     return _Reason(
         f"{demand.num_min} × {each} does not fit{_beside(others)}",
         field=demand.num_field or demand.field,
         got=str(demand.num_min),
-        allowed=f"at most {most}",
+        allowed=f"at most {most}" if is_most else f"fewer than {demand.num_min}",
         remedy=f"declare more nodes for {each}",
     )
 
 
-def _most_workers(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> int:
+def _most_workers(demand: Demand, others: _Others, cluster: Cluster) -> int:
     step = step_of(demand.request)
 
     def holds(groups: int) -> bool:
-        return _placeable(replace(demand, num_min=groups * step), others, cluster)
+        return others.leave_room_for(replace(demand, num_min=groups * step), cluster)
 
     return step * largest(demand.num_min // step, holds)
 
@@ -232,21 +268,21 @@ def _laxer(demand: Demand, cluster: Cluster) -> Iterator[_Change]:
             yield _Change("use placement: spread", replace(demand, placement="spread"), cluster)
 
 
-def _fewer_workers(demand: Demand, others: Sequence[Demand], cluster: Cluster) -> Iterator[_Change]:
+def _fewer_workers(demand: Demand, others: _Others, cluster: Cluster) -> Iterator[_Change]:
     most = _most_workers(demand, others, cluster)
     if most:
         yield _Change(f"use {_number_name(demand)}: {most}", replace(demand, num_min=most), cluster)
 
 
 def _more_nodes(
-    demand: Demand, others: Sequence[Demand], near: Sequence[NodeType], cluster: Cluster
+    demand: Demand, others: _Others, near: Sequence[NodeType], cluster: Cluster
 ) -> Iterator[_Change]:
     for kind in near:
         if not kind.is_head and not lacks(demand.request, kind):
             yield _more_of(kind, demand, others, cluster)
 
 
-def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: Cluster) -> _Change:
+def _more_of(kind: NodeType, demand: Demand, others: _Others, cluster: Cluster) -> _Change:
     """Raise the limit of one node type, and the cluster's own where that is in the way."""
 
     def more(count: int, limit: int | None) -> Cluster:
@@ -257,7 +293,7 @@ def _more_of(kind: NodeType, demand: Demand, others: Sequence[Demand], cluster: 
         return replace(cluster, node_types=grown, max_workers=limit)
 
     def holds(count: int, limit: int | None) -> bool:
-        return _placeable(demand, others, more(count, limit))
+        return others.leave_room_for(demand, more(count, limit))
 
     added = smallest(demand.num_min, lambda count: holds(count, None))
     texts = []
@@ -287,7 +323,7 @@ def _declared(demand: Demand, near: Sequence[NodeType], cluster: Cluster) -> Ite
 
 
 def _smaller_workers(
-    demand: Demand, others: Sequence[Demand], near: Sequence[NodeType], cluster: Cluster
+    demand: Demand, others: _Others, near: Sequence[NodeType], cluster: Cluster
 ) -> Iterator[_Change]:
     """Cut a worker down to a node; when GPUs are cut, more workers keep their total."""
     for kind in near:
@@ -317,9 +353,7 @@ def _cut_down(demand: Demand, missing: Sequence[Lack]) -> tuple[Demand, str]:
     return replace(demand, request=smaller, num_min=number), _AND.join(texts)
 
 
-def _other_accelerators(
-    demand: Demand, others: Sequence[Demand], cluster: Cluster
-) -> Iterator[_Change]:
+def _other_accelerators(demand: Demand, others: _Others, cluster: Cluster) -> Iterator[_Change]:
     request = demand.request
     match request:
         case GpuRequest():
@@ -344,7 +378,7 @@ def _other_slice(
     kind: NodeType,
     request: TpuRequest,
     demand: Demand,
-    others: Sequence[Demand],
+    others: _Others,
     cluster: Cluster,
 ) -> _Change:
     """Use the slices that there are: as many chips as were wanted, or as many as fit."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from kovar.resources.budget import Budget
 from kovar.resources.mixes import Mixes
 from kovar.resources.need import Mix, Need, Room, most_of
 from kovar.resources.simplex import Simplex
@@ -35,6 +36,7 @@ class Relaxation:
         rooms: the nodes that there are.
         limit: the most nodes that may be added.
         pool: mixes of each room that are known already; those that are found are added.
+        budget: the work that this may take.
 
     Attributes:
         is_impossible: whether `solve` has proven that no plan exists.
@@ -47,9 +49,11 @@ class Relaxation:
         rooms: Sequence[Room],
         limit: int,
         pool: Sequence[dict[Mix, None]],
+        budget: Budget,
     ) -> None:
+        self.budget = budget
         self.wanted, self.rooms, self.limit, self.pool = wanted, rooms, limit, pool
-        self.mixes = [Mixes(room, needs, wanted) for room in rooms]
+        self.mixes = [Mixes(room, needs, wanted, budget) for room in rooms]
         self.is_impossible = False
         self._is_limited = limit < sum(room.extra for room in rooms)
         # Rows: one for each need, one for each slot (nodes of a room that count alike towards the
@@ -75,12 +79,13 @@ class Relaxation:
         for _ in range(_MOST_ROUNDS):
             if simplex.value() < TINY:
                 return self._solution(simplex)
-            if not self._improve(simplex):
+            if self.budget.is_spent or not self._improve(simplex):
                 return None
         return None
 
     def _improve(self, simplex: Simplex[Column]) -> bool:
         """Bring the most useful column in; False when there is none or the proof is complete."""
+        self.budget.spend(self._effort())
         duals = simplex.duals()
         num_needs = len(self.wanted)
         # Fewer workers than a column holds, or fewer nodes than there are.
@@ -96,6 +101,11 @@ class Relaxation:
             return False
         slot, mix = best
         return simplex.enter(best, self._entries(slot, mix))
+
+    def _effort(self) -> int:
+        """Count what an exchange of columns takes, and a look at all that are known."""
+        known = sum(len(self.pool[place]) for place, _, _ in self._slots)
+        return (len(self.wanted) + len(self._slots)) ** 2 + known * len(self.wanted)
 
     def _rent(self, slot: int, duals: Sequence[float]) -> float:
         """Return what a mix must be worth to be put onto a node of this slot."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from kovar.errors import KovarError, PlacementError, RunError
+from kovar.errors import KovarError, PlacementError, RunError, UndecidedError
 from kovar.resources.cluster import Cluster
 from kovar.resources.cluster_state import read_state
 from kovar.resources.demand import Demand
@@ -142,6 +142,8 @@ class Watchdog:
         for demand in self._demands:
             try:
                 plan_placement([demand], cluster)
+            except UndecidedError:  # no proof that waiting is in vain
+                return None
             except PlacementError as error:
                 refusal = refusal or _in_one_line(error)
             else:
