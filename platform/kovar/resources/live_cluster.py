@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -97,9 +98,11 @@ def _same(address: str, other: str) -> bool:
 
 
 def _commands(root: Path) -> Iterator[list[str]]:
+    """Yield the command lines of this user's and root's processes: others may claim anything."""
     for process in (root / "proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
-            yield (process / "cmdline").read_text(errors="replace").split("\0")
+            if process.stat().st_uid in (0, os.getuid()):
+                yield (process / "cmdline").read_text(errors="replace").split("\0")
 
 
 def describe(state: ClusterState, monitor: Monitor | None) -> Cluster:
