@@ -99,6 +99,9 @@ class Rows:
         self.lengths[::3] -= 2
         self.labels = np.arange(num_rows) % 2
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     def input_ids(self, row: int) -> Any:
         """Return the tokens of one row."""
         import numpy as np
@@ -273,7 +276,9 @@ def measure_worker(case: Case, folder: Path) -> dict[str, int]:
     gc.collect()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    execute(WorkerTask(spec, folder / "run", dataset, base, 1), device=torch.device("cpu"))
+    request = spec.resources.worker
+    task = WorkerTask(spec, folder / "run", dataset, base, request, num_threads=1)
+    execute(task, device=torch.device("cpu"))
     assert (folder / "run" / "metrics.json").is_file()
     return {"baseline": before, "peak": resident("VmHWM")}
 
