@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.batch import EvaluateSpec, PredictSpec
+from kovar.errors import PlacementError
 from kovar.planning.entry import Entry, read_entries
 from kovar.planning.estimate import Estimate, Estimator, memory_parts
 from kovar.resources import (
@@ -166,11 +167,14 @@ def _names_a_version(entry: Entry) -> bool:
 def _place(entries: Sequence[Entry], cluster: Cluster) -> Placement:
     """Place all together; an error points into the first file that no longer fits."""
     works = [list(work) for _, work in groupby(entries, key=_work_of)]
-    for number, work in enumerate(works, start=1):
-        with work[0].pointing():
-            demands = [[entry.demand for entry in one] for one in works[:number]]
-            placement = plan_in_turn(demands, cluster)
-    return placement
+    demands = [[entry.demand for entry in work] for work in works]
+    try:
+        return plan_in_turn(demands, cluster)
+    except PlacementError:
+        for number, work in enumerate(works, start=1):
+            with work[0].pointing():
+                plan_in_turn(demands[:number], cluster)
+        raise
 
 
 def _work_of(entry: Entry) -> int:
