@@ -180,19 +180,28 @@ class SimulatedCluster:
         Raises:
             NotFoundError: no such node is up; the head cannot be killed.
         """
-        file = self._folder / "nodes" / f"{node_id}.pid"
-        if not file.exists():
-            raise NotFoundError(
-                "no such worker node is up",
-                got=node_id,
-                allowed=", ".join(node.id for node in self.nodes() if node.id != HEAD_ID) or "none",
-            )
-        raylet = int(file.read_text())
+        raylet = self._raylet_of(node_id)
         if raylet not in descendants(self._keeper.pid):
             return  # it is dead already, and its number may be that of a stranger
         for pid in [raylet, *descendants(raylet)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _raylet_of(self, node_id: str) -> int:
+        """Return the process of a node; Ray may announce a node just before its file is there.
+
+        Raises:
+            NotFoundError: no such node is up.
+        """
+        file = self._folder / "nodes" / f"{node_id}.pid"
+        while not file.exists():
+            up = [node.id for node in self.nodes() if node.id != HEAD_ID]
+            if node_id not in up:
+                raise NotFoundError(
+                    "no such worker node is up", got=node_id, allowed=", ".join(up) or "none"
+                )
+            time.sleep(_LOOK_EVERY_S)
+        return int(file.read_text())
 
     def _config(self) -> dict[str, Any]:
         return autoscaling_config(

@@ -140,7 +140,10 @@ class SimulatedNodeProvider(FakeMultiNodeProvider):  # type: ignore[misc]
             known = self._nodes.get(host.id)
             if known is not None:
                 known["node"] = node
-                self._pid_file(host.id).write_text(str(_raylet(node)), encoding="ascii")
+                # In one step: whoever sees the file finds the whole number in it.
+                new = self._folder / f"{host.id}.new"
+                new.write_text(str(_raylet(node)), encoding="ascii")
+                new.replace(self._pid_file(host.id))
                 return
         node.kill_all_processes(check_alive=False, allow_graceful=False)
 
