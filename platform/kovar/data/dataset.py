@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
-from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName
+from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -28,7 +29,8 @@ FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
 ROWS_PER_CALL: Final = 1_024
 
-SplitName = Literal["train", "evaluation"]
+CONSTANTS: Final = b"kovar.constants"
+"""Where the schema of a stored split keeps the layout's constants, as JSON."""
 
 
 class Split:
@@ -42,10 +44,13 @@ class Split:
     Attributes:
         lengths: number of tokens of each row, int32.
         rows: each row's number in the source, int64.
+        constants: what the layout says of all rows, see `Layout.constants`.
     """
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        stored = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
+        self.constants: dict[str, int] = json.loads(stored)
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._names: list[str] = reader.schema.names
         sizes = [batch.num_rows for batch in self._batches]
@@ -230,18 +235,17 @@ def prepare_dataset(
         "split": split_facts,
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
-        **kind.identity(spec),
+        **kind.identity(spec, tokenizer_dir),
     }
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
-        encoding = Encoding(spec, tokenizer, tokenizer_dir, labels)
-        parts = {"train": train, "evaluation": evaluation}
-        counts = {
-            name: _write_split(folder, name, part, kind, encoding, report)
-            for name, part in parts.items()
-        }
+        parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
+        counts = {}
+        for name, part in parts.items():
+            encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
+            counts[str(name)] = _write_split(folder, part, kind, encoding, report)
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
@@ -363,14 +367,10 @@ def _check_labels(
 
 
 def _write_split(
-    folder: Path,
-    name: str,
-    part: _Part,
-    layout: Layout,
-    encoding: Encoding,
-    progress: Progress,
+    folder: Path, part: _Part, layout: Layout, encoding: Encoding, progress: Progress
 ) -> dict[str, Any]:
-    """Tokenize the rows of one split into `<name>.arrow`; return counts."""
+    """Tokenize the rows of one split into `<split>.arrow`; return counts."""
+    name = encoding.split
     keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
     table = part.source.table.take(pa.array(part.rows))
     schema = pa.schema(
@@ -381,6 +381,8 @@ def _write_split(
             *(table.schema.field(text) for text in keeps),
         ]
     )
+    if constants := layout.constants(encoding):
+        schema = schema.with_metadata({CONSTANTS: canonical_json(constants)})
     num_tokens = num_truncated = num_stored = 0
     progress(f"tokenizing {name}", 0, table.num_rows)
     with pa.ipc.new_file(str(folder / f"{name}.arrow"), schema) as writer:
