@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "evaluation"]
 
-LayoutName = Literal["text-label"]
+LayoutName = Literal["text-label", "text-labels", "tagged-words"]
 """The layouts of the table; tasks name them."""
 
 

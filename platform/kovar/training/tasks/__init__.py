@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kovar.training.tasks.multilabel_classification import MultilabelClassification
 from kovar.training.tasks.task import (
     Collated,
     Direction,
@@ -15,9 +16,12 @@ from kovar.training.tasks.task import (
     title,
 )
 from kovar.training.tasks.text_classification import TextClassification
+from kovar.training.tasks.token_classification import TokenClassification
 
 TASKS: Final[dict[TaskName, Task]] = {
     "text-classification": TextClassification(),
+    "multilabel-classification": MultilabelClassification(),
+    "token-classification": TokenClassification(),
 }
 
 __all__ = [
@@ -25,10 +29,12 @@ __all__ = [
     "Collated",
     "Direction",
     "Examined",
+    "MultilabelClassification",
     "Tally",
     "Task",
     "TaskName",
     "TextClassification",
+    "TokenClassification",
     "better",
     "title",
 ]

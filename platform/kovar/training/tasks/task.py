@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kovar.models import BaseModelFiles, BuiltModel
     from kovar.registry import DatasetPredictions, Golden, Signature
 
-TaskName = Literal["text-classification"]
+TaskName = Literal["text-classification", "multilabel-classification", "token-classification"]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
