@@ -23,7 +23,8 @@ def trained(folder, *arguments, **changes):
 @pytest.fixture(scope="module")
 def topics(tmp_path_factory):
     folder = tmp_path_factory.mktemp("topics")
-    return trained(folder, "multilabel-classification", topic_rows())
+    training = TRAINING | {"epochs": 16}
+    return trained(folder, "multilabel-classification", topic_rows(), training=training)
 
 
 @pytest.fixture(scope="module")
