@@ -13,9 +13,11 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
+from kovar.errors import PreemptedError
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
+from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
 from kovar.training.parallel import Parallel
 from kovar.training.saving import CheckpointWriter
@@ -61,6 +63,7 @@ class Engine:
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         report: receives events; called on rank 0 only.
+        hears: says when this rank's machine goes away.
 
     Attributes:
         last_step: the step that ended the run.
@@ -77,6 +80,7 @@ class Engine:
         precision: ResolvedPrecision,
         device: torch.device,
         report: Report,
+        hears: Hears = nothing,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -86,6 +90,7 @@ class Engine:
         self.settings = settings
         self.precision = precision
         self.device = device
+        self._hears = hears
         self.parallel = Parallel(rank, world_size, device)
         self.dataset = dataset
         self.evaluation_split = dataset.open("evaluation")
@@ -148,22 +153,37 @@ class Engine:
 
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing is saved after it.
+            CheckpointError: a checkpoint could not be written.
+            PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
         done = self.resume(checkpoints)
         writer = CheckpointWriter(checkpoints, self.state, self.parallel)
+        notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
-            self._run(batches, writer)
+            preempted = self._run(batches, writer, notices)
+            notices.close()
             writer.drain()
             self._acknowledge(writer)
+        if preempted:
+            self._report("preempted", step=self.last_step, reason=preempted)
+            raise PreemptedError(
+                f"the workers ended after step {self.last_step}: {preempted}",
+                hint="submit the run again: it goes on from there",
+            )
         self._finish(checkpoints)
 
-    def _run(self, batches: Iterable[StepBatch], writer: CheckpointWriter) -> None:
+    def _run(
+        self, batches: Iterable[StepBatch], writer: CheckpointWriter, notices: Notices
+    ) -> str | None:
+        """Take steps; return why they ended early and saved, if they did."""
         window = Window(self.parallel)
         for batch in batches:
             planned = batch.planned
             window.add(batch, self._move(batch))
             self._acknowledge(writer)
-            evaluates, saves = self._evaluates_after(planned), self._saves_after(planned)
+            preempted = notices.agreed()
+            evaluates = self._evaluates_after(planned)
+            saves = self._saves_after(planned) or preempted is not None
             ends = planned.step == len(self.steps)
             if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
                 continue
@@ -178,7 +198,10 @@ class Engine:
             if saves:
                 pinned = self.judge.best_step if self.settings.keeps_best else None
                 writer.save(planned.step, pinned=pinned)
+            if preempted:
+                return preempted
             window = Window(self.parallel)
+        return None
 
     def _acknowledge(self, writer: CheckpointWriter) -> None:
         for done in writer.acknowledged():
