@@ -22,7 +22,7 @@ from kovar.data.package import PACKAGES, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from kovar.errors import ModelError, SpecError, did_you_mean
-from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.weights import read_weights
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ TOKENIZER_FILES: Final = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 
 _FIELD: Final = "model.base"
@@ -79,8 +80,8 @@ class BaseModelFiles:
 
     @property
     def architecture(self) -> Architecture:
-        """What is particular about this kind of encoder."""
-        return ARCHITECTURES[self.config["model_type"]]
+        """What is particular about this kind of model."""
+        return _architecture(self.config)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -197,7 +198,7 @@ def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
         ModelError: naming the file and what is wrong with it.
     """
     config = _read_config(folder)
-    architecture = ARCHITECTURES[config["model_type"]]
+    architecture = _architecture(config)
     _, tensors = read_weights(folder)
     tokenizer = load_tokenizer(folder)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -241,22 +242,31 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"damaged: not valid JSON: {problem}", file=path) from None
     if not isinstance(config, dict):
         raise ModelError("damaged: not a JSON object", file=path)
-    kind, known = str(config.get("model_type")), sorted(ARCHITECTURES)
-    if kind not in known:
+    kind, known = str(config.get("model_type")), sorted({**ARCHITECTURES, **DECODERS})
+    architecture = find_architecture(kind)
+    if architecture is None:
         raise ModelError(
             "unsupported architecture",
             file=path,
             field="model_type",
             got=kind,
             allowed=", ".join(known),
-            hint=did_you_mean(kind, known) or "choose an encoder of one of these families",
+            hint=did_you_mean(kind, known) or "choose a model of one of these families",
         )
-    for name in ("vocab_size", "max_position_embeddings"):
+    for name in ("vocab_size", architecture.positions):
         if not isinstance(config.get(name), int):
             raise ModelError(
                 "the configuration lacks this number", file=path, field=name, got=config.get(name)
             )
     return config
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture of a configuration that `_read_config` let pass."""
+    found = find_architecture(config["model_type"])
+    if found is None:
+        raise KeyError(config["model_type"])
+    return found
 
 
 def _digest(files: list[Path]) -> str:

@@ -108,7 +108,7 @@ def _load_with_config(folder: Path, config: Any) -> tuple[PreTrainedModel, set[s
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    with _quiet():
+    with quiet():
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,
@@ -132,7 +132,7 @@ def load_classifier(base: BaseModelFiles) -> PreTrainedModel:
     """
     from transformers import AutoModelForSequenceClassification
 
-    with _quiet():
+    with quiet():
         model, report = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
             attn_implementation="sdpa",
@@ -161,7 +161,7 @@ def _renew(model: PreTrainedModel, names: set[str]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the loading report: a new head is expected, and real faults are raised."""
     from transformers.utils import logging
 
