@@ -109,6 +109,20 @@ class Dialect:
             ModelError: the model has no chat template.
             DataError: the template refuses the messages, or rewrites earlier ones.
         """
+        template = self.check_template()
+        if "{% generation" in template or "{%- generation" in template:
+            text, spans = self._render(messages, marks=True)
+            return Rendered(text, spans)
+        text, _ = self._render(messages)
+        spans = tuple(self._answers(messages, text))
+        return Rendered(text, spans)
+
+    def check_template(self) -> str:
+        """Return the chat template.
+
+        Raises:
+            ModelError: the model has none.
+        """
         if self.template is None:
             raise ModelError(
                 "the model has no chat template",
@@ -116,12 +130,7 @@ class Dialect:
                 hint=f"add {TEMPLATE_FILE}, choose a model that was made for conversations, or "
                 "give data.prompt and data.completion in place of data.messages",
             )
-        if "{% generation" in self.template or "{%- generation" in self.template:
-            text, spans = self._render(messages, marks=True)
-            return Rendered(text, spans)
-        text, _ = self._render(messages)
-        spans = tuple(self._answers(messages, text))
-        return Rendered(text, spans)
+        return self.template
 
     def _answers(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
         found = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
-from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName
+from kovar.data.layouts import (
+    LAYOUTS,
+    EncodedRows,
+    Encoding,
+    Layout,
+    LayoutName,
+    SplitName,
+)
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -27,8 +35,8 @@ from kovar.errors import DataError
 FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
 ROWS_PER_CALL: Final = 1_024
-
-SplitName = Literal["train", "evaluation"]
+CONSTANTS: Final = b"kovar.constants"
+"""Key of the schema's metadata that holds `Split.constants`."""
 
 
 class Split:
@@ -42,12 +50,15 @@ class Split:
     Attributes:
         lengths: number of tokens of each row, int32.
         rows: each row's number in the source, int64.
+        constants: numbers that all rows share, as the layout names them.
     """
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._names: list[str] = reader.schema.names
+        constants = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
+        self.constants: Mapping[str, int] = json.loads(constants)
         sizes = [batch.num_rows for batch in self._batches]
         self._starts: list[int] = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
         self._lists: dict[str, list[_Lists]] = {}
@@ -231,17 +242,25 @@ def prepare_dataset(
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
         **kind.identity(spec),
+        **kind.model_identity(spec, tokenizer_dir),
     }
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
-        encoding = Encoding(spec, tokenizer, tokenizer_dir, labels)
-        parts = {"train": train, "evaluation": evaluation}
-        counts = {
-            name: _write_split(folder, name, part, kind, encoding, report)
-            for name, part in parts.items()
-        }
+        parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
+        counts = {}
+        for name, part in parts.items():
+            encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
+            counts[name] = _write_split(folder, part, kind, encoding, report)
+            if counts[name]["rows"] == 0:
+                raise DataError(
+                    f"no row of the {name} split has anything to learn in its first "
+                    f"{spec.max_length} tokens",
+                    field="data.max_length",
+                    got=spec.max_length,
+                    hint="raise data.max_length",
+                )
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
@@ -363,15 +382,12 @@ def _check_labels(
 
 
 def _write_split(
-    folder: Path,
-    name: str,
-    part: _Part,
-    layout: Layout,
-    encoding: Encoding,
-    progress: Progress,
+    folder: Path, part: _Part, layout: Layout, encoding: Encoding, progress: Progress
 ) -> dict[str, Any]:
     """Tokenize the rows of one split into `<name>.arrow`; return counts."""
+    name = encoding.split
     keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
+    constants = layout.constants(encoding)
     table = part.source.table.take(pa.array(part.rows))
     schema = pa.schema(
         [
@@ -379,7 +395,8 @@ def _write_split(
             *layout.targets(encoding.spec),
             pa.field("row", pa.int64()),
             *(table.schema.field(text) for text in keeps),
-        ]
+        ],
+        metadata={CONSTANTS: canonical_json(constants)} if constants else None,
     )
     num_tokens = num_truncated = num_stored = 0
     progress(f"tokenizing {name}", 0, table.num_rows)
@@ -393,10 +410,11 @@ def _write_split(
                 num_truncated += encoded.num_truncated
                 found.append(_stored(encoded, some, part.rows[first : first + rows], schema))
                 progress(f"tokenizing {name}", first + some.num_rows, table.num_rows)
-            batch = pa.Table.from_batches(found).combine_chunks().to_batches()[0]
-            num_tokens += len(batch.column("input_ids").values)
-            num_stored += batch.num_rows
-            writer.write_batch(batch)
+            # One batch, or none where nothing was stored.
+            for batch in pa.Table.from_batches(found).combine_chunks().to_batches():
+                num_tokens += len(batch.column("input_ids").values)
+                num_stored += batch.num_rows
+                writer.write_batch(batch)
     counts = part.label_counts
     return {
         "rows": num_stored,

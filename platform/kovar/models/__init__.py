@@ -31,6 +31,11 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.language import (
+    build_language_model,
+    load_language_model,
+    save_language_model,
+)
 from kovar.models.known_config import known_config
 from kovar.models.size import LoraShape, ModelSize, model_size
 
@@ -46,6 +51,7 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_for_training",
+    "build_language_model",
     "check_adapter",
     "check_folder",
     "check_max_length",
@@ -54,11 +60,13 @@ __all__ = [
     "known_config",
     "load_adapter",
     "load_classifier",
+    "load_language_model",
     "load_tokenizer",
     "model_files",
     "model_size",
     "put_adapter",
     "resolve_base",
     "save_adapter",
+    "save_language_model",
     "save_model",
 ]

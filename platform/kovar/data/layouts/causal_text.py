@@ -30,7 +30,7 @@ class CausalText(Layout):
     """
 
     name = "causal-text"
-    settings = frozenset({"messages", "prompt", "completion", "packing"})
+    settings = frozenset({"text", "messages", "prompt", "completion", "packing"})
 
     def columns(self, spec: DataSpec) -> tuple[Column, ...]:
         """Return the columns that the specification names."""
@@ -57,19 +57,22 @@ class CausalText(Layout):
         ]
         return Content(pa.table({"text": pa.array(texts, pa.string())}))
 
-    def identity(self, spec: DataSpec, tokenizer_dir: Path) -> dict[str, Any]:
-        """Return how rows are written: the chat template lies outside of tokenizer.json."""
+    def tokenized(self, spec: DataSpec) -> tuple[str, ...]:
+        """Return the names of the columns that the specification names."""
+        return tuple(column.name for column in self.columns(spec))
+
+    def identity(self, spec: DataSpec) -> dict[str, Any]:
+        """Return what a row is, and whether texts are packed."""
+        return {"layout": self.name, "form": form(spec), "packing": spec.packing}
+
+    def model_identity(self, spec: DataSpec, tokenizer_dir: Path) -> dict[str, Any]:
+        """Return how the model's texts are written: the template lies outside of tokenizer.json."""
         dialect = Dialect.read(tokenizer_dir)
-        template = (dialect.template or "") if spec.messages is not None else ""
-        return {
-            "layout": self.name,
-            "form": form(spec),
-            "packing": spec.packing,
-            "begin": dialect.begin,
-            "end": dialect.end,
-            "special": dict(dialect.special),
-            "template": hashlib.sha256(template.encode()).hexdigest(),
-        }
+        parts = [dialect.begin, dialect.end]
+        if spec.messages is not None:
+            dialect.check_template()
+            parts += [str(dialect.template), *sorted(map(str, dialect.special.items()))]
+        return {"dialect": hashlib.sha256("\0".join(parts).encode()).hexdigest()}
 
     def keys(self, table: pa.Table) -> Iterable[str]:
         """Return the texts."""
@@ -94,9 +97,7 @@ class CausalText(Layout):
             return _stored([(ids, roles) for ids, roles, _ in windows], [w[2] for w in windows])
         rows = _rows(texts, kind, dialect, encoding)
         kept = [
-            index
-            for index, ((_, roles), _) in enumerate(rows)
-            if ((roles & TARGET) != 0)[1:].any()
+            index for index, ((_, roles), _) in enumerate(rows) if ((roles & TARGET) != 0)[1:].any()
         ]
         stored = _stored([rows[index][0] for index in kept], kept)
         num_truncated = sum(was_cut for _, was_cut in rows)
@@ -146,9 +147,7 @@ def _rows(
     return rows
 
 
-def _roles(
-    offsets: NDArray[np.int64], spans: tuple[tuple[int, int], ...]
-) -> NDArray[np.uint8]:
+def _roles(offsets: NDArray[np.int64], spans: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
     """Return TARGET for tokens that reach into a span, and START for the first."""
     roles = np.zeros(len(offsets), dtype=np.uint8)
     for start, end in spans:

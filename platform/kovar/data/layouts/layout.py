@@ -23,8 +23,11 @@ from kovar.data.spec import DataSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-LayoutName = Literal["text-label"]
+LayoutName = Literal["text-label", "masked-text", "causal-text"]
 """The layouts of the table; tasks name them."""
+
+
+SplitName = Literal["train", "evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,14 @@ class Encoding:
         tokenizer: truncates to `spec.max_length`.
         tokenizer_dir: the model's folder, for what `tokenizer.json` does not hold.
         labels: the labels of the data set.
+        split: what the rows are for.
     """
 
     spec: DataSpec
     tokenizer: Tokenizer
     tokenizer_dir: Path
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    split: SplitName = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,18 @@ class Layout(ABC):
     def identity(self, spec: DataSpec) -> dict[str, Any]:
         """Return what decides the stored rows, beside content, tokenizer, split and length."""
         return {"layout": self.name}
+
+    def model_identity(self, spec: DataSpec, tokenizer_dir: Path) -> dict[str, Any]:
+        """Return what decides the stored rows in a model's folder, beside its tokenizer.json.
+
+        Raises:
+            ModelError: the folder lacks what the rows need.
+        """
+        return {}
+
+    def constants(self, encoding: Encoding) -> Mapping[str, int]:
+        """Return numbers that all rows share and collating needs; `Split.constants` holds them."""
+        return {}
 
     def digest(self, table: pa.Table) -> str:
         """Return the digest of a checked table."""

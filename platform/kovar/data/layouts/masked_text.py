@@ -22,6 +22,7 @@ class MaskedText(Layout):
     """Column `text`; stored is which tokens may be hidden: all but special ones."""
 
     name = "masked-text"
+    settings = frozenset({"text"})
 
     def columns(self, spec: DataSpec) -> tuple[Column, ...]:
         """Return the column of the texts."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kovar.training.tasks.causal_lm import CausalLM
+from kovar.training.tasks.masked_lm import MaskedLM
 from kovar.training.tasks.task import (
     Collated,
     Direction,
@@ -16,12 +18,16 @@ from kovar.training.tasks.text_classification import TextClassification
 
 TASKS: Final[dict[TaskName, Task]] = {
     "text-classification": TextClassification(),
+    "masked-lm": MaskedLM(),
+    "causal-lm": CausalLM(),
 }
 
 __all__ = [
     "TASKS",
+    "CausalLM",
     "Collated",
     "Direction",
+    "MaskedLM",
     "Tally",
     "Task",
     "TaskName",

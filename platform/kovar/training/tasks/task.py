@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kovar.data import LayoutName, Split, TokenizedDataset
     from kovar.models import BaseModelFiles, BuiltModel
 
-TaskName = Literal["text-classification"]
+TaskName = Literal["text-classification", "masked-lm", "causal-lm"]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
