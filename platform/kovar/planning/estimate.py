@@ -103,7 +103,7 @@ class Estimator:
         precisions = tuple(dict.fromkeys(plan.precision for _, plan in runs))
         config = self._config(entry, spec)
         if config is None:
-            note = f"memory and duration: known once {spec.model.base} is downloaded"
+            note = f"memory and duration: known once {spec.model.source} is downloaded"
             return Estimate(precisions, notes=(note,))
         fits = [fit_memory(one, plan, config) for one, plan in runs]
         for (one, _), fit in zip(runs, fits, strict=True):

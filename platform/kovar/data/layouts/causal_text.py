@@ -79,6 +79,18 @@ class CausalText(Layout):
         texts: list[str] = table.column("text").to_pylist()
         return texts
 
+    def written(self, table: pa.Table, spec: DataSpec) -> Iterable[str]:
+        """Yield texts, prompts and completions, or messages."""
+        kind = form(spec)
+        for text in self.keys(table):
+            match kind:
+                case "messages":
+                    yield from (str(one.get("content", "")) for one in parse_messages(text))
+                case "prompt":
+                    yield from json.loads(text).values()
+                case _:
+                    yield text
+
     def targets(self, spec: DataSpec) -> tuple[pa.Field, ...]:
         """Return the roles of the tokens."""
         return (pa.field("roles", pa.list_(pa.uint8())),)

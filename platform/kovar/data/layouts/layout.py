@@ -141,6 +141,10 @@ class Layout(ABC):
     def keys(self, table: pa.Table) -> Iterable[str]:
         """Yield a text of each row of a checked table; rows with equal texts stay together."""
 
+    def written(self, table: pa.Table, spec: DataSpec) -> Iterable[str]:
+        """Yield what people wrote in each row of a checked table: a tokenizer learns from it."""
+        return self.keys(table)
+
     @abstractmethod
     def targets(self, spec: DataSpec) -> tuple[pa.Field, ...]:
         """Return what is stored beside the tokens of a row, by name and type."""

@@ -7,9 +7,11 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from kovar.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +79,16 @@ class Task(ABC):
     metric: str
     metrics: Mapping[str, Direction]
 
+    def check_base(self, base: BaseModelFiles) -> None:
+        """Refuse a base that cannot learn this task: unless it says otherwise, one that writes.
+
+        Raises:
+            ModelError: naming the kinds of models that can.
+        """
+        from kovar.models import ARCHITECTURES
+
+        refuse_unless(not base.architecture.is_decoder, base, self.name, ARCHITECTURES)
+
     @abstractmethod
     def build_model(
         self, base: BaseModelFiles, dataset: TokenizedDataset, *, dropout: float | None = None
@@ -120,6 +132,22 @@ class Task(ABC):
     @abstractmethod
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
         """Begin an evaluation of a split."""
+
+
+def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[str]) -> None:
+    """Refuse a base of a kind that does not suit a task.
+
+    Raises:
+        ModelError: naming the kinds that do.
+    """
+    if not fits:
+        raise ModelError(
+            f"{task} does not train such models",
+            field="model.base",
+            got=f"{base.source} ({base.config['model_type']})",
+            allowed=", ".join(sorted(kinds)),
+            hint="choose another model or another task",
+        )
 
 
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:
