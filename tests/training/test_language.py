@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kovar.data import DataSpec, prepare_dataset
-from kovar.models import check_folder, load_language_model, save_language_model
+from kovar.models import check_folder, load_classifier, save_language_model
 from kovar.models.architecture import DECODERS
 from kovar.models.language import build_language_model
 from kovar.precision import ResolvedPrecision
@@ -92,7 +92,7 @@ def test_perplexity_falls(name, engine_of, tmp_path):
     found = [fields["metrics"] for event, fields in events if event == "evaluated"]
     assert len(found) == 3
     assert found[-1]["perplexity"] < 0.7 * found[0]["perplexity"]
-    assert 0 <= found[-1]["accuracy"] <= 1
+    assert 0 <= found[-1]["token_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("name", [*TASK_NAMES, "chat"])
@@ -124,7 +124,7 @@ def test_micro_batches_change_nothing(name, engine_of, tmp_path):
 @pytest.mark.parametrize("kind", sorted(DECODERS))
 def test_documents_in_one_row_do_not_see_each_other(kind, tmp_path):
     base = check_folder(build_tiny_decoder(tmp_path, kind=kind), source=kind)
-    model = build_language_model(base, objective="causal", dropout=0.0).model.double().eval()
+    model = build_language_model(base, head="causal-lm", dropout=0.0).model.double().eval()
     ids = torch.randint(3, 200, (1, 12), generator=torch.Generator().manual_seed(1))
     positions = torch.tensor([[*range(5), *range(7)]])
     packed = model(input_ids=ids, position_ids=positions).logits
@@ -148,8 +148,7 @@ def test_a_saved_language_model_is_the_same_again(name, inputs, engine_of, tmp_p
     base, _ = inputs[name]
     model = engine_of(name).model.eval()
     save_language_model(model, base, tmp_path, max_length=32)
-    objective = "masked" if name == "masked-lm" else "causal"
-    loaded = load_language_model(check_folder(tmp_path, source="x"), objective=objective).eval()
+    loaded = load_classifier(check_folder(tmp_path, source="x")).eval()
     ids = torch.arange(5, 17).reshape(2, 6)
     assert torch.equal(model(input_ids=ids).logits, loaded(input_ids=ids).logits)
     stored = load_file(tmp_path / "model.safetensors")

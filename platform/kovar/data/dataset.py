@@ -6,7 +6,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
-from kovar.data.layouts import (
-    LAYOUTS,
-    EncodedRows,
-    Encoding,
-    Layout,
-    LayoutName,
-    SplitName,
-)
+from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -35,8 +28,9 @@ from kovar.errors import DataError
 FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
 ROWS_PER_CALL: Final = 1_024
+
 CONSTANTS: Final = b"kovar.constants"
-"""Key of the schema's metadata that holds `Split.constants`."""
+"""Where the schema of a stored split keeps the layout's constants, as JSON."""
 
 
 class Split:
@@ -50,15 +44,15 @@ class Split:
     Attributes:
         lengths: number of tokens of each row, int32.
         rows: each row's number in the source, int64.
-        constants: numbers that all rows share, as the layout names them.
+        constants: what the layout says of all rows, see `Layout.constants`.
     """
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        stored = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
+        self.constants: dict[str, int] = json.loads(stored)
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._names: list[str] = reader.schema.names
-        constants = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
-        self.constants: Mapping[str, int] = json.loads(constants)
         sizes = [batch.num_rows for batch in self._batches]
         self._starts: list[int] = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
         self._lists: dict[str, list[_Lists]] = {}
@@ -241,8 +235,7 @@ def prepare_dataset(
         "split": split_facts,
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
-        **kind.identity(spec),
-        **kind.model_identity(spec, tokenizer_dir),
+        **kind.identity(spec, tokenizer_dir),
     }
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
@@ -418,10 +411,9 @@ def _check_labels(
 def _write_split(
     folder: Path, part: _Part, layout: Layout, encoding: Encoding, progress: Progress
 ) -> dict[str, Any]:
-    """Tokenize the rows of one split into `<name>.arrow`; return counts."""
+    """Tokenize the rows of one split into `<split>.arrow`; return counts."""
     name = encoding.split
     keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
-    constants = layout.constants(encoding)
     table = part.source.table.take(pa.array(part.rows))
     schema = pa.schema(
         [
@@ -429,9 +421,10 @@ def _write_split(
             *layout.targets(encoding.spec),
             pa.field("row", pa.int64()),
             *(table.schema.field(text) for text in keeps),
-        ],
-        metadata={CONSTANTS: canonical_json(constants)} if constants else None,
+        ]
     )
+    if constants := layout.constants(encoding):
+        schema = schema.with_metadata({CONSTANTS: canonical_json(constants)})
     num_tokens = num_truncated = num_stored = 0
     progress(f"tokenizing {name}", 0, table.num_rows)
     with pa.ipc.new_file(str(folder / f"{name}.arrow"), schema) as writer:

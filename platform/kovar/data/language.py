@@ -127,13 +127,27 @@ def _positions(
 
 
 def collate_masked(
-    split: Rows, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
+    split: Rows,
+    rows: NDArray[np.int64],
+    length: int,
+    *,
+    pad_id: int,
+    seed: int,
+    numbers: Sequence[int] | None = None,
 ) -> LanguageBatch:
     """Pad rows on the right and hide some of their tokens.
 
     What is hidden is drawn from `seed` and the row's number alone, so that neither ranks nor
     micro-batches nor a restart change it. At least one token of a row is hidden, if it has any
     that is not special.
+
+    Args:
+        split: where the rows are.
+        rows: row numbers within it.
+        length: tokens to pad to.
+        pad_id: the token that fills rows.
+        seed: of the draws.
+        numbers: what to draw with in place of the row numbers.
     """
     right = np.full((len(rows), length), pad_id, dtype=np.int64)
     shown, mask = right.copy(), np.zeros_like(right)
@@ -143,7 +157,8 @@ def collate_masked(
         right[index, : len(tokens)] = tokens
         mask[index, : len(tokens)] = 1
         learned = (split.values("roles", row) & TARGET) != 0
-        seen, chosen = _hide(tokens, learned, row=row, seed=seed, constants=split.constants)
+        number = row if numbers is None else numbers[row]
+        seen, chosen = _hide(tokens, learned, row=number, seed=seed, constants=split.constants)
         shown[index, : len(tokens)] = seen
         hidden[index, : len(tokens)] = chosen
     places = np.flatnonzero(hidden)

@@ -25,17 +25,19 @@ from kovar.models.base import (
     resolve_base,
 )
 from kovar.models.classifier import (
+    MULTILABEL,
     BuiltModel,
     build_classifier,
     build_for_training,
     load_classifier,
     save_model,
 )
+from kovar.models.head import Head, head_of, model_class
 from kovar.models.known_config import known_config
 from kovar.models.language import (
     build_language_model,
-    load_language_model,
     save_language_model,
+    select_targets,
 )
 from kovar.models.scratch import scratch_base
 from kovar.models.size import LoraShape, ModelSize, model_size
@@ -45,9 +47,11 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
     "DECODERS",
+    "MULTILABEL",
     "Architecture",
     "BaseModelFiles",
     "BuiltModel",
+    "Head",
     "LoraShape",
     "ModelSize",
     "ModelSpec",
@@ -59,12 +63,13 @@ __all__ = [
     "check_max_length",
     "check_peft",
     "find_architecture",
+    "head_of",
     "is_adapter",
     "known_config",
     "load_adapter",
     "load_classifier",
-    "load_language_model",
     "load_tokenizer",
+    "model_class",
     "model_files",
     "model_size",
     "put_adapter",
@@ -73,4 +78,5 @@ __all__ = [
     "save_language_model",
     "save_model",
     "scratch_base",
+    "select_targets",
 ]

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kovar.errors import ModelError
-from kovar.models.base import BaseModelFiles
-from kovar.models.classifier import BuiltModel, copy_tokenizer, quiet, write_config
+from kovar.models.base import CONFIG_FILE, BaseModelFiles
+from kovar.models.classifier import BuiltModel, copy_tokenizer, load_with_config, write_config
+from kovar.models.head import Head, head_of
 from kovar.models.weights import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Objective = Literal["causal", "masked"]
-
 
 def build_language_model(
-    base: BaseModelFiles, *, objective: Objective, dropout: float | None = None
+    base: BaseModelFiles, *, head: Head, dropout: float | None = None
 ) -> BuiltModel:
     """Load a base in fp32 with its language-model head.
 
@@ -33,7 +32,7 @@ def build_language_model(
 
     Args:
         base: a checked model folder.
-        objective: whether next tokens or masked tokens are predicted.
+        head: whether next tokens ("causal-lm") or hidden ones ("masked-lm") are predicted.
         dropout: sets every dropout probability of the model; None keeps the model's own.
 
     Returns:
@@ -52,24 +51,17 @@ def build_language_model(
         for name in base.architecture.dropouts:
             if hasattr(config, name):
                 setattr(config, name, dropout)
-    model, absent = _load(base.folder, objective, config=config)
-    body = f"{model.base_model_prefix}."
-    broken = sorted(name for name in absent if name.startswith(body))
-    if broken or (absent and objective == "causal"):
-        raise _incomplete(base.folder, broken or sorted(absent))
-    return BuiltModel(_select_targets(model, objective), frozenset(absent))
-
-
-def load_language_model(base: BaseModelFiles, *, objective: Objective) -> PreTrainedModel:
-    """Load a language model exactly as `save_language_model` wrote it.
-
-    Raises:
-        ModelError: a weight is absent or of another shape; nothing is drawn anew.
-    """
-    model, absent = _load(base.folder, objective)
-    if absent:
-        raise _incomplete(base.folder, sorted(absent))
-    return _select_targets(model, objective)
+    model, missing, mismatched = load_with_config(base.folder, config, head)
+    absent, body = missing | mismatched, f"{model.base_model_prefix}."
+    broken = sorted(name for name in absent if head == "causal-lm" or name.startswith(body))
+    if broken:
+        raise ModelError(
+            f"{len(broken)} weights are absent or of another shape; the first is {broken[0]}",
+            file=base.folder,
+            hint=f"check that {CONFIG_FILE} and the weights belong together",
+        )
+    select_targets(model)
+    return BuiltModel(model, frozenset(absent))
 
 
 def save_language_model(
@@ -102,54 +94,25 @@ def save_language_model(
         shutil.copyfile(generation, out_dir / generation.name)
 
 
-def _load(
-    folder: Path, objective: Objective, *, config: Any = None
-) -> tuple[PreTrainedModel, set[str]]:
-    """Return the model in fp32, and the names of the weights that are absent or do not fit."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    kind: Any = AutoModelForCausalLM if objective == "causal" else AutoModelForMaskedLM
-    with quiet():
-        model, report = kind.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
-    mismatched = {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]}
-    return model, set(report["missing_keys"]) | mismatched
-
-
-def _incomplete(folder: Path, absent: list[str]) -> ModelError:
-    return ModelError(
-        f"{len(absent)} weights are absent or of another shape; the first is {absent[0]}",
-        file=folder,
-        hint="check that config.json and the weights belong together",
-    )
-
-
-def _select_targets(model: PreTrainedModel, objective: Objective) -> PreTrainedModel:
+def select_targets(model: PreTrainedModel) -> None:
     """Let the last layer compute the places that `target_positions` names."""
-    selection = _Selection(objective)
+    selection = _Selection(causal=head_of(model.config.to_dict() | _class(model)) == "causal-lm")
     model.register_forward_pre_hook(selection.begin, with_kwargs=True)
     output = model.get_output_embeddings()
     if output is None:
         raise TypeError(f"{type(model).__name__} has no layer onto the vocabulary")
     output.register_forward_pre_hook(selection.select)
-    return model
+
+
+def _class(model: PreTrainedModel) -> dict[str, list[str]]:
+    return {"architectures": [type(model).__name__]}
 
 
 class _Selection:
     """The places whose logits one forward pass computes; None for all."""
 
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
+    def __init__(self, *, causal: bool) -> None:
+        self._causal = causal
         self._positions: torch.Tensor | None = None
 
     def __deepcopy__(self, memo: Any) -> _Selection:
@@ -158,7 +121,7 @@ class _Selection:
 
     def begin(self, _: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self._positions = kwargs.pop("target_positions", None)
-        if self._objective == "causal":
+        if self._causal:
             # With a cache of keys and values, documents in one row would not be kept apart.
             kwargs.setdefault("use_cache", False)
         return args, kwargs

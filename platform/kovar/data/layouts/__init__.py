@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kovar.data.layouts.causal_text import CausalText
-from kovar.data.layouts.layout import (
-    Content,
-    EncodedRows,
-    Encoding,
-    Layout,
-    LayoutName,
-    SplitName,
-)
+from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.layouts.masked_text import MaskedText
 from kovar.data.layouts.text_label import TextLabel
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,11 @@ from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout
 from kovar.data.rows import show_rows
 from kovar.data.spec import DataSpec
 from kovar.errors import DataError
+
+Form = Literal["text", "prompt", "messages"]
+"""What a row is: a text, a prompt with its completion, or a conversation."""
+
+FORMS: Final[tuple[Form, ...]] = ("text", "prompt", "messages")
 
 Row = tuple[NDArray[np.int32], NDArray[np.uint8]]
 
@@ -61,18 +66,20 @@ class CausalText(Layout):
         """Return the names of the columns that the specification names."""
         return tuple(column.name for column in self.columns(spec))
 
-    def identity(self, spec: DataSpec) -> dict[str, Any]:
-        """Return what a row is, and whether texts are packed."""
-        return {"layout": self.name, "form": form(spec), "packing": spec.packing}
+    def identity(self, spec: DataSpec, tokenizer_dir: Path | None = None) -> dict[str, Any]:
+        """Return what a row is, whether texts are packed, and how the model writes texts.
 
-    def model_identity(self, spec: DataSpec, tokenizer_dir: Path) -> dict[str, Any]:
-        """Return how the model's texts are written: the template lies outside of tokenizer.json."""
+        Raises:
+            ModelError: rows are conversations, and the model has no chat template.
+        """
+        known = {"layout": self.name, "form": form(spec), "packing": spec.packing}
+        if tokenizer_dir is None:
+            return known
         dialect = Dialect.read(tokenizer_dir)
         parts = [dialect.begin, dialect.end]
         if spec.messages is not None:
-            dialect.check_template()
-            parts += [str(dialect.template), *sorted(map(str, dialect.special.items()))]
-        return {"dialect": hashlib.sha256("\0".join(parts).encode()).hexdigest()}
+            parts += [dialect.check_template(), *sorted(map(str, dialect.special.items()))]
+        return known | {"dialect": hashlib.sha256("\0".join(parts).encode()).hexdigest()}
 
     def keys(self, table: pa.Table) -> Iterable[str]:
         """Return the texts."""
@@ -95,6 +102,10 @@ class CausalText(Layout):
         """Return the roles of the tokens."""
         return (pa.field("roles", pa.list_(pa.uint8())),)
 
+    def constants(self, encoding: Encoding) -> dict[str, int]:
+        """Return the place of the rows' form in `FORMS`."""
+        return {"form": FORMS.index(form(encoding.spec))}
+
     def encode(self, table: pa.Table, encoding: Encoding) -> EncodedRows:
         """Tokenize rows; training texts are packed into windows, unless `packing` is off.
 
@@ -116,19 +127,19 @@ class CausalText(Layout):
         return EncodedRows(stored.tokens, stored.targets, num_truncated, stored.origin)
 
 
-def form(spec: DataSpec) -> str:
-    """Return what a row is: a text, a prompt with its completion, or a conversation."""
+def form(spec: DataSpec) -> Form:
+    """Return what a row is."""
     if spec.messages is not None:
         return "messages"
     return "text" if spec.prompt is None else "prompt"
 
 
-def render(text: str, kind: str, dialect: Dialect) -> Rendered:
+def render(text: str, kind: Form, dialect: Dialect) -> Rendered:
     """Write one row as the model reads it.
 
     Args:
         text: as `CausalText.read` returns it.
-        kind: see `form`.
+        kind: what it is.
         dialect: of the model.
     """
     match kind:
@@ -142,7 +153,7 @@ def render(text: str, kind: str, dialect: Dialect) -> Rendered:
 
 
 def _rows(
-    texts: list[str], kind: str, dialect: Dialect, encoding: Encoding, *, whole: bool = False
+    texts: list[str], kind: Form, dialect: Dialect, encoding: Encoding, *, whole: bool = False
 ) -> list[tuple[Row, bool]]:
     """Return tokens and roles of each text, cut to the longest row unless it is wanted whole."""
     rendered = [render(text, kind, dialect) for text in texts]

@@ -23,11 +23,10 @@ from kovar.data.spec import DataSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+SplitName = Literal["train", "evaluation"]
+
 LayoutName = Literal["text-label", "masked-text", "causal-text"]
 """The layouts of the table; tasks name them."""
-
-
-SplitName = Literal["train", "evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +51,14 @@ class Encoding:
         tokenizer: truncates to `spec.max_length`.
         tokenizer_dir: the model's folder, for what `tokenizer.json` does not hold.
         labels: the labels of the data set.
-        split: what the rows are for.
+        split: the split that the rows belong to.
     """
 
     spec: DataSpec
     tokenizer: Tokenizer
     tokenizer_dir: Path
-    labels: tuple[str, ...] = ()
-    split: SplitName = "train"
+    labels: tuple[str, ...]
+    split: SplitName
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +112,18 @@ class Layout(ABC):
             DataError: with the field and the rows at fault.
         """
 
-    def identity(self, spec: DataSpec) -> dict[str, Any]:
-        """Return what decides the stored rows, beside content, tokenizer, split and length."""
+    def identity(self, spec: DataSpec, tokenizer_dir: Path | None = None) -> dict[str, Any]:
+        """Return what decides the stored rows, beside content, tokenizer.json, split and length.
+
+        Args:
+            spec: the data block of a specification.
+            tokenizer_dir: the model's folder; None where it is not known yet, in a plan: what
+                depends on it is left out.
+        """
         return {"layout": self.name}
 
-    def model_identity(self, spec: DataSpec, tokenizer_dir: Path) -> dict[str, Any]:
-        """Return what decides the stored rows in a model's folder, beside its tokenizer.json.
-
-        Raises:
-            ModelError: the folder lacks what the rows need.
-        """
-        return {}
-
-    def constants(self, encoding: Encoding) -> Mapping[str, int]:
-        """Return numbers that all rows share and collating needs; `Split.constants` holds them."""
+    def constants(self, encoding: Encoding) -> dict[str, int]:
+        """Return what collating must know beside the rows; `Split.constants` gives it back."""
         return {}
 
     def digest(self, table: pa.Table) -> str:

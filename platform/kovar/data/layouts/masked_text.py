@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -42,7 +42,7 @@ class MaskedText(Layout):
         """Return the roles of the tokens."""
         return (pa.field("roles", pa.list_(pa.uint8())),)
 
-    def constants(self, encoding: Encoding) -> Mapping[str, int]:
+    def constants(self, encoding: Encoding) -> dict[str, int]:
         """Return the token that hides others, and how many tokens there are to guess from.
 
         Raises:

@@ -9,10 +9,12 @@ from kovar.training.tasks.masked_lm import MaskedLM
 from kovar.training.tasks.task import (
     Collated,
     Direction,
+    Examined,
     Tally,
     Task,
     TaskName,
     better,
+    title,
 )
 from kovar.training.tasks.text_classification import TextClassification
 
@@ -27,10 +29,12 @@ __all__ = [
     "CausalLM",
     "Collated",
     "Direction",
+    "Examined",
     "MaskedLM",
     "Tally",
     "Task",
     "TaskName",
     "TextClassification",
     "better",
+    "title",
 ]

@@ -35,7 +35,7 @@ class CausalLM(LanguageTask):
         """Load the base with its language-model head."""
         from kovar.models import build_language_model
 
-        return build_language_model(base, objective="causal", dropout=dropout)
+        return build_language_model(base, head="causal-lm", dropout=dropout)
 
     def collate(
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int

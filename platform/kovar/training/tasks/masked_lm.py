@@ -28,7 +28,7 @@ class MaskedLM(LanguageTask):
         """Load the base with a head onto its vocabulary."""
         from kovar.models import build_language_model
 
-        return build_language_model(base, objective="masked", dropout=dropout)
+        return build_language_model(base, head="masked-lm", dropout=dropout)
 
     def collate(
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int

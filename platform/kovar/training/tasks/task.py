@@ -7,24 +7,31 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kovar.errors import ModelError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
     from kovar.data import LayoutName, Split, TokenizedDataset
     from kovar.models import BaseModelFiles, BuiltModel
+    from kovar.registry import DatasetPredictions, Golden, Signature
 
 TaskName = Literal["text-classification", "masked-lm", "causal-lm"]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
+
+NUM_GOLDEN: Final = 16
+"""Golden examples of a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,22 @@ class Collated:
     inputs: dict[str, NDArray[Any]]
     targets: NDArray[Any]
     num_targets: int
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a trained version answered to the evaluation split, through the runtime that serves.
+
+    Args:
+        metrics: plain JSON types, as a manifest stores them.
+        golden: examples that every runtime must reproduce.
+        predictions: the label of every row, for paired comparisons of versions; None where a row
+            has no single label.
+    """
+
+    metrics: dict[str, Any]
+    golden: Golden
+    predictions: DatasetPredictions | None = None
 
 
 class Tally(ABC):
@@ -133,6 +156,34 @@ class Task(ABC):
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
         """Begin an evaluation of a split."""
 
+    def save_model(
+        self, model: PreTrainedModel, base: BaseModelFiles, out_dir: Path, *, max_length: int
+    ) -> None:
+        """Write the trained model, whole, with its tokenizer."""
+        from kovar.models import save_model
+
+        save_model(model, base, out_dir, max_length=max_length)
+
+    @abstractmethod
+    def signature(self, labels: tuple[str, ...], *, max_length: int) -> Signature:
+        """Return what goes into a version and what comes out, for its manifest."""
+
+    @abstractmethod
+    def examine(
+        self,
+        runtime: Any,
+        split: Split,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """Answer the evaluation split through a runtime, and score the answers.
+
+        Args:
+            runtime: what `kovar.inference.load_any` made of the version's folder.
+            split: the evaluation split, which keeps the texts.
+            progress: called with (rows done, rows in all).
+        """
+
 
 def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[str]) -> None:
     """Refuse a base of a kind that does not suit a task.
@@ -153,3 +204,8 @@ def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[s
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:
     """Return whether a metric's value is better than another by more than `by`."""
     return value - than > by if direction == "max" else than - value > by
+
+
+def title(metric: str) -> str:
+    """Return how a reader calls a metric: `macro_f1` → `macro F1`."""
+    return metric.replace("_", " ").replace("f1", "F1")
