@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from kovar.config import load_document
 from kovar.errors import GoldenError, ModelError
 from kovar.inference import TorchScorer, load_any, load_runtime, load_version
 from kovar.registry import Registry
+from kovar.training import FineTuneSpec
 from tiny import build_tiny_decoder
 from tiny_run import run_spec, write_spec
 from tiny_version import settings_in
@@ -90,6 +93,17 @@ def test_conversations_are_learned_and_the_version_scores_them(method, settings,
         assert again.loss == pytest.approx(example["numbers"][0], abs=1e-4)
         with pytest.raises(ModelError, match="does not classify texts"):
             load_runtime(folder)
+
+
+def test_a_model_from_scratch_learns_to_answer_by_the_recipe(settings):
+    result = run_spec(Path(__file__).parents[2] / "jobs" / "tiny-chat.yaml", settings)
+    assert result.metrics["perplexity"] < 20
+
+
+def test_lists_in_a_method_are_read_from_a_file(tmp_path):
+    method = {"kind": "lora", "target_modules": ["query", "value"]}
+    spec = load_document(write_spec(tmp_path, method=method)).parse(FineTuneSpec)
+    assert spec.method.target_modules == ("query", "value")
 
 
 def test_a_version_whose_losses_changed_is_refused(settings, tmp_path):
