@@ -143,7 +143,7 @@ def _show_tags(version: Version, taggings: Sequence[Tagging], *, as_json: bool) 
     for one in taggings:
         table = Table("word", "tag")
         for word, tag in zip(one.words, one.tags, strict=True):
-            table.add_row(Text(word), Text(tag))
+            table.add_row(Text(word), Text(tag or ""))
         Console().print(table)
     typer.echo(f"{version} · sha256 {version.digest}")
 

@@ -66,6 +66,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def has(self, name: str) -> bool:
+        """Return whether something of this name is stored of each row."""
+        return name in self._names
+
     def input_ids(self, row: int) -> NDArray[np.int32]:
         """Return the tokens of one row, a view of the file."""
         return self.values("input_ids", row)

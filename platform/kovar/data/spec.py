@@ -49,6 +49,26 @@ class DataSpec(Config):
     )
     text: str = Field(default="text", min_length=1, description="name of the text column")
     label: str = Field(default="label", min_length=1, description="name of the label column")
+    text_pair: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of a column of second texts, which are read after the first ones",
+    )
+    label_separator: str = Field(
+        default=",",
+        min_length=1,
+        description="what divides the labels of a row where they are one text, not a list",
+    )
+    tokens: str = Field(
+        default="tokens",
+        min_length=1,
+        description="name of the column of words: lists, or text with spaces between them",
+    )
+    tags: str = Field(
+        default="tags",
+        min_length=1,
+        description="name of the column of tags, one for each word: O, B-TYPE or I-TYPE",
+    )
     messages: str | None = Field(
         default=None,
         min_length=1,

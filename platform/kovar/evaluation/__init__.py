@@ -16,7 +16,7 @@ from kovar.evaluation.entities import (
     entity_intervals,
     entity_metrics,
 )
-from kovar.evaluation.evaluate import Evaluation, evaluate
+from kovar.evaluation.evaluate import Evaluation, evaluate, score_texts, tag_texts
 from kovar.evaluation.intervals import count_intervals, score_intervals
 from kovar.evaluation.metrics import (
     ClassificationMetrics,
@@ -70,6 +70,8 @@ __all__ = [
     "perplexity",
     "reliability",
     "score_intervals",
+    "score_texts",
     "slice_metrics",
+    "tag_texts",
     "weighted_means",
 ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "evaluation"]
 
-LayoutName = Literal["text-label", "masked-text", "causal-text"]
+LayoutName = Literal["text-label", "text-labels", "tagged-words", "masked-text", "causal-text"]
 """The layouts of the table; tasks name them."""
 
 

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from kovar.models import BaseModelFiles, BuiltModel
     from kovar.registry import DatasetPredictions, Golden, Signature
 
-TaskName = Literal["text-classification", "masked-lm", "causal-lm"]
+TaskName = Literal[
+    "text-classification",
+    "multilabel-classification",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
