@@ -11,6 +11,7 @@ from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
 from kovar.training.method import Lora, MethodSettings
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kovar.models.size import LoraShape
@@ -68,8 +69,10 @@ def fit_memory(
         lora: adapters of this shape instead of training all weights.
 
     Returns:
-        None when the architecture or the precision is not known.
+        None when the architecture or the precision is not known, or the task predicts tokens.
     """
+    if TASKS[spec.task].predicts_tokens:
+        return None
     precision = precision or plan.precision.precision
     if precision in ("auto", "fp8"):
         return None
