@@ -18,7 +18,8 @@ KovarError                       exit code 1: the work failed
 │   ├── UntrustedVersionError    no trusted key has signed the version
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
-│   └── NonFiniteError           the loss or a gradient is NaN or infinite
+│   ├── NonFiniteError           the loss or a gradient is NaN or infinite
+│   └── OutOfMemoryError         not even one row passes through the model
 ├── GoldenError                  a runtime does not reproduce a version's golden examples
 └── RequestError                 one HTTP request was refused; carries the HTTP status
 
@@ -197,6 +198,10 @@ class RunError(KovarError):
 
 class NonFiniteError(RunError):
     """The loss or a gradient is NaN or infinite."""
+
+
+class OutOfMemoryError(RunError):
+    """Not even one row passes through the model in the memory that a worker has."""
 
 
 class GoldenError(KovarError):

@@ -29,11 +29,13 @@ class StepOutcome:
     Args:
         loss: summed over this rank's targets.
         gradient_norm: of the whole batch, before clipping.
+        changed: whether the weights moved: not where a gradient is NaN or infinite.
         num_targets: of all ranks.
     """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
+    changed: torch.Tensor
     num_targets: int
 
 
@@ -92,7 +94,8 @@ class OptimizerStep:
             with self._parallel.accumulating(self._model):
                 loss += self._backward(micro_batch, num_targets)
         loss += self._backward(batch.micro_batches[-1], num_targets)
-        return StepOutcome(loss, self._update(learning_rate), num_targets)
+        norm = self._update(learning_rate)
+        return StepOutcome(loss, norm, torch.isfinite(norm), num_targets)
 
     def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
         """Add the gradient of one micro-batch; return its summed loss."""
@@ -108,20 +111,37 @@ class OptimizerStep:
         return loss.detach()
 
     def _update(self, learning_rate: float) -> torch.Tensor:
+        """Clip the gradient and move the weights, unless it is not finite; return its norm."""
         import torch
 
         self.learning_rate = learning_rate
         self.scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm).detach()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self.scaler.step(self._optimizer)
-        self.scaler.update()
-        self._optimizer.zero_grad()
         if self._precision.scaler:
             # The scaler skips a step whose gradients overflow, and lowers its scale.
-            norm = norm.nan_to_num(posinf=0.0)
-        return norm.detach()
+            self.scaler.step(self._optimizer)
+            self.scaler.update()
+        else:
+            self._step_if_finite(norm)
+        self._optimizer.zero_grad()
+        return norm
+
+    def _step_if_finite(self, norm: torch.Tensor) -> None:
+        """Skip a step that would spoil every weight, without waiting for the device."""
+        import torch
+
+        optimizer: Any = self._optimizer
+        # Fused kernels read a flag on the device. The first step makes the optimizer's state, part
+        # of which a kernel that is told to skip would leave unwritten.
+        has_flag = getattr(optimizer, "_step_supports_amp_scaling", False) and optimizer.state
+        if norm.device.type == "cpu" or not has_flag:
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+            return
+        optimizer.found_inf = (~torch.isfinite(norm)).float()
+        optimizer.step()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Cast operations as the precision says while the block runs."""
