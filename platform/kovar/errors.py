@@ -19,7 +19,8 @@ KovarError                       exit code 1: the work failed
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
 │   ├── NonFiniteError           the loss or a gradient is NaN or infinite
-│   └── OutOfMemoryError         not even one row passes through the model
+│   ├── OutOfMemoryError         not even one row passes through the model
+│   └── CheckpointError          a checkpoint could not be written, or is damaged
 ├── GoldenError                  a runtime does not reproduce a version's golden examples
 └── RequestError                 one HTTP request was refused; carries the HTTP status
 
@@ -202,6 +203,10 @@ class NonFiniteError(RunError):
 
 class OutOfMemoryError(RunError):
     """Not even one row passes through the model in the memory that a worker has."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint could not be written, or cannot be used."""
 
 
 class GoldenError(KovarError):

@@ -50,7 +50,8 @@ FIELDS: Final[dict[EventKind, str]] = {
     "compiled": "step, seconds",
     "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm, "
     "memory_bytes",
-    "checkpoint": "step, path, size_bytes, seconds",
+    "checkpoint": "step, path, size_bytes, seconds (for which training stood still), "
+    "write_seconds (beside training; from now on it survives a power cut)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "stopped": "step, metric, best_step (the one that is registered)",
