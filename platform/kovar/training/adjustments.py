@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from kovar.precision import Precision
 from kovar.training.folder import write_json
@@ -78,6 +78,15 @@ class Adjustments:
         kept = tuple(change for change in self.changes if change.after_step <= step)
         return replace(self, changes=kept)
 
+    def limit(self, asked: int | Literal["auto"] | None) -> int | None:
+        """Return the padded tokens of one pass, from what the spec asks for; None for no limit."""
+        if self.micro_batch_tokens is not None:
+            return self.micro_batch_tokens
+        return None if asked == "auto" else asked
+
     def with_change(self, change: Change) -> Adjustments:
         """Add a change."""
         return replace(self, changes=(*self.changes, change))
+
+
+UNCHANGED: Final = Adjustments()

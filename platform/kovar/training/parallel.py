@@ -67,6 +67,17 @@ class Parallel:
 
         return int(self.add_up(torch.tensor(number, dtype=torch.int64, device=self.device)))
 
+    def least(self, number: int) -> int:
+        """Return the smallest of every rank's number."""
+        if self.world_size == 1:
+            return number
+        import torch
+        import torch.distributed
+
+        tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
+        return int(tensor)
+
     def from_main(self, number: int) -> int:
         """Return rank 0's number on every rank."""
         if self.world_size == 1:
