@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from kovar.precision import Precision
 from kovar.training.folder import write_json
+from kovar.training.halves import Weights
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Change:
 
     after_step: int
     precision: Precision
-    weights: str
+    weights: Weights
     reason: str
 
 

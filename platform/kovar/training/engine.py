@@ -27,7 +27,13 @@ from kovar.training.optimizer import build_optimizer
 from kovar.training.parallel import Parallel
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
-from kovar.training.shrinking import PassTooLargeError, free_cached, halved
+from kovar.training.shrinking import (
+    PassTooLargeError,
+    free_cached,
+    half_of,
+    halved,
+    is_out_of_memory,
+)
 from kovar.training.skips import Skips
 from kovar.training.state import TrainingState
 from kovar.training.step import OptimizerStep
@@ -74,7 +80,8 @@ class Engine:
         weights: the format that weights are kept in between steps.
         memory_bytes: what this process may have; None for what the machine has.
         adjustments: what the run changed about itself before.
-        remember: is given the adjustments when they change, before anything follows from it.
+        remember: is given the adjustments when they change, before anything follows from it, and
+            whether this rank is the one that writes them down.
 
     Attributes:
         last_step: the step that ended the run.
@@ -96,7 +103,7 @@ class Engine:
         weights: Weights = "fp32",
         memory_bytes: int | None = None,
         adjustments: Adjustments = UNCHANGED,
-        remember: Callable[[Adjustments], None] | None = None,
+        remember: Callable[[Adjustments, bool], None] | None = None,
     ) -> None:
         import torch
 
@@ -196,7 +203,18 @@ class Engine:
             self._run(batches, writer)
             writer.drain()
             self._acknowledge(writer)
+        self._check_weights()
         self._finish(checkpoints)
+
+    def _check_weights(self) -> None:
+        """Refuse to end with weights that the last steps have spoiled."""
+        import torch
+
+        finite = [torch.isfinite(p).all() for p in self.parameters.values()]
+        if self.parallel.total(int(not torch.stack(finite).all())):
+            raise NonFiniteError(
+                f"step {self.last_step}: weights are NaN or infinite", step=self.last_step
+            )
 
     def _run(self, batches: Iterable[StepBatch], writer: CheckpointWriter) -> None:
         window = Window(self.parallel, self.skips)
@@ -277,22 +295,22 @@ class Engine:
         Raises:
             PassTooLargeError: there are several ranks, and others wait for this one in vain.
         """
-        self._adjust(replace(self.adjustments, micro_batch_tokens=micro_batch_tokens))
+        self._adjust(micro_batch_tokens, writes=True)
         self._report_any("shrunk", step=step, micro_batch_tokens=micro_batch_tokens)
         if self.parallel.world_size > 1:
             raise error
 
     def _measure(self) -> None:
         budget = measure_budget(self, limit_bytes=self._memory_bytes)
-        self._adjust(replace(self.adjustments, micro_batch_tokens=budget.micro_batch_tokens))
+        self._adjust(budget.micro_batch_tokens, writes=self.parallel.is_main)
         self._report("measured", **budget.to_json())
 
-    def _adjust(self, adjustments: Adjustments) -> None:
-        self.adjustments = adjustments
-        self.feed.micro_batch_tokens = adjustments.micro_batch_tokens
-        self._facts["adjustments"] = adjustments.to_json()
+    def _adjust(self, micro_batch_tokens: int, *, writes: bool) -> None:
+        self.adjustments = replace(self.adjustments, micro_batch_tokens=micro_batch_tokens)
+        self.feed.micro_batch_tokens = micro_batch_tokens
+        self._facts["adjustments"] = self.adjustments.to_json()
         if self._remember is not None:
-            self._remember(adjustments)
+            self._remember(self.adjustments, writes)
 
     def _judge(self, step: int) -> bool:
         """Evaluate; return whether this step is the best so far."""
@@ -323,6 +341,26 @@ class Engine:
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""
+        while (metrics := self._attempt_evaluation()) is None:
+            free_cached(self.device.type)
+        return metrics
+
+    def _attempt_evaluation(self) -> dict[str, float] | None:
+        """Score; None when a batch did not fit into the memory, and the next attempt's are smaller.
+
+        Raises:
+            OutOfMemoryError: the batch was the smallest.
+        """
+        try:
+            return self._score()
+        except (RuntimeError, MemoryError) as error:
+            limit = self.feed.micro_batch_tokens or self.settings.max_tokens
+            if not is_out_of_memory(error):
+                raise
+            self._shrink(self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error)))
+        return None
+
+    def _score(self) -> dict[str, float]:
         import torch
 
         split, max_length = self.evaluation_split, self.dataset.facts["max_length"]

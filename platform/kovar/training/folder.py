@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def adjustments(self) -> Path:
+        """What the run changed about itself to go on; see kovar.training.adjustments."""
+        return self.root / "adjustments.json"
+
+    @property
     def model(self) -> Path:
         """The trained weights, tokenizer and golden examples: what becomes the version."""
         return self.root / "model"

@@ -88,3 +88,13 @@ class Parallel:
         tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(tensor, src=0)
         return int(tensor)
+
+    def text_from_main(self, text: str) -> str:
+        """Return rank 0's text on every rank."""
+        if self.world_size == 1:
+            return text
+        import torch.distributed
+
+        told: list[Any] = [text]
+        torch.distributed.broadcast_object_list(told, src=0, device=self.device)
+        return str(told[0])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from kovar.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
+    from kovar.data import TokenizedDataset
     from kovar.training.feed import StepBatch
 
 _SIGNS: Final = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
@@ -39,6 +40,18 @@ def free_cached(device_type: str) -> None:
         torch.cuda.empty_cache()
 
 
+def half_of(limit: int, dataset: TokenizedDataset) -> int:
+    """Return half the padded tokens of a batch of the evaluation.
+
+    Raises:
+        OutOfMemoryError: the longest row takes all of it already.
+    """
+    longest = int(dataset.open("evaluation").lengths.max())
+    if limit < 2 * longest:
+        raise _too_large(f"the evaluation: one row of {longest} tokens")
+    return limit // 2
+
+
 def halved(batch: StepBatch) -> int:
     """Return half the padded tokens of the longest pass over a batch.
 
@@ -47,10 +60,13 @@ def halved(batch: StepBatch) -> int:
     """
     num_rows, length = batch.rows_per_pass, batch.planned.batch.longest
     if num_rows <= 1:
-        raise OutOfMemoryError(
-            f"step {batch.planned.step}: one row of {length} tokens does not pass through the "
-            "model in the memory of this worker",
-            hint="lower data.max_length, set training.gradient_checkpointing: true or method: "
-            "lora, or ask for more memory",
-        )
+        raise _too_large(f"step {batch.planned.step}: one row of {length} tokens")
     return num_rows // 2 * length
+
+
+def _too_large(what: str) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"{what} does not pass through the model in the memory of this worker",
+        hint="lower data.max_length, set training.gradient_checkpointing: true or method: lora, "
+        "or ask for more memory",
+    )
