@@ -376,7 +376,9 @@ class Engine:
             max_length=max_length,
         )
         self.model.eval()
-        with torch.inference_mode():
+        # Under autocast torchao's layers do not compute in inference mode.
+        in_fp8 = self.precision.precision == "fp8"
+        with torch.no_grad() if in_fp8 else torch.inference_mode():
             for batch in batches[self.parallel.rank :: self.parallel.world_size]:
                 found = self.task.collate(
                     split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0

@@ -1,11 +1,12 @@
-"""Weights kept in bf16 without losing small updates: two bf16 numbers each.
+"""Weights kept in bf16 without losing small updates: an fp32 number in two halves of 16 bits.
 
 A bf16 number has 8 bits of mantissa, so an update smaller than 1/512 of its weight would be rounded
-away, and at usual learning rates most are. So the trained weight is the sum of two: the high half,
-which the model computes with, and the rest, which it leaves out. Both are joined in fp32 for the
-moment of the update and split again after it: 16 bits of mantissa, as with compensated summation
-(Kahan), and no random rounding, so a resumed run repeats the same bits. Between steps a weight
-takes 4 bytes and its gradient 2, where fp32 weights under autocast take 4, 4 and a copy of 2.
+away, and at usual learning rates most are. So the model computes with the high half, a bf16 number,
+and the low half, 16 bits that make it an fp32 number again, waits beside it (split weights, as in
+arXiv 2005.04680). Both are joined for the moment of the update and split again after it: nothing is
+rounded away, there is no random rounding, and a resumed run repeats the same bits. Between steps
+a weight takes 4 bytes and its gradient 2, where fp32 weights under autocast take 4, 4 and a copy
+of 2.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Weights = Literal["fp32", "bf16"]
 """Number formats that weights are kept in between steps."""
 
-_REST = "rest/"
+_LOW = "low/"
+_BITS = 16
 
 
 def keep_in_bf16(model: torch.nn.Module) -> bool:
@@ -55,7 +57,7 @@ class Halves:
 
         self._high = list(parameters.values())
         self._names = list(parameters)
-        self._rest = [torch.zeros_like(high, requires_grad=False) for high in self._high]
+        self._low = [torch.zeros_like(high, dtype=torch.int16) for high in self._high]
         # Their number of dimensions decides about decay, so they are whole when it is asked for.
         self.whole = {
             name: torch.nn.Parameter(high.detach().float()) for name, high in parameters.items()
@@ -68,12 +70,8 @@ class Halves:
 
     def join(self) -> None:
         """Make the fp32 weights and their gradients; the model's own gradients are gone."""
-        import torch
-
-        wholes = [high.detach().float() for high in self._high]
-        torch._foreach_add_(wholes, [rest.float() for rest in self._rest])
-        for parameter, whole, high in zip(self.whole.values(), wholes, self._high, strict=True):
-            parameter.data = whole
+        for parameter, high, low in zip(self.whole.values(), self._high, self._low, strict=True):
+            parameter.data = joined(high.detach(), low)
             parameter.grad = None if high.grad is None else high.grad.float()
             high.grad = None
 
@@ -81,34 +79,46 @@ class Halves:
         """Put the fp32 weights back into halves, the high one rounded to nearest."""
         import torch
 
-        with torch.no_grad():
-            wholes = [whole.data for whole in self.whole.values()]
-            torch._foreach_copy_(self._high, wholes)
-            torch._foreach_sub_(wholes, [high.float() for high in self._high])
-            torch._foreach_copy_(self._rest, wholes)
+        for parameter, high, low in zip(self.whole.values(), self._high, self._low, strict=True):
+            bits = parameter.data.view(torch.int32)
+            high.data.copy_(parameter.data)
+            bits.sub_(_shifted(high.detach()))
+            # Halfway to a number below it the distance is one more than 16 bits hold.
+            low.copy_(bits.clamp_(max=(1 << (_BITS - 1)) - 1))
         self.release()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the rests themselves, named `rest/PARAMETER`."""
-        return {f"{_REST}{name}": rest for name, rest in zip(self._names, self._rest, strict=True)}
+        """Return the low halves themselves, named `low/PARAMETER`."""
+        return {f"{_LOW}{name}": low for name, low in zip(self._names, self._low, strict=True)}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from what `tensors` returned."""
-        for name, rest in zip(self._names, self._rest, strict=True):
-            rest.copy_(tensors[f"{_REST}{name}"])
+        for name, low in zip(self._names, self._low, strict=True):
+            low.copy_(tensors[f"{_LOW}{name}"])
 
 
-def take_rests(
-    tensors: dict[str, torch.Tensor], parameters: NamedParameters, halves: Halves | None
-) -> None:
-    """Take the rests out of a checkpoint's tensors: into halves, or into weights kept in fp32."""
+def joined(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """Return fp32 numbers from their halves: bf16, and int16 of the same shape."""
     import torch
 
-    rests = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_REST)}
+    return _shifted(high).add_(low).view(torch.float32)
+
+
+def _shifted(high: torch.Tensor) -> torch.Tensor:
+    """Return the bits of bf16 numbers as those of fp32 numbers."""
+    import torch
+
+    return high.view(torch.int16).to(torch.int32).bitwise_left_shift_(_BITS)
+
+
+def take_low_halves(
+    tensors: dict[str, torch.Tensor], parameters: NamedParameters, halves: Halves | None
+) -> None:
+    """Take the low halves out of a checkpoint's tensors: into halves, or into fp32 weights."""
+    lows = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_LOW)}
     if halves is not None:
-        halves.restore(rests)
+        halves.restore(lows)
         return
-    with torch.no_grad():
-        for name, rest in rests.items():
-            parameter = parameters[name.removeprefix(_REST)]
-            parameter.add_(rest.to(parameter.device))
+    for name, low in lows.items():
+        weight = parameters[name.removeprefix(_LOW)].data
+        weight.copy_(joined(weight.bfloat16(), low.to(weight.device)))

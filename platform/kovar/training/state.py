@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kovar.training.halves import take_rests
+from kovar.training.halves import take_low_halves
 from kovar.training.optimizer import optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class TrainingState:
         average = {name: tensors.pop(name) for name in list(tensors) if name.startswith("ema/")}
         if self._ema is not None:
             self._ema.restore(average)
-        take_rests(tensors, self._parameters, self._halves)
+        take_low_halves(tensors, self._parameters, self._halves)
         restore_optimizer(self._optimizer, self._moved, tensors, state["optimizer"])
         self._step.scaler.load_state_dict(state["scaler"])
         self._judge.restore(state["judge"])
