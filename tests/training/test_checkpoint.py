@@ -119,7 +119,7 @@ def test_a_part_that_does_not_come_is_named(checkpoints, monkeypatch):
 
 def test_a_disk_that_refuses_is_an_error_that_says_what_to_do(checkpoints):
     save(checkpoints, 1)
-    (checkpoints.root / ".partial-00000002-1").write_text("in the way")
+    (checkpoints.root / ".partial-00000002-0").write_text("in the way")
     with pytest.raises(CheckpointError, match="step 2 could not be written") as refused:
         save(checkpoints, 2)
     assert "make room" in refused.value.hint

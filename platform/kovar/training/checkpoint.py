@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kovar.errors import CheckpointError
+from kovar.errors import CheckpointError, SupersededError
 
 if TYPE_CHECKING:
     import torch
+
+    from kovar.training.attempt import Attempt
 
 _NAME = re.compile(r"^step-(\d{8})$")
 _MANIFEST: Final = "manifest.json"
@@ -89,10 +91,10 @@ class CheckpointFolder:
     Args:
         root: the run's `checkpoints` folder.
         keep: number of newest checkpoints kept.
-        attempt: number of this start of the workers; part of the name of unfinished checkpoints.
+        attempt: this start of the workers; unless it is the newest one, nothing is written.
     """
 
-    def __init__(self, root: Path, *, keep: int, attempt: int = 1) -> None:
+    def __init__(self, root: Path, *, keep: int, attempt: Attempt | None = None) -> None:
         self.root = root
         self.keep = keep
         self.attempt = attempt
@@ -113,16 +115,23 @@ class CheckpointFolder:
 
         Raises:
             CheckpointError: the disk refused, or another rank's part did not come.
+            SupersededError: a later attempt took this one's place.
         """
-        partial = self.root / f".partial-{part.step:08d}-{self.attempt}"
+        number = self.attempt.number if self.attempt else 0
+        partial = self.root / f".partial-{part.step:08d}-{number}"
         try:
+            self._check()
             partial.mkdir(parents=True, exist_ok=True)
             self._write_part(part, partial, rank)
             if rank != 0:
                 return None
             saved = self._finish(part.step, partial, num_parts)
             self._prune(pinned)
+        except SupersededError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint of step {part.step} could not be written: {error}",
                 hint=f"make room in {self.root} and submit the run again: it goes on from the "
@@ -152,6 +161,9 @@ class CheckpointFolder:
         manifest.write_text(json.dumps({"v": 1, "step": step, "files": files}))
         _fsync(manifest)
         _fsync(partial)
+        # A later attempt removes what it finds unfinished before it looks for a checkpoint, so a
+        # look here is enough: whoever is replaced in the next moment finds nothing to rename.
+        self._check()
         final = self.at(step).folder
         if final.exists():  # left by an attempt that was overtaken: same step, same content
             self._drop([final])
@@ -171,7 +183,12 @@ class CheckpointFolder:
                 )
             time.sleep(_POLL_S)
 
+    def _check(self) -> None:
+        if self.attempt is not None:
+            self.attempt.check()
+
     def _prune(self, pinned: int | None) -> None:
+        self._check()
         old = [step for step in self._steps()[: -self.keep] if step != pinned]
         self._drop(self.at(step).folder for step in old)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
-from kovar.errors import NonFiniteError
+from kovar.errors import NonFiniteError, PreemptedError
 from kovar.training.adjustments import UNCHANGED, Adjustments
 from kovar.training.budget import measure_budget
 from kovar.training.ema import Ema
@@ -23,6 +23,7 @@ from kovar.training.feed import Feed
 from kovar.training.fp8 import multiply_in_fp8
 from kovar.training.halves import Halves, keep_in_bf16
 from kovar.training.judge import Judge
+from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
 from kovar.training.parallel import Parallel
 from kovar.training.saving import CheckpointWriter
@@ -77,6 +78,7 @@ class Engine:
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         report: receives events; called on rank 0 only, but for what only the rank itself knows.
+        hears: says when this rank's machine goes away.
         weights: the format that weights are kept in between steps.
         memory_bytes: what this process may have; None for what the machine has.
         adjustments: what the run changed about itself before.
@@ -98,6 +100,7 @@ class Engine:
         precision: ResolvedPrecision,
         device: torch.device,
         report: Report,
+        hears: Hears = nothing,
         rank: int = 0,
         world_size: int = 1,
         weights: Weights = "fp32",
@@ -111,6 +114,7 @@ class Engine:
         self.settings = settings
         self.precision = precision
         self.device = device
+        self._hears = hears
         self.parallel = Parallel(rank, world_size, device)
         self.dataset = dataset
         self.evaluation_split = dataset.open("evaluation")
@@ -194,15 +198,25 @@ class Engine:
             OutOfMemoryError: not even one row passes through the model.
             PassTooLargeError: on one of several ranks; the adjustments are remembered, and all
                 ranks have to start again.
+            CheckpointError: a checkpoint could not be written.
+            PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
         done = self.resume(checkpoints)
         if self.settings.micro_batch_tokens == "auto" and self.feed.micro_batch_tokens is None:
             self._measure()
         writer = CheckpointWriter(checkpoints, self.state, self.parallel)
+        notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
-            self._run(batches, writer)
+            preempted = self._run(batches, writer, notices)
+            notices.close()
             writer.drain()
             self._acknowledge(writer)
+        if preempted:
+            self._report("preempted", step=self.last_step, reason=preempted)
+            raise PreemptedError(
+                f"the workers ended after step {self.last_step}: {preempted}",
+                hint="submit the run again: it goes on from there",
+            )
         self._check_weights()
         self._finish(checkpoints)
 
@@ -216,13 +230,18 @@ class Engine:
                 f"step {self.last_step}: weights are NaN or infinite", step=self.last_step
             )
 
-    def _run(self, batches: Iterable[StepBatch], writer: CheckpointWriter) -> None:
+    def _run(
+        self, batches: Iterable[StepBatch], writer: CheckpointWriter, notices: Notices
+    ) -> str | None:
+        """Take steps; return why they ended early and saved, if they did."""
         window = Window(self.parallel, self.skips)
         for batch in batches:
             planned = batch.planned
             window.add(batch, self._move(batch))
             self._acknowledge(writer)
-            evaluates, saves = self._evaluates_after(planned), self._saves_after(planned)
+            preempted = notices.agreed()
+            evaluates = self._evaluates_after(planned)
+            saves = self._saves_after(planned) or preempted is not None
             ends = planned.step == len(self.steps)
             if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
                 continue
@@ -236,11 +255,14 @@ class Engine:
                 # Not saved: an attempt that goes on from here would train past the end.
                 break
             # What follows broken batches is not yet known to be good.
-            if saves and not self.skips.in_a_row:
+            if saves and (preempted or not self.skips.in_a_row):
                 pinned = self.judge.best_step if self.settings.keeps_best else None
                 writer.save(planned.step, pinned=pinned)
+            if preempted:
+                return preempted
             if facts is not None:
                 window = Window(self.parallel, self.skips)
+        return None
 
     def _acknowledge(self, writer: CheckpointWriter) -> None:
         for done in writer.acknowledged():

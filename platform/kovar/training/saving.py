@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kovar.errors import CheckpointError
+from kovar.errors import CheckpointError, RunError, SupersededError
 
 if TYPE_CHECKING:
     from kovar.training.checkpoint import CheckpointFolder, Part, SavedCheckpoint
@@ -65,7 +65,7 @@ class CheckpointWriter:
         self._thread: ThreadPoolExecutor | None = None
         self._waiting: Future[Acknowledged | None] | None = None
         self._done: list[Acknowledged] = []
-        self._error: CheckpointError | None = None
+        self._error: RunError | None = None
 
     def save(self, step: int, *, pinned: int | None = None) -> None:
         """Copy the state and have it written; every rank must call it after the same step.
@@ -120,7 +120,7 @@ class CheckpointWriter:
             return
         try:
             acknowledged = waiting.result()
-        except CheckpointError as error:
+        except (CheckpointError, SupersededError) as error:
             self._error = error
             return
         if acknowledged is not None:

@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import KovarError, NonFiniteError
-from kovar.events import EventLog, read_events
+from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
+from kovar.events import EventLog
+from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.device import rank_device, rank_precision
 from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.parallel import Parallel
 from kovar.training.recovery import Numbers, Recovery, check_weights
 from kovar.training.task import WorkerTask
@@ -34,19 +36,34 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     """Run one rank under Ray Train; `config["task"]` says what.
 
     A Kovar error is the same on every rank and on every retry, so it is written to the event log
-    and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. Any
-    other exception counts against `max_failures`.
+    and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. A
+    notice that a machine goes away ends it normally, too: the driver starts other workers without
+    waiting for the machine's end. Any other exception counts against `max_failures`.
     """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
-    execute(
-        config["task"],
-        device=rank_device(ray.train.torch.get_device),
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-    )
+    with contextlib.suppress(PreemptedError):
+        execute(
+            config["task"],
+            device=rank_device(ray.train.torch.get_device),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            hears=_drained,
+        )
+
+
+def _drained() -> str | None:
+    """Return why Ray takes a node of this worker group away.
+
+    Ray Train's public `get_preemption_info` waits for all workers, which costs a step too much;
+    what it sends round lies in every worker.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    info = get_train_context().preemption_context.preemption_info
+    return None if info is None else f"Ray drains {', '.join(info.preempted_node_ids)}"
 
 
 def execute(
@@ -56,6 +73,7 @@ def execute(
     rank: int = 0,
     world_size: int = 1,
     observe: Report | None = None,
+    hears: Hears = nothing,
 ) -> None:
     """Train on this rank, then (rank 0) save, evaluate and take golden examples.
 
@@ -67,6 +85,11 @@ def execute(
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         observe: receives rank 0's events beside the event log.
+        hears: says when this rank's machine goes away; SIGTERM says so, too.
+
+    Raises:
+        PreemptedError: a machine goes away; a checkpoint of the last step was saved.
+        SupersededError: a later attempt took this one's place.
     """
     import torch
 
@@ -75,40 +98,61 @@ def execute(
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
     attempt = _next_attempt(paths, device, rank, world_size)
-    with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
+    with (
+        TERMINATIONS.listening() as terminated,
+        EventLog(
+            paths.events, run=paths.run, attempt=attempt.number, rank=rank, guard=attempt.check
+        ) as log,
+    ):
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
             with _reporting(log, paths, device, rank, observe) as report:
-                engine = _train(task, paths, report, Parallel(rank, world_size, device), chip)
+                engine = _train(
+                    task,
+                    paths,
+                    attempt,
+                    report,
+                    lambda: terminated() or hears(),
+                    Parallel(rank, world_size, device),
+                    chip,
+                )
             if rank == 0:
-                write_version_folder(task, paths, engine, log, chip=chip.name)
+                write_version_folder(task, paths, attempt, engine, log, chip=chip.name)
+        except (PreemptedError, SupersededError):
+            raise
         except KovarError as error:
             log.emit("failed", error=type(error).__name__, message=str(error))
 
 
-def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> int:
-    """Count this start of the workers; rank 0 reads the log, so that all ranks agree."""
+def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> Attempt:
+    """Claim this start of the workers; rank 0 does it for all of them."""
     import torch
     import torch.distributed
 
     number = torch.zeros((), dtype=torch.int64, device=device)
     if rank == 0:
-        number += 1 + max(
-            (e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0
-        )
+        number += Attempt.claim(paths.attempts).number
     if world_size > 1:
         torch.distributed.broadcast(number, src=0)
-    return int(number)
+    return Attempt(paths.attempts, int(number))
 
 
 def _train(
-    task: WorkerTask, paths: RunFolder, report: Report, parallel: Parallel, chip: Device
+    task: WorkerTask,
+    paths: RunFolder,
+    attempt: Attempt,
+    report: Report,
+    hears: Hears,
+    parallel: Parallel,
+    chip: Device,
 ) -> Engine:
     """Train to the end, in safer numbers where those that the spec asks for do not suffice."""
     settings, resources = task.spec.training, task.spec.resources
     precision = rank_precision(task.spec.precision, chip, resources.worker)
     check_weights(settings.weights, precision.precision)
-    checkpoints = CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints)
+    checkpoints = CheckpointFolder(
+        paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt
+    )
     recovery = Recovery(
         paths,
         checkpoints,
@@ -118,7 +162,7 @@ def _train(
     )
     has_started = False
     while True:
-        engine = _build(task, recovery, report, parallel)
+        engine = _build(task, recovery, report, hears, parallel)
         if not has_started:
             report("started", **_start_facts(engine, parallel, chip))
         has_started = True
@@ -131,7 +175,9 @@ def _train(
         recovery.after(broken, report)
 
 
-def _build(task: WorkerTask, recovery: Recovery, report: Report, parallel: Parallel) -> Engine:
+def _build(
+    task: WorkerTask, recovery: Recovery, report: Report, hears: Hears, parallel: Parallel
+) -> Engine:
     import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
@@ -146,6 +192,7 @@ def _build(task: WorkerTask, recovery: Recovery, report: Report, parallel: Paral
         weights=recovery.numbers.weights,
         device=parallel.device,
         report=report,
+        hears=hears,
         rank=parallel.rank,
         world_size=parallel.world_size,
         memory_bytes=task.request.memory,
