@@ -52,7 +52,7 @@ def test_weights_in_bf16_go_before_the_precision_does():
 
 def test_weights_in_bf16_need_passes_in_bf16():
     check_weights("bf16", "bf16")
-    with pytest.raises(SpecError, match="training.weights"):
+    with pytest.raises(SpecError, match=r"training\.weights"):
         check_weights("bf16", "fp32")
 
 

@@ -379,7 +379,9 @@ class Engine:
             limit = self.feed.micro_batch_tokens or self.settings.max_tokens
             if not is_out_of_memory(error):
                 raise
-            self._shrink(self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error)))
+            self._shrink(
+                self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error))
+            )
         return None
 
     def _score(self) -> dict[str, float]:

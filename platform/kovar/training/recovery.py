@@ -8,6 +8,7 @@ In fp32 there is none: the same steps would give the same numbers, so the run fa
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -81,6 +82,7 @@ class Recovery:
         parallel: the ranks.
         chip: what this rank computes on.
         begun_with: how the spec computes.
+        guard: raises where a later attempt took this one's place, so that it writes no more.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class Recovery:
         *,
         chip: Device,
         begun_with: Numbers,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self._paths = paths
         self._checkpoints = checkpoints
         self._parallel = parallel
         self._chip = chip
         self._begun_with = begun_with
+        self._guard = guard
         self.adjustments = self._remembered()
 
     @property
@@ -113,7 +117,7 @@ class Recovery:
         """Take what an engine adjusted; written, it survives this process."""
         self.adjustments = adjustments
         if writes:
-            adjustments.write(self._paths.adjustments)
+            self._write()
 
     def after(self, error: NonFiniteError, report: Report) -> None:
         """Decide how to go on; every rank must call it, after the same step.
@@ -131,7 +135,7 @@ class Recovery:
         change = Change(to_step, following.precision.precision, following.weights, reason)
         self.adjustments = self.adjustments.with_change(change)
         if self._parallel.is_main:
-            self.adjustments.write(self._paths.adjustments)
+            self._write()
         report(
             "rolled_back",
             step=step,
@@ -141,12 +145,18 @@ class Recovery:
             reason=error.message,
         )
 
+    def _write(self) -> None:
+        self._guard()
+        self.adjustments.write(self._paths.adjustments)
+
     def _remembered(self) -> Adjustments:
         """Return rank 0's adjustments, as far as they hold where the run goes on."""
         found = Adjustments()
         if self._parallel.is_main:
             found = self._read()
-        return Adjustments.of(json.loads(self._parallel.text_from_main(json.dumps(found.to_json()))))
+        return Adjustments.of(
+            json.loads(self._parallel.text_from_main(json.dumps(found.to_json())))
+        )
 
     def _read(self) -> Adjustments:
         if self._paths.adjustments.exists():

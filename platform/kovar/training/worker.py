@@ -159,6 +159,7 @@ def _train(
         parallel,
         chip=chip,
         begun_with=Numbers(precision, settings.weights),
+        guard=attempt.check,
     )
     has_started = False
     while True:

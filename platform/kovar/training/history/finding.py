@@ -41,7 +41,11 @@ def why_ended(history: RunHistory) -> Finding | None:
 
 def findings(history: RunHistory) -> list[Finding]:
     """Return what stands out in where the time went, the costliest first."""
-    found = [*_crashes(history), *_incidents(history), *(one for rule in _RULES if (one := rule(history)) is not None)]
+    found = [
+        *_crashes(history),
+        *_incidents(history),
+        *(one for rule in _RULES if (one := rule(history)) is not None),
+    ]
     return [one for one in found if one is not None]
 
 
