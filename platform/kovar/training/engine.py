@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import PreemptedError
+from kovar.models import quicken_dropout, quicken_embeddings
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
@@ -112,6 +113,9 @@ class Engine:
         self.weights_step = 0
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        if device.type == "cpu":
+            quicken_dropout(self.model)
+            quicken_embeddings(self.model)
         self.feed = Feed(
             task,
             train_split,
