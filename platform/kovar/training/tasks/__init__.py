@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from kovar.training.tasks.causal_lm import CausalLM
+from kovar.training.tasks.masked_lm import MaskedLM
 from kovar.training.tasks.multilabel_classification import MultilabelClassification
 from kovar.training.tasks.task import (
     Collated,
@@ -22,13 +24,17 @@ TASKS: Final[dict[TaskName, Task]] = {
     "text-classification": TextClassification(),
     "multilabel-classification": MultilabelClassification(),
     "token-classification": TokenClassification(),
+    "masked-lm": MaskedLM(),
+    "causal-lm": CausalLM(),
 }
 
 __all__ = [
     "TASKS",
+    "CausalLM",
     "Collated",
     "Direction",
     "Examined",
+    "MaskedLM",
     "MultilabelClassification",
     "Tally",
     "Task",
