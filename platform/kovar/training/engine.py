@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import NonFiniteError, PreemptedError
+from kovar.models import quicken_dropout, quicken_embeddings
 from kovar.training.adjustments import UNCHANGED, Adjustments
 from kovar.training.budget import measure_budget
 from kovar.training.ema import Ema
@@ -148,6 +149,9 @@ class Engine:
         self.weights_step = 0
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        if device.type == "cpu":
+            quicken_dropout(self.model)
+            quicken_embeddings(self.model)
         self.feed = Feed(
             task,
             train_split,

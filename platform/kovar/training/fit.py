@@ -12,6 +12,7 @@ from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
 from kovar.training.method import Lora, MethodSettings
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kovar.models.size import LoraShape
@@ -69,8 +70,10 @@ def fit_memory(
         lora: adapters of this shape instead of training all weights.
 
     Returns:
-        None when the architecture or the precision is not known.
+        None when the architecture or the precision is not known, or the task predicts tokens.
     """
+    if TASKS[spec.task].predicts_tokens:
+        return None
     precision = precision or plan.precision.precision
     if precision == "auto":
         return None
