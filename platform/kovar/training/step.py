@@ -132,13 +132,11 @@ class OptimizerStep:
 
     def _update(self, learning_rate: float) -> torch.Tensor:
         """Clip the gradient and move the weights, unless it is not finite; return its norm."""
-        import torch
-
         self.learning_rate = learning_rate
         if self._halves is not None:
             self._halves.join()
         self.scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm).detach()
+        norm = self._clip()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if self._precision.scaler:
@@ -151,6 +149,18 @@ class OptimizerStep:
         if self._halves is not None:
             self._halves.split()
         return norm
+
+    def _clip(self) -> torch.Tensor:
+        """Scale the gradient down where it is too long; return its norm before."""
+        import torch
+
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # Scaled by NaN, rows that no token touched would be NaN too, and on a CPU tables keep the
+        # memory of their gradients (models/embedding.py).
+        if norm.device.type != "cpu" or bool(torch.isfinite(norm)):
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._max_gradient_norm, norm)
+        return norm.detach()
 
     def _step_if_finite(self, norm: torch.Tensor) -> None:
         """Skip a step that would spoil every weight, without waiting for the device."""
