@@ -180,7 +180,11 @@ def _train(
         metric=engine.judge.metric,
         pid=os.getpid(),
         chip=chip,
-        flops_per_token=flops_per_token(engine.model),
+        flops_per_token=flops_per_token(
+            engine.model,
+            output=engine.model.get_output_embeddings(),
+            output_share=kind.predicted_share,
+        ),
         peak_flops=peak_flops(chip, precision.precision),
     )
     engine.train(
