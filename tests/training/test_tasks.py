@@ -9,28 +9,27 @@ from kovar.errors import DataError, GoldenError, ModelError, SpecError
 from kovar.inference import load_any, load_runtime, load_version
 from kovar.registry import Registry, card, card_html, read_golden, write_golden
 from tiny_run import run_spec, write_spec
-from tiny_tasks import TRAINING, pair_rows, tagged_rows, topic_rows, write_task
+from tiny_tasks import TRAINING, pair_rows, tagged_rows, write_task
 from tiny_version import settings_in
 
 
-def trained(folder, *arguments, **changes):
-    settings = settings_in(folder)
-    result = run_spec(write_task(folder, *arguments, **changes), settings)
-    with Registry.open(settings) as registry:
+def loaded(folder, result):
+    with Registry.open(settings_in(folder)) as registry:
         return result, load_version(registry, result.version, require_golden=True)
 
 
-@pytest.fixture(scope="module")
-def topics(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("topics")
-    training = TRAINING | {"epochs": 16}
-    return trained(folder, "multilabel-classification", topic_rows(), training=training)
+def trained(folder, *arguments, **changes):
+    return loaded(folder, run_spec(write_task(folder, *arguments, **changes), settings_in(folder)))
 
 
 @pytest.fixture(scope="module")
-def entities(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("entities")
-    return trained(folder, "token-classification", tagged_rows())
+def topics(trained_topics):
+    return loaded(*trained_topics)
+
+
+@pytest.fixture(scope="module")
+def entities(trained_entities):
+    return loaded(*trained_entities)
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,7 @@ def test_a_base_of_several_workers_is_refused_with_the_override_that_helps(tmp_p
 
 
 def test_a_task_without_the_metric_of_the_sweep_is_refused(tmp_path):
+    sweep = write_sweep(tmp_path, GRID)
     write_spec(tmp_path, task="masked-lm")
     with pytest.raises(SpecError, match="accuracy, which masked-lm does not have"):
-        load_sweep(write_sweep(tmp_path, search=GRID))
+        load_sweep(sweep)

@@ -1,6 +1,6 @@
 """Metrics, their confidence intervals, and the evaluation of a version."""
 
-from kovar.evaluation.assessment import Assessment, assess
+from kovar.evaluation.assessment import Assessment, assess, assess_labels, assess_tags
 from kovar.evaluation.bootstrap import Statistic, bootstrap, weighted_means
 from kovar.evaluation.calibration import (
     ReliabilityBin,
@@ -25,6 +25,7 @@ from kovar.evaluation.metrics import (
     classification_metrics,
 )
 from kovar.evaluation.multilabel import (
+    THRESHOLD,
     MultilabelMetrics,
     multilabel_intervals,
     multilabel_metrics,
@@ -38,6 +39,7 @@ from kovar.evaluation.perplexity import (
 from kovar.evaluation.slices import Slice, column_slices, length_slices, slice_metrics
 
 __all__ = [
+    "THRESHOLD",
     "Assessment",
     "ClassMetrics",
     "ClassificationMetrics",
@@ -51,6 +53,8 @@ __all__ = [
     "Slice",
     "Statistic",
     "assess",
+    "assess_labels",
+    "assess_tags",
     "bootstrap",
     "brier_scores",
     "classification_metrics",

@@ -23,12 +23,14 @@ class Tagging:
         tags: the tag of each word; None where the model did not read it.
         scores: the probability of every tag of each word that was read, in the order of the tags,
             shape (words, tags).
+        num_tokens: tokens that were read, special ones included.
         truncated: the text had more tokens than the model takes, so its last words have no tag.
     """
 
     words: tuple[str, ...]
     tags: tuple[str | None, ...]
     scores: tuple[tuple[float, ...], ...]
+    num_tokens: int
     truncated: bool
 
     @property
@@ -107,5 +109,6 @@ class TorchTagger:
                 self.labels[best[word]] if word in best else None for word in range(len(words))
             ),
             scores=tuple(tuple(row) for row in scores.tolist()),
+            num_tokens=len(encoded.ids),
             truncated=bool(encoded.overflowing),
         )

@@ -32,6 +32,8 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.dropout import quicken_dropout
+from kovar.models.embedding import quicken_embeddings
 from kovar.models.head import Head, head_of, model_class
 from kovar.models.known_config import known_config
 from kovar.models.language import (
@@ -73,6 +75,8 @@ __all__ = [
     "model_files",
     "model_size",
     "put_adapter",
+    "quicken_dropout",
+    "quicken_embeddings",
     "resolve_base",
     "save_adapter",
     "save_language_model",

@@ -16,6 +16,7 @@ from kovar.settings import Settings, ensure_writable, is_simulated
 from kovar.training.cluster import connected_cluster
 from kovar.training.fit import check_fit, fit_memory
 from kovar.training.folder import RunFolder
+from kovar.training.fp8 import check_fp8
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
@@ -101,6 +102,7 @@ def _decisive_packages(spec: FineTuneSpec) -> tuple[str, ...]:
     extras = {
         "bitsandbytes": isinstance(spec.training.optimizer, AdamW8bit),
         "peft": isinstance(spec.method, Lora),
+        "torchao": spec.precision == "fp8",
     }
     return (*DECISIVE_PACKAGES, *(name for name, is_used in extras.items() if is_used))
 
@@ -118,7 +120,7 @@ def prepare_inputs(
     """Check placement, model and data; download and tokenize what is not cached yet.
 
     Raises:
-        MissingExtraError: an optimizer or a method whose library is not installed.
+        MissingExtraError: an optimizer, a method or a precision whose library is not installed.
         UserError: the spec, the data, the model or the placement is at fault.
     """
     from kovar.data import prepare_dataset
@@ -128,6 +130,8 @@ def prepare_inputs(
     check_optimizer(spec.training.optimizer)
     check_method(spec.method)
     plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
+    if plan.precision.precision == "fp8":
+        check_fp8()
     if plan.placement is not None:
         check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
