@@ -23,7 +23,7 @@ from kovar.batch.worker import RuntimeChoice, answer, problem_row
 from kovar.config import format_size
 from kovar.errors import DataError, KovarError, RunError, UserError
 from kovar.evaluation import THRESHOLD
-from kovar.inference import TorchTagger
+from kovar.inference import TorchScorer, TorchTagger
 from kovar.settings import Settings
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import write_json
@@ -173,6 +173,12 @@ def _columns(runtime: Loaded, texts: Sequence[Any], *, max_tokens: int) -> dict[
     if isinstance(runtime, TorchTagger):
         tags = [one.tags for one in runtime.tag(texts, max_tokens=max_tokens)]
         return {"tags": pa.array(tags, pa.list_(pa.string()))}
+    if isinstance(runtime, TorchScorer):
+        losses = runtime.score(texts, max_tokens=max_tokens)
+        return {
+            "loss": pa.array([one.loss for one in losses], pa.float32()),
+            "num_tokens": pa.array([one.num_tokens for one in losses], pa.int32()),
+        }
     labels = runtime.labels
     scores = np.zeros((0, len(labels)))
     if texts:
