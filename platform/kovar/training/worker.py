@@ -214,7 +214,11 @@ def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, 
         "metric": engine.judge.metric,
         "pid": os.getpid(),
         "chip": chip.name,
-        "flops_per_token": flops_per_token(engine.model),
+        "flops_per_token": flops_per_token(
+            engine.model,
+            output=engine.model.get_output_embeddings(),
+            output_share=engine.task.predicted_share,
+        ),
         "peak_flops": peak_flops(chip.name, precision.precision),
     }
 
