@@ -8,6 +8,7 @@ planned (schedule.py), dropout is seeded per step and rank, and a checkpoint hol
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
 from kovar.training.optimizer import build_optimizer, optimizer_state, restore_optimizer
-from kovar.training.parallel import Parallel
+from kovar.training.parallel import DDP, ParallelismSettings, parallel_of
 from kovar.training.schedule import PlannedStep, plan_steps
 from kovar.training.step import OptimizerStep
 from kovar.training.window import Window
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from kovar.data import TokenizedDataset
+    from kovar.data import Batch, TokenizedDataset
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
     from kovar.training.checkpoint import Checkpoint, CheckpointFolder
@@ -57,6 +58,7 @@ class Engine:
         device: where the model lives.
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
+        parallelism: how the ranks share the model.
         report: receives events; called on rank 0 only.
 
     Attributes:
@@ -76,6 +78,7 @@ class Engine:
         report: Report,
         rank: int = 0,
         world_size: int = 1,
+        parallelism: ParallelismSettings = DDP,
     ) -> None:
         import torch
 
@@ -83,7 +86,7 @@ class Engine:
         self.settings = settings
         self.precision = precision
         self.device = device
-        self.parallel = Parallel(rank, world_size, device)
+        self.parallel = parallel_of(parallelism, rank, world_size, device)
         self.dataset = dataset
         self.evaluation_split = dataset.open("evaluation")
         train_split = dataset.open("train")
@@ -94,16 +97,17 @@ class Engine:
             settings=settings,
         )
         self._report = report if self.parallel.is_main else _silent
-        self.model: PreTrainedModel | PeftModel = model.to(device)
+        self.model = model
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
+        if settings.gradient_checkpointing:
+            self.model.activation_checkpointing_enable()
+        self.parallel.place(self.model, precision)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.parameters, settings)
         self.ema = Ema(self.parameters, settings.ema_decay) if settings.ema_decay else None
         self.judge = Judge(settings, task)
         self.last_step = 0
         self.weights_step = 0
-        if settings.gradient_checkpointing:
-            self.model.activation_checkpointing_enable()
         self.feed = Feed(
             task,
             train_split,
@@ -179,8 +183,8 @@ class Engine:
         return is_best
 
     def _finish(self, checkpoints: CheckpointFolder) -> None:
-        """Leave in rank 0's model what is registered: the best step's weights, or their average."""
-        if not self.parallel.is_main:
+        """Leave in the model what is registered: the best step's weights, or their average."""
+        if not (self.parallel.is_main or self.parallel.in_step):
             return
         best = self.judge.best_step
         if self.settings.keeps_best and best is not None and best != self.weights_step:
@@ -204,9 +208,8 @@ class Engine:
             max_tokens=max(budget, longest),
             max_length=max_length,
         )
-        self.model.eval()
-        with torch.inference_mode():
-            for batch in batches[self.parallel.rank :: self.parallel.world_size]:
+        with self.parallel.scoring(self.model):
+            for batch, counts in self._dealt(batches):
                 found = self.task.collate(
                     split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0
                 )
@@ -216,10 +219,19 @@ class Engine:
                 }
                 with self.step.autocast():
                     outputs = self.model(**inputs)
-                tally.add(outputs, torch.from_numpy(found.targets).to(self.device), batch.rows)
+                if counts:
+                    tally.add(outputs, torch.from_numpy(found.targets).to(self.device), batch.rows)
             for tensor in tally.tensors():
                 self.parallel.add_up(tensor)
         return tally.metrics()
+
+    def _dealt(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's share, and whether it counts: some only keep the ranks in step."""
+        own = batches[self.parallel.data_rank :: self.parallel.data_size]
+        yield from ((batch, True) for batch in own)
+        most = -(-len(batches) // self.parallel.data_size)
+        if self.parallel.in_step and len(own) < most:
+            yield batches[0], False
 
     def _evaluates_after(self, planned: PlannedStep) -> bool:
         every = self.settings.evaluate_every

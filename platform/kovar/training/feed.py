@@ -110,8 +110,8 @@ class Feed:
         """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
         import numpy as np
 
-        batch, ranks = planned.batch, self._parallel.world_size
-        rows = deal(batch, self._parallel.rank, ranks)
+        batch, ranks = planned.batch, self._parallel.data_size
+        rows = deal(batch, self._parallel.data_rank, ranks)
         if self._micro_batch_tokens is None:
             return [rows]
         most = -(-len(batch.rows) // ranks)

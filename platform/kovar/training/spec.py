@@ -16,6 +16,7 @@ from kovar.resources import Resources
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
+from kovar.training.parallel import DDP, ParallelismSettings
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
 
@@ -143,6 +144,11 @@ class FineTuneSpec(Config):
     data: DataSpec
     training: TrainingSettings = TrainingSettings()
     precision: Precision = Field(default="auto", description="number format of the compute")
+    parallelism: ParallelismSettings = Field(
+        default=DDP,
+        description="how several workers share the model: ddp, fsdp or tensor, or a block with "
+        "such a kind",
+    )
     resources: Resources = Resources()
     max_failures: int = Field(
         default=3, ge=0, description="worker crashes survived before the run is given up"

@@ -48,7 +48,7 @@ class OptimizerStep:
         parallel: the ranks.
         precision: of the passes.
         max_gradient_norm: gradients above this L2 norm are scaled down to it.
-        seed: of dropout, with the step and the rank.
+        seed: of dropout, with the step and the share of the batch.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class OptimizerStep:
         if not batch.is_global:
             num_targets = self._parallel.total(num_targets)
         # Masked, since torch takes 64 bits at most.
-        mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.rank
+        mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.data_rank
         torch.manual_seed(mixed & ((1 << 63) - 1))
         self._model.train()
         loss = torch.zeros((), device=self._parallel.device)
@@ -102,17 +102,15 @@ class OptimizerStep:
         with self.autocast():
             outputs = self._model(**micro_batch.inputs)
         loss = micro_batch.weight * self._objective(outputs, micro_batch)
-        # Ranks average their gradients; the true mean divides by the targets of all ranks.
-        mean = loss * self._parallel.world_size / max(1, num_targets)
+        # The true mean divides by the targets of all ranks, however they exchange gradients.
+        mean = loss * self._parallel.gradient_scale / max(1, num_targets)
         torch.autograd.backward(self.scaler.scale(mean))
         return loss.detach()
 
     def _update(self, learning_rate: float) -> torch.Tensor:
-        import torch
-
         self.learning_rate = learning_rate
         self.scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
+        norm = self._parallel.clip(self._parameters, self._max_gradient_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.scaler.step(self._optimizer)

@@ -128,6 +128,7 @@ def _train(
         report=report,
         rank=rank,
         world_size=world_size,
+        parallelism=task.spec.parallelism,
     )
     report(
         "started",
