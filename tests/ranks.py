@@ -18,6 +18,7 @@ from kovar.data import TokenizedDataset
 from kovar.models import BuiltModel, build_for_training, check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
+from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.method import Full, Lora, apply_method
 from kovar.training.parallel import DDP, ParallelismSettings, whole
@@ -25,6 +26,7 @@ from kovar.training.tasks import TASKS, Collated, TextClassification
 
 FULL = Full()
 FP64 = ResolvedPrecision("fp32", "float64", False, False, "test")
+FP32 = ResolvedPrecision("fp32", "float32", False, False, "test")
 
 
 class WeighedByLength(TextClassification):
@@ -57,6 +59,7 @@ class Case:
     decoder: bool = False
     """Train a random tiny Llama, whose layers have a tensor-parallel plan, and not the base."""
     precision: ResolvedPrecision = FP64
+    checkpoints: Path = Path()
 
 
 def build_engine(case: Case, rank: int = 0, world_size: int = 1) -> Engine:
@@ -106,6 +109,17 @@ def train(case: Case, rank: int = 0, world_size: int = 1) -> dict[str, np.ndarra
     for planned in engine.steps:
         engine.step(engine.feed.prepare(planned), planned.learning_rate)
     return weights(engine)
+
+
+def go_on(case: Case, rank: int = 0, world_size: int = 1) -> list[dict[str, np.ndarray]]:
+    """Train to the end, then again from the last checkpoint; return the weights of both."""
+    found = []
+    for _ in range(2):
+        torch.distributed.barrier()
+        engine = build_engine(case, rank, world_size)
+        engine.train(CheckpointFolder(case.checkpoints, keep=2))
+        found.append(weights(engine))
+    return found
 
 
 def train_on_ranks(case: Case, *, world_size: int, folder: Path) -> dict[str, np.ndarray]:

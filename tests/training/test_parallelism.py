@@ -9,7 +9,7 @@ from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Dora, Full, Lora
 from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
-from ranks import Case, on_ranks, train
+from ranks import FP32, Case, go_on, on_ranks, train
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -67,3 +67,26 @@ def test_ranks_train_what_one_rank_trains(inputs, shared, name):
     _, options = CASES[name]
     alone = train(Case(*inputs, SETTINGS, **{**options, "parallelism": DDP}))
     assert distance(alone, shared[name]) < TOLERANCES.get(name, 1e-6)
+
+
+LONG = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every": 4, "ema_decay": 0.9})
+RESUMED = {
+    "ddp of three": (3, {"parallelism": DDP}),
+    "ddp of four with micro-batches": (4, {"parallelism": DDP}),
+}
+
+
+@pytest.fixture(scope="module")
+def resumed(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resumed")
+    works = [
+        (size, go_on, Case(*inputs, LONG, precision=FP32, checkpoints=folder / str(n), **options))
+        for n, (size, options) in enumerate(RESUMED.values())
+    ]
+    return dict(zip(RESUMED, on_ranks(works, folder=folder), strict=True))
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_that_goes_on_ends_with_the_same_bits(resumed, name):
+    whole, again = resumed[name]
+    assert distance(whole, again) == 0

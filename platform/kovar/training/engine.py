@@ -138,6 +138,8 @@ class Engine:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing is saved after it.
         """
         done = self.resume(checkpoints)
+        if self.parallel.orders_gradients:
+            self.step.rehearse(self.feed.sample(self.steps[0]))
         window = Window(self.parallel)
         with closing(self.feed.batches(self.steps[done:])) as batches:
             for batch in batches:

@@ -106,6 +106,10 @@ class Feed:
             num_padded=batch.longest * len(batch.rows),
         )
 
+    def sample(self, planned: PlannedStep) -> MicroBatch:
+        """Collate one row of a step, the same on every rank."""
+        return self._collate(planned.batch.rows[:1], planned)[0]
+
     def _cut(self, planned: PlannedStep) -> list[NDArray[np.int64]]:
         """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
         import numpy as np

@@ -94,6 +94,13 @@ class OptimizerStep:
         loss += self._backward(batch.micro_batches[-1], num_targets)
         return StepOutcome(loss, self._update(learning_rate), num_targets)
 
+    def rehearse(self, micro_batch: MicroBatch) -> None:
+        """Take two passes that teach nothing: what they settle is then as it is in every attempt."""
+        self._model.train()
+        for _ in range(2):
+            self._backward(micro_batch, 1)
+        self._optimizer.zero_grad()
+
     def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
         """Add the gradient of one micro-batch; return its summed loss."""
         import torch
