@@ -9,7 +9,7 @@ from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Dora, Full, Lora
 from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
-from ranks import FP32, Case, go_on, on_ranks, train
+from ranks import BF16, FP32, Case, go_on, on_ranks, train
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -71,6 +71,10 @@ def test_ranks_train_what_one_rank_trains(inputs, shared, name):
 
 LONG = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every": 4, "ema_decay": 0.9})
 RESUMED = {
+    "fsdp of three": (3, {"parallelism": FSDP}),
+    "fsdp of two in bf16": (2, {"parallelism": FSDP, "precision": BF16}),
+    "tensor": (2, {"parallelism": TENSOR, **LLAMA}),
+    "grid": (4, {"parallelism": GRID, **LLAMA}),
     "ddp of three": (3, {"parallelism": DDP}),
     "ddp of four with micro-batches": (4, {"parallelism": DDP}),
 }
@@ -80,7 +84,7 @@ RESUMED = {
 def resumed(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     works = [
-        (size, go_on, Case(*inputs, LONG, precision=FP32, checkpoints=folder / str(n), **options))
+        (size, go_on, Case(*inputs, LONG, **{"precision": FP32, "checkpoints": folder / str(n), **options}))
         for n, (size, options) in enumerate(RESUMED.values())
     ]
     return dict(zip(RESUMED, on_ranks(works, folder=folder), strict=True))

@@ -8,8 +8,9 @@ planned (schedule.py), dropout is seeded per step and rank, and a checkpoint hol
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
@@ -19,9 +20,10 @@ from kovar.training.feed import Feed
 from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
-from kovar.training.parallel import DDP, ParallelismSettings, parallel_of
+from kovar.training.parallel import DDP, Ddp, ParallelismSettings, parallel_of, whole
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
+from kovar.training.sharded_state import ShardedState
 from kovar.training.state import TrainingState
 from kovar.training.step import OptimizerStep
 from kovar.training.window import Window
@@ -135,7 +137,8 @@ class Engine:
             max_gradient_norm=settings.max_gradient_norm,
             seed=settings.seed,
         )
-        self.state = TrainingState(
+        state = TrainingState if isinstance(parallelism, Ddp) else partial(ShardedState, rank=rank)
+        self.state = state(
             self.model,
             self.parameters,
             optimizer=self.optimizer,
@@ -162,7 +165,8 @@ class Engine:
         done = self.resume(checkpoints)
         if self.parallel.orders_gradients:
             self.step.rehearse(self.feed.sample(self.steps[0]))
-        writer = CheckpointWriter(checkpoints, self.state, self.parallel)
+        num_parts = self.parallel.world_size if self.parallel.in_step else 1
+        writer = CheckpointWriter(checkpoints, self.state, self.parallel, num_parts=num_parts)
         notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
             preempted = self._run(batches, writer, notices)
@@ -252,6 +256,26 @@ class Engine:
             self.weights_step = best
         if self.ema is not None:
             self.ema.apply()
+
+    def unite(self, build: Callable[[], PreTrainedModel | PeftModel]) -> None:
+        """Leave the whole model in rank 0's `model` where ranks hold parts; all ranks call it.
+
+        Args:
+            build: makes the model as it was before training.
+        """
+        if not self.parallel.in_step:
+            return
+        import torch
+
+        model = build() if self.parallel.is_main else None
+        trained = {**self.parameters, **dict(self.model.named_buffers())}
+        names = dict(model.named_parameters()) | dict(model.named_buffers()) if model else {}
+        with torch.no_grad():
+            for name, tensor in trained.items():
+                united = whole(tensor.detach())
+                if name in names:
+                    names[name].copy_(united)
+        self.model = model or self.model
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""

@@ -25,6 +25,8 @@ from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
@@ -155,10 +157,14 @@ def _train(
     import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
-    torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
-    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+
+    def build() -> PreTrainedModel | PeftModel:
+        torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
+        built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+        return apply_method(built, task.spec.method)
+
     engine = Engine(
-        apply_method(built, task.spec.method),
+        build(),
         task.dataset,
         task=kind,
         settings=settings,
@@ -187,6 +193,7 @@ def _train(
     engine.train(
         CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt)
     )
+    engine.unite(build)
     return engine
 
 

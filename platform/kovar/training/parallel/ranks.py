@@ -124,6 +124,17 @@ class Parallel:
 
         return int(self.add_up(torch.tensor(number, dtype=torch.int64, device=self.device)))
 
+    def anywhere(self, fact: bool) -> bool:
+        """Return whether something is so on any rank."""
+        if self.world_size == 1:
+            return fact
+        import torch
+        import torch.distributed
+
+        flag = torch.tensor(int(fact), dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(flag)
+        return int(flag) > 0
+
     def from_main(self, number: int) -> int:
         """Return rank 0's number on every rank."""
         if self.world_size == 1:
