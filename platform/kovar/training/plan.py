@@ -18,6 +18,7 @@ from kovar.resources import (
     places_of,
     plan_placement,
 )
+from kovar.training.parallel import check_parallelism
 
 if TYPE_CHECKING:
     from kovar.resources import MemoryRoom, Request
@@ -106,8 +107,9 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
     """Refuse what can be placed but not trained.
 
     Raises:
-        SpecError: a TPU, or fp8.
+        SpecError: a TPU, fp8, or workers that cannot share the model as the spec says.
     """
+    check_parallelism(spec)
     if spec.resources.worker.kind == "tpu":
         raise SpecError(
             "the engine does not train on TPUs",

@@ -18,6 +18,7 @@ from kovar.training.fit import check_fit, fit_memory
 from kovar.training.folder import RunFolder
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
+from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
@@ -138,6 +139,7 @@ def prepare_inputs(
         progress=progress,
     )
     check_max_length(base, spec.data.max_length)
+    check_tensor_plan(spec, base.config)
     check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,

@@ -10,6 +10,7 @@ from kovar.training.parallel.settings import (
     check_parallelism,
     check_tensor_plan,
     num_shards,
+    num_shares,
     tensor_size,
 )
 from kovar.training.parallel.tensors import by_mesh, local, whole
@@ -26,6 +27,7 @@ __all__ = [
     "check_tensor_plan",
     "local",
     "num_shards",
+    "num_shares",
     "parallel_of",
     "tensor_size",
     "whole",

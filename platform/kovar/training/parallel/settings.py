@@ -55,9 +55,7 @@ ParallelismSettings = Annotated[
 
 DDP: Final = Ddp()
 
-TENSOR_ARCHITECTURES: Final = frozenset(
-    {"gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"}
-)
+TENSOR_ARCHITECTURES: Final = frozenset({"gemma", "llama", "mistral", "qwen2", "qwen3"})
 """Architectures of which transformers has a plan, as config.json names them."""
 
 
@@ -70,6 +68,11 @@ def tensor_size(settings: ParallelismSettings, num_workers: int) -> int:
             return num_workers
         case Ddp():
             return 1
+
+
+def num_shares(settings: ParallelismSettings, num_workers: int) -> int:
+    """Return into how many shares each batch is dealt."""
+    return num_workers // tensor_size(settings, num_workers)
 
 
 def num_shards(settings: ParallelismSettings, num_workers: int) -> int:
