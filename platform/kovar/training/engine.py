@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import PreemptedError
+from kovar.training.compiled import Compiled, widest_steps
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
@@ -110,6 +111,7 @@ class Engine:
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        self.compiled = Compiled(self.model) if settings.compile else None
         self.parallel.place(self.model, precision)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.parameters, settings)
@@ -124,6 +126,7 @@ class Engine:
             micro_batch_tokens=settings.micro_batch_tokens,
             pad_id=self.pad_id,
             seed=settings.seed,
+            on_ladder=settings.compile,
         )
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),
@@ -162,9 +165,12 @@ class Engine:
             CheckpointError: a checkpoint could not be written.
             PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
+        with self.compiled.counting() if self.compiled else nullcontext():
+            self._train(checkpoints)
+
+    def _train(self, checkpoints: CheckpointFolder) -> None:
         done = self.resume(checkpoints)
-        if self.parallel.orders_gradients:
-            self.step.rehearse(self.feed.sample(self.steps[0]))
+        self._rehearse(done)
         num_parts = self.parallel.world_size if self.parallel.in_step else 1
         writer = CheckpointWriter(checkpoints, self.state, self.parallel, num_parts=num_parts)
         notices = Notices(self._hears, self.parallel)
@@ -181,6 +187,19 @@ class Engine:
             )
         self._finish(checkpoints)
 
+    def _rehearse(self, step: int) -> None:
+        """Settle what whichever step comes first would settle, the same in every attempt."""
+        if self.compiled is not None:
+            for planned in widest_steps(self.steps):
+                self.step.rehearse(self.feed.prepare(planned).micro_batches[0])
+            self._report_compiled(step)
+        elif self.parallel.orders_gradients:
+            self.step.rehearse(self.feed.sample(self.steps[0]))
+
+    def _report_compiled(self, step: int) -> None:
+        if self.compiled is not None and (seconds := self.compiled.take_seconds()):
+            self._report("compiled", step=step, seconds=seconds)
+
     def _run(
         self, batches: Iterable[StepBatch], writer: CheckpointWriter, notices: Notices
     ) -> str | None:
@@ -189,6 +208,7 @@ class Engine:
         for batch in batches:
             planned = batch.planned
             window.add(batch, self._move(batch))
+            self._report_compiled(planned.step)
             self._acknowledge(writer)
             preempted = notices.agreed()
             evaluates = self._evaluates_after(planned)
@@ -237,6 +257,7 @@ class Engine:
         started = time.perf_counter()
         with self.ema.applied() if self.ema else nullcontext():
             metrics = self.evaluate()
+        self._report_compiled(step)
         seconds = time.perf_counter() - started
         self._report("evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds)
         is_best = self.judge.hear(step, metrics)
@@ -295,9 +316,8 @@ class Engine:
         )
         with self.parallel.scoring(self.model):
             for batch, counts in self._dealt(batches):
-                found = self.task.collate(
-                    split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0
-                )
+                length = batch.length if self.compiled else batch.longest
+                found = self.task.collate(split, batch.rows, length, pad_id=self.pad_id, seed=0)
                 inputs = {
                     name: torch.from_numpy(array).to(self.device)
                     for name, array in found.inputs.items()

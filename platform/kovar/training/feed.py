@@ -73,6 +73,7 @@ class Feed:
         micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
         pad_id: the token that fills rows.
         seed: of what a task draws, with the epoch.
+        on_ladder: pad to the lengths of the ladder, which are few, not to the longest row.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Feed:
         micro_batch_tokens: int | None = None,
         pad_id: int = 0,
         seed: int = 0,
+        on_ladder: bool = False,
     ) -> None:
         self._task = task
         self._split = split
@@ -91,6 +93,7 @@ class Feed:
         self._micro_batch_tokens = micro_batch_tokens
         self._pad_id = pad_id
         self._seed = seed
+        self._on_ladder = on_ladder
 
     def prepare(self, planned: PlannedStep) -> StepBatch:
         """Collate this rank's rows of one step; uses no random generator of torch."""
@@ -103,12 +106,15 @@ class Feed:
             num_targets=sum(count for _, count in prepared) if known is None else known,
             is_global=known is not None,
             num_tokens=int(self._split.lengths[batch.rows].sum()),
-            num_padded=batch.longest * len(batch.rows),
+            num_padded=self._length(planned) * len(batch.rows),
         )
 
     def sample(self, planned: PlannedStep) -> MicroBatch:
         """Collate one row of a step, the same on every rank."""
         return self._collate(planned.batch.rows[:1], planned)[0]
+
+    def _length(self, planned: PlannedStep) -> int:
+        return planned.batch.length if self._on_ladder else planned.batch.longest
 
     def _cut(self, planned: PlannedStep) -> list[NDArray[np.int64]]:
         """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
@@ -119,7 +125,7 @@ class Feed:
         if self._micro_batch_tokens is None:
             return [rows]
         most = -(-len(batch.rows) // ranks)
-        capacity = max(1, self._micro_batch_tokens // batch.longest)
+        capacity = max(1, self._micro_batch_tokens // self._length(planned))
         return np.array_split(rows, -(-most // capacity))
 
     def _collate(self, rows: NDArray[np.int64], planned: PlannedStep) -> tuple[MicroBatch, int]:
@@ -128,7 +134,7 @@ class Feed:
         found = self._task.collate(
             self._split,
             rows,
-            planned.batch.longest,
+            self._length(planned),
             pad_id=self._pad_id,
             seed=self._seed * 1_000_003 + planned.epoch,
         )

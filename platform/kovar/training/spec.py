@@ -81,6 +81,11 @@ class TrainingSettings(Config):
         default=False,
         description="compute activations again in the backward pass: less memory, more time",
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the transformer blocks with torch.compile, once for each padded "
+        "length: faster steps after minutes of compiling",
+    )
     ema_decay: float | None = Field(
         default=None,
         gt=0,

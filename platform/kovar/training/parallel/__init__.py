@@ -1,5 +1,6 @@
 """How the workers of a run share one model: its settings, and what ranks exchange."""
 
+from kovar.training.parallel.blocks import transformer_blocks
 from kovar.training.parallel.ranks import Parallel, parallel_of
 from kovar.training.parallel.settings import (
     DDP,
@@ -30,5 +31,6 @@ __all__ = [
     "num_shares",
     "parallel_of",
     "tensor_size",
+    "transformer_blocks",
     "whole",
 ]
