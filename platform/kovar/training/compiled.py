@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from kovar.training.parallel import transformer_blocks
 if TYPE_CHECKING:
     import torch
 
+    from kovar.training.feed import MicroBatch
     from kovar.training.schedule import PlannedStep
 
 MAX_GRAPHS: Final = 1024
@@ -109,3 +111,15 @@ def widest_steps(steps: Sequence[PlannedStep]) -> list[PlannedStep]:
         if known is None or len(step.batch.rows) > len(known.batch.rows):
             widest[step.batch.length] = step
     return [widest[length] for length in sorted(widest)]
+
+
+def with_and_without_padding(micro_batch: MicroBatch) -> Iterator[MicroBatch]:
+    """Yield a micro-batch twice: rows without padding take another way through attention."""
+    mask = micro_batch.inputs.get("attention_mask")
+    if mask is None:
+        yield micro_batch
+        return
+    padded = mask.clone()
+    padded[:, -1] = 0
+    for changed in (mask.new_ones(mask.shape), padded):
+        yield replace(micro_batch, inputs=micro_batch.inputs | {"attention_mask": changed})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import PreemptedError
-from kovar.training.compiled import Compiled, widest_steps
+from kovar.training.compiled import Compiled, widest_steps, with_and_without_padding
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
@@ -191,7 +191,8 @@ class Engine:
         """Settle what whichever step comes first would settle, the same in every attempt."""
         if self.compiled is not None:
             for planned in widest_steps(self.steps):
-                self.step.rehearse(self.feed.prepare(planned).micro_batches[0])
+                for one in with_and_without_padding(self.feed.prepare(planned).micro_batches[0]):
+                    self.step.rehearse(one)
             self._report_compiled(step)
         elif self.parallel.orders_gradients:
             self.step.rehearse(self.feed.sample(self.steps[0]))
