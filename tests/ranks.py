@@ -73,7 +73,9 @@ def build_engine(case: Case, rank: int = 0, world_size: int = 1) -> Engine:
         base = check_folder(case.base, source="tiny")
         built = build_for_training(base, labels=dataset.labels, dropout=0.0)
     return Engine(
-        apply_method(built, case.method).to(torch.float64 if case.precision is FP64 else torch.float32),
+        apply_method(built, case.method).to(
+            torch.float64 if case.precision is FP64 else torch.float32
+        ),
         dataset,
         task=WeighedByLength() if case.weighed else TASKS["text-classification"],
         settings=case.settings,

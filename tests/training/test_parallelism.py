@@ -50,9 +50,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared(inputs, tmp_path_factory):
     """Each case trained by its ranks; the same processes take all of them."""
-    works = [
-        (size, train, Case(*inputs, SETTINGS, **options)) for size, options in CASES.values()
-    ]
+    works = [(size, train, Case(*inputs, SETTINGS, **options)) for size, options in CASES.values()]
     found = on_ranks(works, folder=tmp_path_factory.mktemp("stores"))
     return dict(zip(CASES, found, strict=True))
 
@@ -84,7 +82,11 @@ RESUMED = {
 def resumed(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     works = [
-        (size, go_on, Case(*inputs, LONG, **{"precision": FP32, "checkpoints": folder / str(n), **options}))
+        (
+            size,
+            go_on,
+            Case(*inputs, LONG, **{"precision": FP32, "checkpoints": folder / str(n), **options}),
+        )
         for n, (size, options) in enumerate(RESUMED.values())
     ]
     return dict(zip(RESUMED, on_ranks(works, folder=folder), strict=True))

@@ -24,8 +24,8 @@ from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration, estimate_duration
 from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory
-from kovar.training.parallel import check_tensor_plan
 from kovar.training.memory import TrainingMemory
+from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
 from kovar.training.tasks import TASKS
 from kovar.tuning.plan import TrialGroup, placed_trials

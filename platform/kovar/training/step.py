@@ -95,7 +95,7 @@ class OptimizerStep:
         return StepOutcome(loss, self._update(learning_rate), num_targets)
 
     def rehearse(self, micro_batch: MicroBatch) -> None:
-        """Take two passes that teach nothing: what they settle is then as it is in every attempt."""
+        """Take two passes that teach nothing; what they settle is the same in every attempt."""
         self._model.train()
         for _ in range(2):
             self._backward(micro_batch, 1)

@@ -16,7 +16,9 @@ def transformer_blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
     """
     from torch.nn import ModuleList
 
-    lists = {name: module for name, module in model.named_modules() if isinstance(module, ModuleList)}
+    lists = {
+        name: module for name, module in model.named_modules() if isinstance(module, ModuleList)
+    }
     outermost = [
         members
         for name, members in lists.items()

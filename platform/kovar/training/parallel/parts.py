@@ -73,9 +73,7 @@ def held(tensor: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, Sequence[int
     part = local(tensor)
     if not first or part.numel() == 0:
         return None
-    _, offsets = compute_local_shape_and_global_offset(
-        tensor.shape, mesh, sharded.placements
-    )
+    _, offsets = compute_local_shape_and_global_offset(tensor.shape, mesh, sharded.placements)
     return part, offsets
 
 

@@ -140,7 +140,9 @@ def check_tensor_plan(spec: FineTuneSpec, config: Mapping[str, Any]) -> None:
     if size == 1:
         return
     kind = config.get("model_type")
-    field = f"parallelism.{'kind' if isinstance(spec.parallelism, TensorParallel) else 'tensor_size'}"
+    field = (
+        f"parallelism.{'kind' if isinstance(spec.parallelism, TensorParallel) else 'tensor_size'}"
+    )
     if kind not in TENSOR_ARCHITECTURES:
         raise SpecError(
             f"transformers has no tensor-parallel plan for {kind} models",
