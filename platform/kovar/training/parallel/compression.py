@@ -10,7 +10,8 @@ import torch.distributed
 
 
 def average_in_bf16(
-    world_size: int, bucket: torch.distributed.GradBucket
+    world_size: int,
+    bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
     """Average a bucket in half of its bytes; torch's own hook refuses CPUs, and divides in bf16.
 
@@ -23,7 +24,8 @@ def average_in_bf16(
     work: Any = torch.distributed.all_reduce(sent, async_op=True)
 
     def receive(_: Any) -> torch.Tensor:
-        return gradients.copy_(sent).div_(world_size)
+        averaged: torch.Tensor = gradients.copy_(sent).div_(world_size)
+        return averaged
 
-    averaged: torch.futures.Future[torch.Tensor] = work.get_future().then(receive)
-    return averaged
+    received: torch.futures.Future[torch.Tensor] = work.get_future().then(receive)
+    return received

@@ -85,9 +85,10 @@ def stored_shapes(folder: Path) -> dict[str, tuple[Sequence[int], torch.dtype]]:
 
 def read_parts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Fill tensors, each with its part, from a checkpoint of however many parts."""
-    import torch.distributed.checkpoint
+    import torch.distributed
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    torch.distributed.checkpoint.load(
+    load(
         dict(tensors),
         storage_reader=_reader(folder),
         no_dist=not torch.distributed.is_initialized(),
@@ -95,6 +96,6 @@ def read_parts(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _reader(folder: Path) -> Any:
-    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     return HuggingFaceStorageReader(os.fspath(folder))

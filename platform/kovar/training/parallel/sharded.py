@@ -113,7 +113,7 @@ class ShardedParallel(Parallel):
         norms = [
             whole(get_total_norm([p.grad for p in group if p.grad is not None])) for group in groups
         ]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
         for group in groups:
             clip_grads_with_norm_(group, max_gradient_norm, norm)
         return norm
