@@ -27,6 +27,7 @@ from kovar.training.tasks import TASKS, Collated, TextClassification
 FULL = Full()
 FP64 = ResolvedPrecision("fp32", "float64", False, False, "test")
 BF16 = ResolvedPrecision("bf16", "bfloat16", True, False, "test")
+FP16 = ResolvedPrecision("fp16", "float16", True, True, "test")
 FP32 = ResolvedPrecision("fp32", "float32", False, False, "test")
 
 
@@ -74,7 +75,7 @@ def build_engine(case: Case, rank: int = 0, world_size: int = 1) -> Engine:
         built = build_for_training(base, labels=dataset.labels, dropout=0.0)
     return Engine(
         apply_method(built, case.method).to(
-            torch.float64 if case.precision is FP64 else torch.float32
+            torch.float64 if case.precision == FP64 else torch.float32
         ),
         dataset,
         task=WeighedByLength() if case.weighed else TASKS["text-classification"],

@@ -9,7 +9,7 @@ from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Dora, Full, Lora
 from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
-from ranks import BF16, FP32, Case, go_on, on_ranks, train
+from ranks import BF16, FP16, FP32, Case, go_on, on_ranks, train
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -71,6 +71,7 @@ LONG = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every": 4, "ema_deca
 RESUMED = {
     "fsdp of three": (3, {"parallelism": FSDP}),
     "fsdp of two in bf16": (2, {"parallelism": FSDP, "precision": BF16}),
+    "fsdp of two in fp16": (2, {"parallelism": FSDP, "precision": FP16}),
     "tensor": (2, {"parallelism": TENSOR, **LLAMA}),
     "grid": (4, {"parallelism": GRID, **LLAMA}),
     "ddp of three": (3, {"parallelism": DDP}),

@@ -19,6 +19,7 @@ from kovar.resources import (
     plan_placement,
 )
 from kovar.training.parallel import check_parallelism
+from kovar.training.recovery import check_weights
 
 if TYPE_CHECKING:
     from kovar.resources import MemoryRoom, Request
@@ -107,7 +108,8 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
     """Refuse what can be placed but not trained.
 
     Raises:
-        SpecError: a TPU, fp8, or workers that cannot share the model as the spec says.
+        SpecError: a TPU, weights in bf16 where passes compute in another precision, or workers
+            that cannot share the model as the spec says.
     """
     check_parallelism(spec)
     if spec.resources.worker.kind == "tpu":
@@ -117,11 +119,4 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
             got="tpu",
             allowed="cpu, gpu",
         )
-    if precision.precision == "fp8":
-        raise SpecError(
-            "the engine does not train in fp8",
-            field="precision",
-            got="fp8",
-            allowed="bf16, fp16, tf32, fp32, auto",
-            hint="use bf16 on this chip",
-        )
+    check_weights(spec.training.weights, precision.precision)

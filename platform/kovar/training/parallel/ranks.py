@@ -100,12 +100,17 @@ class Parallel:
         return torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
 
     @contextmanager
-    def scoring(self, model: torch.nn.Module) -> Iterator[None]:
-        """Call the model without gradients while the block runs."""
+    def scoring(self, model: torch.nn.Module, *, inference: bool = True) -> Iterator[None]:
+        """Call the model without gradients while the block runs.
+
+        Args:
+            model: is put into evaluation mode.
+            inference: whether its layers compute in torch's inference mode.
+        """
         import torch
 
         model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode() if inference else torch.no_grad():
             yield
 
     def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -135,6 +140,17 @@ class Parallel:
         torch.distributed.all_reduce(flag)
         return int(flag) > 0
 
+    def least(self, number: int) -> int:
+        """Return the smallest of every rank's number."""
+        if self.world_size == 1:
+            return number
+        import torch
+        import torch.distributed
+
+        tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
+        return int(tensor)
+
     def from_main(self, number: int) -> int:
         """Return rank 0's number on every rank."""
         if self.world_size == 1:
@@ -145,6 +161,16 @@ class Parallel:
         tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(tensor, src=0)
         return int(tensor)
+
+    def text_from_main(self, text: str) -> str:
+        """Return rank 0's text on every rank."""
+        if self.world_size == 1:
+            return text
+        import torch.distributed
+
+        told: list[Any] = [text]
+        torch.distributed.broadcast_object_list(told, src=0, device=self.device)
+        return str(told[0])
 
 
 def parallel_of(

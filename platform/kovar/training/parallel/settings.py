@@ -99,6 +99,20 @@ def check_parallelism(spec: FineTuneSpec) -> None:
             got="adamw8bit",
             allowed="adamw, adafactor, sgd",
         )
+    if spec.training.weights == "bf16":
+        raise SpecError(
+            f"weights that {settings.kind} has cut stay in fp32; they travel in bf16",
+            field="training.weights",
+            got="bf16",
+            allowed="fp32",
+        )
+    if spec.precision == "fp8":
+        raise SpecError(
+            f"layers that {settings.kind} has cut are not multiplied in fp8",
+            field="precision",
+            got="fp8",
+            allowed="bf16, tf32, fp32, auto",
+        )
     size = tensor_size(settings, workers.max)
     if size == 1:
         return

@@ -49,6 +49,10 @@ class ShardedParallel(Parallel):
         self._mesh: DeviceMesh = init_device_mesh(
             device.type, (self.data_size, self._tensor_size), mesh_dim_names=(DATA, TENSOR)
         )
+        if self.data_size > 1 and self._tensor_size > 1:
+            # Norms are summed over the grid at once: one row after the other, ranks would round
+            # them differently.
+            self._mesh._flatten("grid")
 
     def place(self, model: torch.nn.Module, precision: ResolvedPrecision) -> None:
         """Keep this rank's part of every weight, on the device."""
@@ -119,7 +123,7 @@ class ShardedParallel(Parallel):
         return norm
 
     @contextmanager
-    def scoring(self, model: torch.nn.Module) -> Iterator[None]:
+    def scoring(self, model: torch.nn.Module, *, inference: bool = False) -> Iterator[None]:
         """Call the model without gradients; what was gathered for it is let go at the end."""
         import torch
         from torch.distributed.fsdp import FSDPModule
