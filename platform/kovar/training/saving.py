@@ -110,7 +110,7 @@ class CheckpointWriter:
         """
         self._collect()
         error = self._error
-        if self._parallel.total(int(error is not None)) == 0:
+        if not self._parallel.anywhere(error is not None):
             return
         raise error or CheckpointError("another rank could not write its part of a checkpoint")
 

@@ -17,6 +17,7 @@ from kovar.training.halves import Weights
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
+from kovar.training.parallel import DDP, ParallelismSettings
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
 
@@ -85,6 +86,11 @@ class TrainingSettings(Config):
     gradient_checkpointing: bool = Field(
         default=False,
         description="compute activations again in the backward pass: less memory, more time",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the transformer blocks with torch.compile, once for each padded "
+        "length: faster steps after minutes of compiling",
     )
     ema_decay: float | None = Field(
         default=None,
@@ -155,6 +161,11 @@ class FineTuneSpec(Config):
     data: DataSpec
     training: TrainingSettings = TrainingSettings()
     precision: Precision = Field(default="auto", description="number format of the compute")
+    parallelism: ParallelismSettings = Field(
+        default=DDP,
+        description="how several workers share the model: ddp, fsdp or tensor, or a block with "
+        "such a kind",
+    )
     resources: Resources = Resources()
     max_failures: int = Field(
         default=3, ge=0, description="worker crashes survived before the run is given up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
@@ -27,6 +28,8 @@ from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from kovar.events import EventKind
     from kovar.precision import Device
@@ -172,6 +175,7 @@ def _train(
         except NonFiniteError as error:
             broken = error.with_traceback(None)  # its frames would keep the model
         else:
+            engine.unite(partial(_model, task))
             return engine
         recovery.after(broken, report)
 
@@ -179,13 +183,10 @@ def _train(
 def _build(
     task: WorkerTask, recovery: Recovery, report: Report, hears: Hears, parallel: Parallel
 ) -> Engine:
-    import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
-    torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
-    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
     return Engine(
-        apply_method(built, task.spec.method),
+        _model(task),
         task.dataset,
         task=kind,
         settings=settings,
@@ -196,10 +197,21 @@ def _build(
         hears=hears,
         rank=parallel.rank,
         world_size=parallel.world_size,
+        parallelism=task.spec.parallelism,
         memory_bytes=task.request.memory,
         adjustments=recovery.adjustments,
         remember=recovery.remember,
     )
+
+
+def _model(task: WorkerTask) -> PreTrainedModel | PeftModel:
+    """Build the model before training, the same on every rank."""
+    import torch
+
+    settings, kind = task.spec.training, TASKS[task.spec.task]
+    torch.manual_seed(settings.seed)  # the new head's weights
+    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+    return apply_method(built, task.spec.method)
 
 
 def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, Any]:
