@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from kovar.data import Split, TokenizedDataset
+    from kovar.data import LayoutName, Split, TokenizedDataset
     from kovar.models import BaseModelFiles, BuiltModel
 
 TaskName = Literal["text-classification"]
@@ -67,11 +67,13 @@ class Task(ABC):
 
     Attributes:
         name: as a spec and a version's signature name it.
+        layout: what the rows of its data sets are made of.
         metric: the metric that says which of two models is better, unless the spec names another.
         metrics: every metric that an evaluation reports, and whether more or less of it is better.
     """
 
     name: TaskName
+    layout: LayoutName
     metric: str
     metrics: Mapping[str, Direction]
 

@@ -21,6 +21,7 @@ class TextClassification(Task):
     """Cross-entropy over the labels, one target a row."""
 
     name = "text-classification"
+    layout = "text-label"
     metric = "accuracy"
     metrics = {"accuracy": "max", "macro_f1": "max", "loss": "min"}  # noqa: RUF012
 
