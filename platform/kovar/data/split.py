@@ -52,9 +52,7 @@ def held_out(texts: Iterable[str], *, num_evaluation: int, seed: int) -> NDArray
         return _lowest(spool, num_evaluation, counts)
 
 
-def _lowest(
-    spool: IO[bytes], number: int, counts: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _lowest(spool: IO[bytes], number: int, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark the rows of the `number` lowest hashes; of equal hashes the first rows."""
     below = np.cumsum(counts)
     last = int(np.searchsorted(below, number))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -62,8 +63,9 @@ class Spool:
     def _write(self) -> None:
         if self._file is None:
             ensure_writable(self._folder, field="cache_dir")
-            # The file outlives this block: it is closed with the spool.
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            # Its space comes back when nobody reads the rows any more.
+            weakref.finalize(self, self._file.close)
             self._writer = pa.ipc.new_file(self._file, self._tables[0].schema)
         for table in self._tables:
             self._writer.write_table(table.combine_chunks())
@@ -82,9 +84,3 @@ class Spool:
             reader = pa.ipc.open_file(pa.PythonFile(self._file, mode="r"))
             for index in range(reader.num_record_batches):
                 yield pa.Table.from_batches([reader.get_batch(index)])
-
-    def close(self) -> None:
-        """Give the file's space back."""
-        self._tables.clear()
-        if self._file is not None:
-            self._file.close()

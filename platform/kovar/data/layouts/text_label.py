@@ -39,15 +39,15 @@ class TextLabel(Layout):
         names, numeric = label_column(table, label)
         found = names.unique().to_pylist()
         labels = sorted(found, key=int) if numeric else sorted(found)
-        return Content(pa.table({"text": texts, "label": names}), tuple(labels))
+        return Content(pa.table({"text": texts, "label": names}), tuple(labels), numeric)
 
     def identity(self, spec: DataSpec) -> dict[str, Any]:
         """Return nothing: what these rows are is in their digest."""
         return {}
 
-    def digest(self, table: pa.Table) -> str:
+    def digest(self, pieces: Iterable[pa.Table]) -> str:
         """Return the digest of texts and labels."""
-        return content_digest(table, ("text", "label"), header="kovar text/label 1")
+        return content_digest(pieces, ("text", "label"), header="kovar text/label 1")
 
     def label_counts(self, table: pa.Table) -> Counter[str]:
         """Count rows by label."""
