@@ -51,7 +51,6 @@ class Split:
 
     Attributes:
         lengths: number of tokens of each row, int32.
-        rows: each row's number in the source, int64.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +65,6 @@ class Split:
         self.lengths: NDArray[np.int32] = _joined(
             [np.diff(each).astype(np.int32) for each in offsets], np.int32
         )
-        self.rows: NDArray[np.int64] = self.column("row")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -88,6 +86,11 @@ class Split:
             self._lists[name] = [_Lists.of(batch.column(name)) for batch in self._batches]
         index = bisect_right(self._starts, row) - 1
         return self._lists[name][index].at(int(row) - self._starts[index])
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Each row's number in the source."""
+        return self.column("row")
 
     @property
     def labels(self) -> NDArray[np.int64]:
