@@ -18,7 +18,10 @@ KovarError                       exit code 1: the work failed
 │   ├── UntrustedVersionError    no trusted key has signed the version
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
-│   └── NonFiniteError           the loss or a gradient is NaN or infinite
+│   ├── NonFiniteError           the loss or a gradient is NaN or infinite
+│   ├── CheckpointError          a checkpoint could not be written, or is damaged
+│   ├── PreemptedError           the machine goes away; a checkpoint was saved before
+│   └── SupersededError          a later attempt took this one's place; its writes are refused
 ├── GoldenError                  a runtime does not reproduce a version's golden examples
 └── RequestError                 one HTTP request was refused; carries the HTTP status
 
@@ -197,6 +200,18 @@ class RunError(KovarError):
 
 class NonFiniteError(RunError):
     """The loss or a gradient is NaN or infinite."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint could not be written, or cannot be used."""
+
+
+class PreemptedError(RunError):
+    """The machine goes away; everything up to the last step is in a checkpoint."""
+
+
+class SupersededError(RunError):
+    """A later start of a run's workers took this one's place; its writes are refused."""
 
 
 class GoldenError(KovarError):

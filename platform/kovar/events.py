@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -30,6 +30,7 @@ EventKind = Literal[
     "resumed",
     "evaluated",
     "stopped",
+    "preempted",
     "finished",
     "registered",
     "failed",
@@ -50,10 +51,12 @@ FIELDS: Final[dict[EventKind, str]] = {
     "compiled": "step, seconds",
     "step": "step, epoch, loss, learning_rate, tokens, targets, seconds, padding, gradient_norm, "
     "memory_bytes",
-    "checkpoint": "step, path, size_bytes, seconds",
+    "checkpoint": "step, path, size_bytes, seconds (for which training stood still), "
+    "write_seconds (beside training; from now on it survives a power cut)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "stopped": "step, metric, best_step (the one that is registered)",
+    "preempted": "step (the checkpoint saved before the workers ended), reason",
     "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
     "failed": "error (class), message",
@@ -70,12 +73,22 @@ class EventLog:
         run: the run's id.
         attempt: counts from 1.
         rank: the worker's rank, or `DRIVER_RANK`.
+        guard: called before each event; raises when this writer may write no more.
 
     Each event is a single `write` to a file opened for appending, so lines of several processes
     do not mix on a local file system. Every event but `step` is also fsynced.
     """
 
-    def __init__(self, path: Path, *, run: str, attempt: int = 1, rank: int = DRIVER_RANK) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str,
+        attempt: int = 1,
+        rank: int = DRIVER_RANK,
+        guard: Callable[[], None] | None = None,
+    ) -> None:
+        self._guard = guard
         path.parent.mkdir(parents=True, exist_ok=True)
         self._base = {"run": run, "attempt": attempt, "rank": rank}
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -88,6 +101,8 @@ class EventLog:
         """
         if event not in get_args(EventKind):
             raise ValueError(f"unknown event {event!r}; known: {', '.join(get_args(EventKind))}")
+        if self._guard is not None:
+            self._guard()
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         record = {"v": 1, "time": now, **self._base, "event": event, **fields}
         line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"

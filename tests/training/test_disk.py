@@ -9,6 +9,7 @@ from kovar.models.size import LoraShape
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.disk import VERSION_EXTRAS_BYTES, estimate_disk
+from kovar.training.state import Snapshot
 from tiny import build_tiny_tokenizer
 
 BERT = {"model_type": "bert"}
@@ -42,8 +43,9 @@ def test_unknown_rows_and_unknown_models_are_not_guessed():
 def test_a_checkpoint_is_as_large_as_its_tensors(tmp_path):
     folder = CheckpointFolder(tmp_path, keep=1)
     tensors = {"a": torch.zeros(10_000)}
-    path = folder.save(1, model=tensors, optimizer={**tensors, "b": torch.zeros(10_000)}, state={})
-    size = sum(file.stat().st_size for file in path.iterdir())
+    moments = {**tensors, "b": torch.zeros(10_000)}
+    files = {"model.safetensors": tensors, "optimizer.safetensors": moments}
+    size = folder.save(Snapshot(1, files, {})).size_bytes
     assert size == pytest.approx(3 * 40_000, rel=0.01)
 
 

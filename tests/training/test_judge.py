@@ -9,6 +9,7 @@ from kovar.errors import RunError
 from kovar.training import FineTuneSpec, TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.judge import Judge
+from kovar.training.state import Snapshot
 from kovar.training.tasks import TASKS, TextClassification
 
 TASK = TASKS["text-classification"]
@@ -104,8 +105,7 @@ def test_a_run_that_is_killed_after_its_early_stop_stops_at_the_same_step_again(
 def test_the_best_checkpoint_outlives_newer_ones_and_a_damaged_one_is_an_error(engines, tmp_path):
     checkpoints = CheckpointFolder(tmp_path, keep=1)
     for step in (1, 2, 3):
-        state = {"judge": {}}
-        checkpoints.save(step, model={}, optimizer={}, state=state, pinned=1)
+        checkpoints.save(Snapshot(step, {}, {}), pinned=1)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
     (tmp_path / "step-00000001" / "state.json").write_text("{")
     with pytest.raises(RunError, match="step 1 cannot be used"):

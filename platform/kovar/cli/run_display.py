@@ -174,6 +174,7 @@ _TEXTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "resumed": _resumed,
     "evaluated": _evaluated,
+    "preempted": lambda e: f"saved step {e['step']}: {e['reason']}",
     "finished": lambda e: f"step {e['step']}, weights {e['weights_digest'][:12]}",
     "registered": lambda e: f"{e['model']}@{e['version']}, digest {e['digest'][:12]}",
     "failed": lambda e: f"{e['error']}: {e['message']}",

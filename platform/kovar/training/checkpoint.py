@@ -1,8 +1,9 @@
-"""Checkpoints that are whole or absent: safetensors and JSON, digests, atomic rename.
+"""Checkpoints that are whole or absent: parts of all ranks, digests, atomic rename.
 
-A checkpoint is a folder `step-00000100/` with `model.safetensors`, `optimizer.safetensors`,
-`state.json` and `manifest.json`. The manifest is written last and lists size and SHA-256 of the
-others; the folder gets its final name only when everything is on the disk.
+A checkpoint is a folder `step-00000100/`. Each rank that has a part writes its files into
+`.partial-00000100-ATTEMPT/` and, when they are on the disk, a list of them with size and SHA-256.
+Rank 0 waits for every list, joins them in `manifest.json`, and gives the folder its name. Without
+sharding there is one part: `model.safetensors`, `optimizer.safetensors` and `state.json`.
 """
 
 from __future__ import annotations
@@ -12,19 +13,52 @@ import json
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from kovar.errors import RunError
+from kovar.errors import CheckpointError, SupersededError
 
 if TYPE_CHECKING:
     import torch
 
+    from kovar.training.attempt import Attempt
+
 _NAME = re.compile(r"^step-(\d{8})$")
-_MANIFEST = "manifest.json"
+_MANIFEST: Final = "manifest.json"
+_DROPPED: Final = ".dropped-"
+
+PARTS_TIMEOUT_S: Final = 600.0
+"""A rank that has not written its part by then is taken for lost."""
+
+_POLL_S: Final = 0.02
 
 State = dict[str, Any]
+
+
+class Part(Protocol):
+    """What one rank adds to a checkpoint."""
+
+    @property
+    def step(self) -> int:
+        """The step after which it was taken."""
+
+    def write(self, folder: Path) -> Sequence[str]:
+        """Write files into the folder that all ranks share; return their names.
+
+        Names are unlike those of the other ranks. It is called in a thread beside training.
+        """
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A checkpoint that survives a power cut."""
+
+    step: int
+    folder: Path
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -39,12 +73,16 @@ class Checkpoint:
         """Return the model's tensors, the optimizer's tensors and the state."""
         from safetensors.torch import load_file
 
-        state: State = json.loads((self.folder / "state.json").read_text())
         return (
             load_file(self.folder / "model.safetensors"),
             load_file(self.folder / "optimizer.safetensors"),
-            state,
+            self.state(),
         )
+
+    def state(self) -> State:
+        """Return what is not tensors."""
+        state: State = json.loads((self.folder / "state.json").read_text())
+        return state
 
 
 class CheckpointFolder:
@@ -53,81 +91,133 @@ class CheckpointFolder:
     Args:
         root: the run's `checkpoints` folder.
         keep: number of newest checkpoints kept.
+        attempt: this start of the workers; unless it is the newest one, nothing is written.
     """
 
-    def __init__(self, root: Path, *, keep: int) -> None:
+    def __init__(self, root: Path, *, keep: int, attempt: Attempt | None = None) -> None:
         self.root = root
         self.keep = keep
+        self.attempt = attempt
 
     def save(
-        self,
-        step: int,
-        *,
-        model: dict[str, torch.Tensor],
-        optimizer: dict[str, torch.Tensor],
-        state: State,
-        pinned: int | None = None,
-    ) -> Path:
-        """Write one checkpoint and drop the oldest; on return it survives a power cut.
+        self, part: Part, *, rank: int = 0, num_parts: int = 1, pinned: int | None = None
+    ) -> SavedCheckpoint | None:
+        """Write this rank's part; on rank 0 wait for the others and finish the checkpoint.
 
         Args:
-            step: counts from 1.
-            model: its tensors.
-            optimizer: tensors to go on from.
-            state: everything else, as JSON types.
+            part: this rank's.
+            rank: from 0; ranks from `num_parts` on have no part and do not call this.
+            num_parts: ranks that write one.
             pinned: a step whose checkpoint is kept however old it is.
-        """
-        from safetensors.torch import save_file
 
-        final = self.root / f"step-{step:08d}"
-        partial = self.root / f".partial-{step:08d}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(model, partial / "model.safetensors")
-        save_file(optimizer, partial / "optimizer.safetensors")
-        (partial / "state.json").write_text(json.dumps({"step": step, **state}, sort_keys=True))
-        files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
-        (partial / _MANIFEST).write_text(json.dumps({"v": 1, "step": step, "files": files}))
-        for path in (*partial.iterdir(), partial):
-            _fsync(path)
+        Returns:
+            On rank 0 the checkpoint, which now survives a power cut; None elsewhere.
+
+        Raises:
+            CheckpointError: the disk refused, or another rank's part did not come.
+            SupersededError: a later attempt took this one's place.
+        """
+        number = self.attempt.number if self.attempt else 0
+        partial = self.root / f".partial-{part.step:08d}-{number}"
+        try:
+            self._check()
+            partial.mkdir(parents=True, exist_ok=True)
+            self._write_part(part, partial, rank)
+            if rank != 0:
+                return None
+            saved = self._finish(part.step, partial, num_parts)
+            self._prune(pinned)
+        except SupersededError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {part.step} could not be written: {error}",
+                hint=f"make room in {self.root} and submit the run again: it goes on from the "
+                "checkpoint before",
+            ) from error
+        return saved
+
+    def _write_part(self, part: Part, partial: Path, rank: int) -> None:
+        names = part.write(partial)
+        files = {name: _facts(partial / name) for name in sorted(names)}
+        for name in files:
+            _fsync(partial / name)
+        listed = partial / _part_list(rank)
+        waiting = listed.with_suffix(".writing")
+        waiting.write_text(json.dumps(files))
+        _fsync(waiting)
+        waiting.replace(listed)
+
+    def _finish(self, step: int, partial: Path, num_parts: int) -> SavedCheckpoint:
+        lists = [partial / _part_list(rank) for rank in range(num_parts)]
+        self._await(lists, step)
+        files: dict[str, Any] = {}
+        for listed in lists:
+            files |= json.loads(listed.read_text())
+            listed.unlink()
+        manifest = partial / _MANIFEST
+        manifest.write_text(json.dumps({"v": 1, "step": step, "files": files}))
+        _fsync(manifest)
+        _fsync(partial)
+        # A later attempt removes what it finds unfinished before it looks for a checkpoint, so a
+        # look here is enough: whoever is replaced in the next moment finds nothing to rename.
+        self._check()
+        final = self.at(step).folder
         if final.exists():  # left by an attempt that was overtaken: same step, same content
-            shutil.rmtree(final)
+            self._drop([final])
+        size = sum(facts["size_bytes"] for facts in files.values()) + manifest.stat().st_size
         partial.rename(final)
         _fsync(self.root)
-        for old in self._steps()[: -self.keep]:
-            if old == pinned:
-                continue
-            shutil.rmtree(self.root / f"step-{old:08d}")
-        return final
+        return SavedCheckpoint(step, final, size)
+
+    def _await(self, lists: Sequence[Path], step: int) -> None:
+        deadline = time.monotonic() + PARTS_TIMEOUT_S
+        while missing := [path for path in lists if not path.exists()]:
+            if time.monotonic() > deadline:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} lacks {len(missing)} of {len(lists)} parts "
+                    f"after {PARTS_TIMEOUT_S:.0f} s: {missing[0].name} among them",
+                    hint="see the event log for the rank that was lost",
+                )
+            time.sleep(_POLL_S)
+
+    def _check(self) -> None:
+        if self.attempt is not None:
+            self.attempt.check()
+
+    def _prune(self, pinned: int | None) -> None:
+        self._check()
+        old = [step for step in self._steps()[: -self.keep] if step != pinned]
+        self._drop(self.at(step).folder for step in old)
 
     def newest(self) -> Checkpoint | None:
         """Return the newest checkpoint that verifies, with what was wrong with newer ones.
 
         Leftovers of interrupted writes, and newer checkpoints that do not verify, are removed.
         """
+        self._drop([*self.root.glob(".partial-*"), *self.root.glob(f"{_DROPPED}*")])
         ignored: list[str] = []
-        for leftover in self.root.glob(".partial-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
         for step in reversed(self._steps()):
-            folder = self.root / f"step-{step:08d}"
-            problem = _problem(folder)
+            found = self.at(step)
+            problem = _problem(found.folder)
             if problem is None:
                 # They would count among the newest that are kept, in place of good ones.
-                for reason in ignored:
-                    shutil.rmtree(self.root / reason.partition(":")[0])
-                return Checkpoint(step, folder, tuple(ignored))
-            ignored.append(f"{folder.name}: {problem}")
+                self._drop(self.root / reason.partition(":")[0] for reason in ignored)
+                return Checkpoint(step, found.folder, tuple(ignored))
+            ignored.append(f"{found.folder.name}: {problem}")
         return None
 
     def verified(self, step: int) -> Checkpoint:
         """Return the checkpoint of a step.
 
         Raises:
-            RunError: it is gone or damaged.
+            CheckpointError: it is gone or damaged.
         """
         found = self.at(step)
         if problem := _problem(found.folder):
-            raise RunError(
+            raise CheckpointError(
                 f"the checkpoint of step {step} cannot be used: {problem}",
                 hint=f"remove {self.root} and submit the run again",
             )
@@ -140,6 +230,20 @@ class CheckpointFolder:
     def _steps(self) -> list[int]:
         names = (_NAME.match(path.name) for path in self.root.glob("step-*"))
         return sorted(int(name[1]) for name in names if name)
+
+    def _drop(self, folders: Iterable[Path]) -> None:
+        """Remove folders, each at one stroke for whoever looks at the same moment."""
+        for folder in folders:
+            dropped = folder
+            if not folder.name.startswith(_DROPPED):
+                dropped = folder.with_name(f"{_DROPPED}{folder.name.lstrip('.')}-{os.getpid()}")
+                shutil.rmtree(dropped, ignore_errors=True)
+                folder.rename(dropped)
+            shutil.rmtree(dropped, ignore_errors=True)
+
+
+def _part_list(rank: int) -> str:
+    return f".part-{rank}.json"
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class Ema:
         self._fill(self._average)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the average on the CPU, named `ema/PARAMETER`."""
-        return {f"ema/{name}": t.cpu().contiguous() for name, t in self._average.items()}
+        """Return the average itself, named `ema/PARAMETER`."""
+        return {f"ema/{name}": tensor for name, tensor in self._average.items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from what `tensors` returned."""

@@ -8,16 +8,21 @@ planned (schedule.py), dropout is seeded per step and rank, and a checkpoint hol
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
+from kovar.errors import PreemptedError
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
-from kovar.training.optimizer import build_optimizer, optimizer_state, restore_optimizer
+from kovar.training.notice import Hears, Notices, nothing
+from kovar.training.optimizer import build_optimizer
 from kovar.training.parallel import Parallel
+from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
+from kovar.training.state import TrainingState
 from kovar.training.step import OptimizerStep
 from kovar.training.window import Window
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
-    from kovar.training.checkpoint import Checkpoint, CheckpointFolder
+    from kovar.training.checkpoint import CheckpointFolder
     from kovar.training.feed import StepBatch
     from kovar.training.spec import TrainingSettings
     from kovar.training.step import StepOutcome
@@ -58,6 +63,7 @@ class Engine:
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         report: receives events; called on rank 0 only.
+        hears: says when this rank's machine goes away.
 
     Attributes:
         last_step: the step that ended the run.
@@ -74,6 +80,7 @@ class Engine:
         precision: ResolvedPrecision,
         device: torch.device,
         report: Report,
+        hears: Hears = nothing,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -83,6 +90,7 @@ class Engine:
         self.settings = settings
         self.precision = precision
         self.device = device
+        self._hears = hears
         self.parallel = Parallel(rank, world_size, device)
         self.dataset = dataset
         self.evaluation_split = dataset.open("evaluation")
@@ -124,6 +132,19 @@ class Engine:
             max_gradient_norm=settings.max_gradient_norm,
             seed=settings.seed,
         )
+        self.state = TrainingState(
+            self.model,
+            self.parameters,
+            optimizer=self.optimizer,
+            step=self.step,
+            judge=self.judge,
+            ema=self.ema,
+            facts={
+                "num_steps": len(self.steps),
+                "fingerprint": dataset.fingerprint,
+                "world_size": world_size,
+            },
+        )
         # fp32 weights are multiplied in TF32 on matrix units only where the spec says so.
         torch.set_float32_matmul_precision("high" if precision.precision == "tf32" else "highest")
 
@@ -132,29 +153,67 @@ class Engine:
 
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing is saved after it.
+            CheckpointError: a checkpoint could not be written.
+            PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
         done = self.resume(checkpoints)
-        window = Window(self.parallel)
-        with closing(self.feed.batches(self.steps[done:])) as batches:
-            for batch in batches:
-                planned = batch.planned
-                window.add(batch, self._move(batch))
-                evaluates, saves = self._evaluates_after(planned), self._saves_after(planned)
-                ends = planned.step == len(self.steps)
-                if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
-                    continue
-                self._report("step", **window.facts(planned, self.step))
-                if evaluates:
-                    is_best = self._judge(planned.step)
-                    ends = ends or self.judge.stops
-                    saves = saves or (is_best and self.settings.keeps_best)
-                if ends:
-                    # Not saved: an attempt that goes on from here would train past the end.
-                    break
-                if saves:
-                    self._save(checkpoints, planned.step)
-                window = Window(self.parallel)
+        writer = CheckpointWriter(checkpoints, self.state, self.parallel)
+        notices = Notices(self._hears, self.parallel)
+        with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
+            preempted = self._run(batches, writer, notices)
+            notices.close()
+            writer.drain()
+            self._acknowledge(writer)
+        if preempted:
+            self._report("preempted", step=self.last_step, reason=preempted)
+            raise PreemptedError(
+                f"the workers ended after step {self.last_step}: {preempted}",
+                hint="submit the run again: it goes on from there",
+            )
         self._finish(checkpoints)
+
+    def _run(
+        self, batches: Iterable[StepBatch], writer: CheckpointWriter, notices: Notices
+    ) -> str | None:
+        """Take steps; return why they ended early and saved, if they did."""
+        window = Window(self.parallel)
+        for batch in batches:
+            planned = batch.planned
+            window.add(batch, self._move(batch))
+            self._acknowledge(writer)
+            preempted = notices.agreed()
+            evaluates = self._evaluates_after(planned)
+            saves = self._saves_after(planned) or preempted is not None
+            ends = planned.step == len(self.steps)
+            if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
+                continue
+            self._report("step", **window.facts(planned, self.step))
+            if evaluates:
+                is_best = self._judge(planned.step)
+                ends = ends or self.judge.stops
+                saves = saves or (is_best and self.settings.keeps_best)
+            if ends:
+                # Not saved: an attempt that goes on from here would train past the end.
+                break
+            if saves:
+                pinned = self.judge.best_step if self.settings.keeps_best else None
+                writer.save(planned.step, pinned=pinned)
+            if preempted:
+                return preempted
+            window = Window(self.parallel)
+        return None
+
+    def _acknowledge(self, writer: CheckpointWriter) -> None:
+        for done in writer.acknowledged():
+            saved = done.saved
+            self._report(
+                "checkpoint",
+                step=saved.step,
+                path=saved.folder.name,
+                size_bytes=saved.size_bytes,
+                seconds=done.stall_s,
+                write_seconds=done.write_s,
+            )
 
     def _move(self, batch: StepBatch) -> StepOutcome:
         planned = batch.planned
@@ -184,7 +243,8 @@ class Engine:
             return
         best = self.judge.best_step
         if self.settings.keeps_best and best is not None and best != self.weights_step:
-            self._load(checkpoints.verified(best))
+            self.state.restore(checkpoints.verified(best))
+            self.weights_step = best
         if self.ema is not None:
             self.ema.apply()
 
@@ -230,29 +290,6 @@ class Engine:
     def _saves_after(self, planned: PlannedStep) -> bool:
         return planned.step % self.settings.checkpoint_every == 0 and planned.step < len(self.steps)
 
-    def _save(self, checkpoints: CheckpointFolder, step: int) -> None:
-        if not self.parallel.is_main:
-            return
-        started = time.perf_counter()
-        tensors, numbers = optimizer_state(self.optimizer, self.parameters)
-        folder = checkpoints.save(
-            step,
-            model={name: t.detach().cpu().contiguous() for name, t in self._weights().items()},
-            optimizer=tensors | (self.ema.tensors() if self.ema else {}),
-            state={
-                "num_steps": len(self.steps),
-                "fingerprint": self.dataset.fingerprint,
-                "world_size": self.parallel.world_size,
-                "scaler": self.step.scaler.state_dict(),
-                "optimizer": numbers,
-                "judge": self.judge.state(),
-            },
-            pinned=self.judge.best_step if self.settings.keeps_best else None,
-        )
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        seconds = time.perf_counter() - started
-        self._report("checkpoint", step=step, path=folder.name, size_bytes=size, seconds=seconds)
-
     def resume(self, checkpoints: CheckpointFolder) -> int:
         """Load the newest checkpoint that verifies, as rank 0 finds it; return its step or 0."""
         found = checkpoints.newest() if self.parallel.is_main else None
@@ -260,29 +297,10 @@ class Engine:
         if step == 0:
             return 0
         found = found or checkpoints.at(step)
-        self._load(found)
-        self.last_step = step
+        self.state.restore(found)
+        self.last_step = self.weights_step = step
         self._report("resumed", step=step, path=found.folder.name, ignored=list(found.ignored))
         return step
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        import torch
-
-        model, tensors, state = checkpoint.load()
-        with torch.no_grad():
-            for name, tensor in self._weights().items():
-                tensor.copy_(model[name])
-        average = {name: tensors.pop(name) for name in list(tensors) if name.startswith("ema/")}
-        if self.ema is not None:
-            self.ema.restore(average)
-        restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
-        self.step.scaler.load_state_dict(state["scaler"])
-        self.judge.restore(state["judge"])
-        self.weights_step = checkpoint.step
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        """Return what training changes, each tensor once: parameters trained, and buffers."""
-        return {**self.parameters, **dict(self.model.named_buffers())}
 
 
 def _silent(event: EventKind, **fields: Any) -> None:

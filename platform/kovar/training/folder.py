@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def attempts(self) -> Path:
+        """A file for each start of the workers; see kovar.training.attempt."""
+        return self.root / "attempts"
+
+    @property
     def model(self) -> Path:
         """The trained weights, tokenizer and golden examples: what becomes the version."""
         return self.root / "model"

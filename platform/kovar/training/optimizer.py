@@ -125,7 +125,7 @@ def _adamw8bit(
 def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: NamedParameters
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the state: tensors on the CPU and plain numbers, each named `KEY/PARAMETER`."""
+    """Return the state itself: tensors and plain numbers, each named `KEY/PARAMETER`."""
     import torch
 
     tensors: dict[str, torch.Tensor] = {}
@@ -133,8 +133,7 @@ def optimizer_state(
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
-                # Parameters may share a tensor, such as a table of 8-bit values; files may not.
-                tensors[f"{key}/{name}"] = value.detach().cpu().contiguous().clone()
+                tensors[f"{key}/{name}"] = value.detach()
             else:
                 numbers[f"{key}/{name}"] = value
     return tensors, numbers

@@ -1,4 +1,4 @@
-"""Tells the event log when workers wait for hardware, and when they have it."""
+"""Tells the event log when workers wait for hardware and when they have it; prepares them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.events import EventLog
 from kovar.training.folder import RunFolder
+from kovar.training.notice import install_terminations
 
 if TYPE_CHECKING:
     from ray.train.v2.api.callback import RayTrainCallback
@@ -28,6 +29,9 @@ def placement_events(folder: RunFolder) -> RayTrainCallback:
             nodes = sorted({worker.metadata.hostname for worker in workers})
             with EventLog(folder.events, run=folder.run) as log:
                 log.emit("placed", num_workers=len(workers), nodes=nodes)
+            # Before training starts in another thread: signals belong to the main thread.
+            for worker in workers:
+                worker.execute_async(install_terminations)
             return {}
 
     return PlacementEvents()

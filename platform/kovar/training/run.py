@@ -237,6 +237,8 @@ def _train(
                 execute(task, device=torch.device("cpu"))
             else:
                 train_on_ray(task, limits=limits)
+                while _was_preempted(folder):
+                    train_on_ray(task, limits=limits)
     except BaseException as error:
         log.emit("failed", error=type(error).__name__, message=str(error))
         raise
@@ -247,3 +249,9 @@ def _train(
         kind = getattr(errors, failures[-1]["error"], RunError)
         raise kind(failures[-1]["message"])
     raise RunError(f"the workers of run {folder.run} ended without a result")
+
+
+def _was_preempted(folder: RunFolder) -> bool:
+    """Say whether the last workers ended because a machine goes away."""
+    told = [e["event"] for e in read_events(folder.events) if e["rank"] == 0]
+    return not folder.metrics.exists() and told[-1:] == ["preempted"]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kovar.evaluation import Evaluation
     from kovar.events import EventLog
     from kovar.inference import Runtime
+    from kovar.training.attempt import Attempt
     from kovar.training.engine import Engine
     from kovar.training.task import WorkerTask
 
@@ -46,18 +47,29 @@ DATASET: Final = "evaluation"
 
 
 def write_version_folder(
-    task: WorkerTask, paths: RunFolder, engine: Engine, log: EventLog, *, chip: str
+    task: WorkerTask,
+    paths: RunFolder,
+    attempt: Attempt,
+    engine: Engine,
+    log: EventLog,
+    *,
+    chip: str,
 ) -> None:
     """Save the trained model, evaluate it through the runtime that serves, and keep its answers.
 
     Writes the run's `model` folder whole, then `metrics.json`, whose presence means trained.
+
+    Raises:
+        SupersededError: a later attempt took this one's place.
     """
     from kovar.evaluation import evaluate
     from kovar.inference import load_runtime
 
     began = time.perf_counter()
-    partial = paths.model.with_name(".model")
-    shutil.rmtree(partial, ignore_errors=True)
+    attempt.check()
+    for leftover in paths.root.glob(".model-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial = paths.model.with_name(f".model-{attempt.number}")
     base_folder = _save(engine.model, task, partial)
     split = engine.evaluation_split
     device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
@@ -75,6 +87,7 @@ def write_version_folder(
     if isinstance(task.spec.method, Lora) and task.spec.method.merge:
         _write_merged(task, partial, paths.merged)
         merged_golden = _check_default(paths.merged, chip=chip, base_folder=None, **options)
+    attempt.check()
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics.to_json()

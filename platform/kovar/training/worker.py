@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import KovarError
-from kovar.events import EventLog, read_events
+from kovar.errors import KovarError, PreemptedError, SupersededError
+from kovar.events import EventLog
+from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.device import rank_device, rank_precision
 from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
@@ -32,19 +34,34 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     """Run one rank under Ray Train; `config["task"]` says what.
 
     A Kovar error is the same on every rank and on every retry, so it is written to the event log
-    and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. Any
-    other exception counts against `max_failures`.
+    and ends the attempt normally: the driver raises it, and Ray Train does not retry in vain. A
+    notice that a machine goes away ends it normally, too: the driver starts other workers without
+    waiting for the machine's end. Any other exception counts against `max_failures`.
     """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
-    execute(
-        config["task"],
-        device=rank_device(ray.train.torch.get_device),
-        rank=context.get_world_rank(),
-        world_size=context.get_world_size(),
-    )
+    with contextlib.suppress(PreemptedError):
+        execute(
+            config["task"],
+            device=rank_device(ray.train.torch.get_device),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            hears=_drained,
+        )
+
+
+def _drained() -> str | None:
+    """Return why Ray takes a node of this worker group away.
+
+    Ray Train's public `get_preemption_info` waits for all workers, which costs a step too much;
+    what it sends round lies in every worker.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    info = get_train_context().preemption_context.preemption_info
+    return None if info is None else f"Ray drains {', '.join(info.preempted_node_ids)}"
 
 
 def execute(
@@ -54,6 +71,7 @@ def execute(
     rank: int = 0,
     world_size: int = 1,
     observe: Report | None = None,
+    hears: Hears = nothing,
 ) -> None:
     """Train on this rank, then (rank 0) save, evaluate and take golden examples.
 
@@ -65,6 +83,11 @@ def execute(
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
         observe: receives rank 0's events beside the event log.
+        hears: says when this rank's machine goes away; SIGTERM says so, too.
+
+    Raises:
+        PreemptedError: a machine goes away; a checkpoint of the last step was saved.
+        SupersededError: a later attempt took this one's place.
     """
     import torch
 
@@ -73,39 +96,55 @@ def execute(
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
     attempt = _next_attempt(paths, device, rank, world_size)
-    with EventLog(paths.events, run=paths.run, attempt=attempt, rank=rank) as log:
+    with (
+        TERMINATIONS.listening() as terminated,
+        EventLog(
+            paths.events, run=paths.run, attempt=attempt.number, rank=rank, guard=attempt.check
+        ) as log,
+    ):
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
             precision = rank_precision(task.spec.precision, chip, task.spec.resources.worker)
             with _reporting(log, paths, device, rank, observe) as report:
                 engine = _train(
-                    task, paths, report, precision, device, rank, world_size, chip=chip.name
+                    task,
+                    paths,
+                    attempt,
+                    report,
+                    lambda: terminated() or hears(),
+                    precision,
+                    device,
+                    rank,
+                    world_size,
+                    chip=chip.name,
                 )
             if rank == 0:
-                write_version_folder(task, paths, engine, log, chip=chip.name)
+                write_version_folder(task, paths, attempt, engine, log, chip=chip.name)
+        except (PreemptedError, SupersededError):
+            raise
         except KovarError as error:
             log.emit("failed", error=type(error).__name__, message=str(error))
 
 
-def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> int:
-    """Count this start of the workers; rank 0 reads the log, so that all ranks agree."""
+def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> Attempt:
+    """Claim this start of the workers; rank 0 does it for all of them."""
     import torch
     import torch.distributed
 
     number = torch.zeros((), dtype=torch.int64, device=device)
     if rank == 0:
-        number += 1 + max(
-            (e["attempt"] for e in read_events(paths.events) if e["rank"] == 0), default=0
-        )
+        number += Attempt.claim(paths.attempts).number
     if world_size > 1:
         torch.distributed.broadcast(number, src=0)
-    return int(number)
+    return Attempt(paths.attempts, int(number))
 
 
 def _train(
     task: WorkerTask,
     paths: RunFolder,
+    attempt: Attempt,
     report: Report,
+    hears: Hears,
     precision: ResolvedPrecision,
     device: torch.device,
     rank: int,
@@ -126,6 +165,7 @@ def _train(
         precision=precision,
         device=device,
         report=report,
+        hears=hears,
         rank=rank,
         world_size=world_size,
     )
@@ -143,7 +183,9 @@ def _train(
         flops_per_token=flops_per_token(engine.model),
         peak_flops=peak_flops(chip, precision.precision),
     )
-    engine.train(CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints))
+    engine.train(
+        CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt)
+    )
     return engine
 
 

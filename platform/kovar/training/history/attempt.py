@@ -9,7 +9,7 @@ from typing import Literal
 from kovar.events import DRIVER_RANK
 from kovar.training.history.moment import Event, leading, number, seconds_of
 
-Outcome = Literal["finished", "failed", "crashed", "interrupted", "running"]
+Outcome = Literal["finished", "failed", "crashed", "preempted", "interrupted", "running"]
 
 
 @dataclass
@@ -71,6 +71,8 @@ class _Reader:
                 self._take_step(current, int(number(event, "step")), moment)
             case "finished":
                 current.outcome = "finished"
+            case "preempted":
+                current.outcome, current.cause = "preempted", str(event.get("reason"))
             case "failed" if current.outcome == "running":
                 current.outcome = "crashed" if event.get("rank") == DRIVER_RANK else "failed"
                 current.cause = f"{event.get('error')}: {event.get('message')}"
