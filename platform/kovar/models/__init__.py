@@ -33,6 +33,7 @@ from kovar.models.classifier import (
 )
 from kovar.models.known_config import known_config
 from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.models.varlen import first_position, read_rows_in_line, varlen_obstacle
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -50,6 +51,7 @@ __all__ = [
     "check_folder",
     "check_max_length",
     "check_peft",
+    "first_position",
     "is_adapter",
     "known_config",
     "load_adapter",
@@ -58,7 +60,9 @@ __all__ = [
     "model_files",
     "model_size",
     "put_adapter",
+    "read_rows_in_line",
     "resolve_base",
     "save_adapter",
     "save_model",
+    "varlen_obstacle",
 ]

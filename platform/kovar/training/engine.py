@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import PreemptedError
+from kovar.models import read_rows_in_line
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
+from kovar.training.padding import PADDED, ResolvedPadding
 from kovar.training.parallel import Parallel
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
@@ -64,6 +66,7 @@ class Engine:
         world_size: number of ranks; above 1 the default process group must exist.
         report: receives events; called on rank 0 only.
         hears: says when this rank's machine goes away.
+        padding: as resolved for `device`.
 
     Attributes:
         last_step: the step that ended the run.
@@ -81,6 +84,7 @@ class Engine:
         device: torch.device,
         report: Report,
         hears: Hears = nothing,
+        padding: ResolvedPadding = PADDED,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -112,6 +116,9 @@ class Engine:
         self.weights_step = 0
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        self.padding = padding
+        if padding.padding_free:
+            read_rows_in_line(self.model)
         self.feed = Feed(
             task,
             train_split,
@@ -119,6 +126,7 @@ class Engine:
             micro_batch_tokens=settings.micro_batch_tokens,
             pad_id=self.pad_id,
             seed=settings.seed,
+            padding=self.padding,
         )
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),

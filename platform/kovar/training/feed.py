@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kovar.data import deal
+from kovar.training.padding import PADDED, ResolvedPadding, in_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,7 @@ class MicroBatch:
     Args:
         inputs: what the model's `forward` takes, by name.
         targets: what the loss compares the outputs with.
+        longest: tokens of the longest row, where rows stand in one line.
         weight: 1, or 0 for a row that only stands in, on a rank that has none: it computes with
             the others and changes nothing.
     """
@@ -33,13 +35,22 @@ class MicroBatch:
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     weight: float = 1.0
+    longest: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model is called with."""
+        if self.longest is None:
+            return {**self.inputs}
+        return {**self.inputs, "max_length_q": self.longest}
 
     def to(self, device: torch.device) -> MicroBatch:
         """Copy to a device; from pinned memory without waiting."""
         if device.type == "cpu":
             return self
         inputs = {name: t.to(device, non_blocking=True) for name, t in self.inputs.items()}
-        return MicroBatch(inputs, self.targets.to(device, non_blocking=True), self.weight)
+        targets = self.targets.to(device, non_blocking=True)
+        return MicroBatch(inputs, targets, self.weight, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,7 @@ class Feed:
         micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
         pad_id: the token that fills rows.
         seed: of what a task draws, with the epoch.
+        padding: whether rows are padded or stand in one line.
     """
 
     def __init__(
@@ -84,7 +96,9 @@ class Feed:
         micro_batch_tokens: int | None = None,
         pad_id: int = 0,
         seed: int = 0,
+        padding: ResolvedPadding = PADDED,
     ) -> None:
+        self._padding = padding
         self._task = task
         self._split = split
         self._parallel = parallel
@@ -96,14 +110,17 @@ class Feed:
         """Collate this rank's rows of one step; uses no random generator of torch."""
         batch = planned.batch
         known = self._task.num_targets(self._split, batch.rows)
+        num_tokens = int(self._split.lengths[batch.rows].sum())
         prepared = [self._collate(rows, planned) for rows in self._cut(planned)]
         return StepBatch(
             planned,
             tuple(micro_batch for micro_batch, _ in prepared),
             num_targets=sum(count for _, count in prepared) if known is None else known,
             is_global=known is not None,
-            num_tokens=int(self._split.lengths[batch.rows].sum()),
-            num_padded=batch.longest * len(batch.rows),
+            num_tokens=num_tokens,
+            num_padded=num_tokens
+            if self._padding.padding_free
+            else batch.longest * len(batch.rows),
         )
 
     def _cut(self, planned: PlannedStep) -> list[NDArray[np.int64]]:
@@ -128,9 +145,13 @@ class Feed:
             pad_id=self._pad_id,
             seed=self._seed * 1_000_003 + planned.epoch,
         )
+        longest = None
+        if self._padding.padding_free:
+            found = in_line(found, self._padding.first_position)
+            longest = int(self._split.lengths[rows].max())
         inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
         weight, count = (0.0, 0) if stands_in else (1.0, found.num_targets)
-        return MicroBatch(inputs, self._tensor(found.targets), weight), count
+        return MicroBatch(inputs, self._tensor(found.targets), weight, longest), count
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         import torch

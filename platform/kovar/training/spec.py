@@ -16,6 +16,7 @@ from kovar.resources import Resources
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
+from kovar.training.padding import PaddingFree
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
 
@@ -50,6 +51,11 @@ class TrainingSettings(Config):
         ge=1,
         description="padded tokens that one worker passes through the model at a time; gradients "
         "add up until the global batch is done; absent: all of the worker's share at once",
+    )
+    padding_free: PaddingFree = Field(
+        default="auto",
+        description="pass rows in one line without padding, attending within each: auto where one "
+        "kernel does that, true or false",
     )
     learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
     optimizer: OptimizerSettings = Field(

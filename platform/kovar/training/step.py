@@ -100,7 +100,7 @@ class OptimizerStep:
 
         micro_batch = micro_batch.to(self._parallel.device)
         with self.autocast():
-            outputs = self._model(**micro_batch.inputs)
+            outputs = self._model(**micro_batch.arguments)
         loss = micro_batch.weight * self._objective(outputs, micro_batch)
         # Ranks average their gradients; the true mean divides by the targets of all ranks.
         mean = loss * self._parallel.world_size / max(1, num_targets)

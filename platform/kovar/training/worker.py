@@ -17,6 +17,7 @@ from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
 from kovar.training.notice import TERMINATIONS, Hears, nothing
+from kovar.training.padding import resolve_padding
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
@@ -157,6 +158,13 @@ def _train(
     settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
     built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+    padding = resolve_padding(
+        settings.padding_free,
+        built.model.config.to_dict(),
+        classifies_rows="ForSequenceClassification" in type(built.model).__name__,
+        device_type=device.type,
+        precision=precision,
+    )
     engine = Engine(
         apply_method(built, task.spec.method),
         task.dataset,
@@ -166,6 +174,7 @@ def _train(
         device=device,
         report=report,
         hears=hears,
+        padding=padding,
         rank=rank,
         world_size=world_size,
     )
@@ -177,6 +186,8 @@ def _train(
         device=str(device),
         precision=precision.precision,
         reason=precision.reason,
+        padding="none" if padding.padding_free else "longest row",
+        padding_reason=padding.reason,
         metric=engine.judge.metric,
         pid=os.getpid(),
         chip=chip,
