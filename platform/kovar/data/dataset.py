@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
 from kovar.data.files import MEMORY_BYTES
-from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName
+from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -32,13 +33,14 @@ TOKENS_PER_BATCH: Final = 1 << 24
 
 ROWS_PER_CALL: Final = 1_024
 
+CONSTANTS: Final = b"kovar.constants"
+"""Where the schema of a stored split keeps the layout's constants, as JSON."""
+
 Call = tuple[pa.Table, NDArray[np.int64]]
 """Rows to tokenize, and their numbers in the source."""
 
 OrderedMap = Callable[[Callable[[Call], "Tokenized"], Iterator[Call]], Iterable["Tokenized"]]
 """Applies a pure function to each call and yields the results in order, as `map` does."""
-
-SplitName = Literal["train", "evaluation"]
 
 
 class Split:
@@ -51,10 +53,13 @@ class Split:
 
     Attributes:
         lengths: number of tokens of each row, int32.
+        constants: what the layout says of all rows, see `Layout.constants`.
     """
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        stored = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
+        self.constants: dict[str, int] = json.loads(stored)
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._names: list[str] = reader.schema.names
         sizes = [batch.num_rows for batch in self._batches]
@@ -282,18 +287,17 @@ def prepare_dataset(
         "split": split_facts,
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
-        **kind.identity(spec),
+        **kind.identity(spec, tokenizer_dir),
     }
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
-        encoding = Encoding(spec, tokenizer, tokenizer_dir, labels)
-        parts = {"train": train, "evaluation": evaluation}
-        counts = {
-            name: _write_split(folder, name, part, kind, encoding, report, ordered_map)
-            for name, part in parts.items()
-        }
+        parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
+        counts = {}
+        for name, part in parts.items():
+            encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
+            counts[str(name)] = _write_split(folder, part, kind, encoding, report, ordered_map)
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
@@ -424,14 +428,14 @@ def _check_labels(
 
 def _write_split(
     folder: Path,
-    name: str,
     part: _Part,
     layout: Layout,
     encoding: Encoding,
     progress: Progress,
     ordered_map: OrderedMap,
 ) -> dict[str, Any]:
-    """Tokenize the rows of one split into `<name>.arrow`; return counts."""
+    """Tokenize the rows of one split into `<split>.arrow`; return counts."""
+    name = encoding.split
     keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
     given = next(iter(part.source.rows)).schema
     schema = pa.schema(
@@ -442,6 +446,8 @@ def _write_split(
             *(given.field(text) for text in keeps),
         ]
     )
+    if constants := layout.constants(encoding):
+        schema = schema.with_metadata({CONSTANTS: canonical_json(constants)})
     num_tokens = num_truncated = num_stored = num_read = 0
     progress(f"tokenizing {name}", 0, part.num_rows)
     batch = _Batch()

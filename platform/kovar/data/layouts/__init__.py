@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout, LayoutName
+from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.layouts.text_label import TextLabel
 
 LAYOUTS: Final[dict[LayoutName, Layout]] = {
@@ -18,5 +18,6 @@ __all__ = [
     "Encoding",
     "Layout",
     "LayoutName",
+    "SplitName",
     "TextLabel",
 ]

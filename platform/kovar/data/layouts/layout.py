@@ -23,6 +23,8 @@ from kovar.data.spec import DataSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+SplitName = Literal["train", "evaluation"]
+
 LayoutName = Literal["text-label"]
 """The layouts of the table; tasks name them."""
 
@@ -51,12 +53,14 @@ class Encoding:
         tokenizer: truncates to `spec.max_length`.
         tokenizer_dir: the model's folder, for what `tokenizer.json` does not hold.
         labels: the labels of the data set.
+        split: the split that the rows belong to.
     """
 
     spec: DataSpec
     tokenizer: Tokenizer
     tokenizer_dir: Path
     labels: tuple[str, ...]
+    split: SplitName
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +116,19 @@ class Layout(ABC):
             DataError: with the field and the rows at fault.
         """
 
-    def identity(self, spec: DataSpec) -> dict[str, Any]:
-        """Return what decides the stored rows, beside content, tokenizer, split and length."""
+    def identity(self, spec: DataSpec, tokenizer_dir: Path | None = None) -> dict[str, Any]:
+        """Return what decides the stored rows, beside content, tokenizer.json, split and length.
+
+        Args:
+            spec: the data block of a specification.
+            tokenizer_dir: the model's folder; None where it is not known yet, in a plan: what
+                depends on it is left out.
+        """
         return {"layout": self.name}
+
+    def constants(self, encoding: Encoding) -> dict[str, int]:
+        """Return what collating must know beside the rows; `Split.constants` gives it back."""
+        return {}
 
     def digest(self, pieces: Iterable[pa.Table]) -> str:
         """Return the digest of checked tables, which are iterated several times."""

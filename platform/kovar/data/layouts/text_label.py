@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,7 @@ class TextLabel(Layout):
         labels = sorted(found, key=int) if numeric else sorted(found)
         return Content(pa.table({"text": texts, "label": names}), tuple(labels), numeric)
 
-    def identity(self, spec: DataSpec) -> dict[str, Any]:
+    def identity(self, spec: DataSpec, tokenizer_dir: Path | None = None) -> dict[str, Any]:
         """Return nothing: what these rows are is in their digest."""
         return {}
 
