@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +24,27 @@ def content_digest(pieces: Iterable[pa.Table], columns: Sequence[str], *, header
     """
     digest = hashlib.sha256(f"{header}\n".encode())
     for name in columns:
-        _update(digest, lambda name=name: (c for p in pieces for c in p.column(name).chunks))
+        _update(digest, partial(_column, pieces, name))
     return digest.hexdigest()
+
+
+def _column(pieces: Iterable[pa.Table], name: str) -> Iterator[pa.Array]:
+    return (chunk for piece in pieces for chunk in piece.column(name).chunks)
+
+
+def _field(chunks: _Chunks, index: int) -> Iterator[pa.Array]:
+    return (chunk.flatten()[index] for chunk in chunks())
+
+
+def _values(chunks: _Chunks) -> Iterator[pa.Array]:
+    return (chunk.flatten() for chunk in chunks())
 
 
 def _update(digest: hashlib._Hash, chunks: _Chunks) -> None:
     kind = next(chunks()).type
     if pa.types.is_struct(kind):
         for index in range(kind.num_fields):
-            _update(digest, lambda index=index: (c.flatten()[index] for c in chunks()))
+            _update(digest, partial(_field, chunks, index))
         return
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     length_of = pc.list_value_length if is_list else pc.binary_length
@@ -39,7 +52,7 @@ def _update(digest: hashlib._Hash, chunks: _Chunks) -> None:
         digest.update(length_of(chunk).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
     digest.update(b"\n")
     if is_list:
-        _update(digest, lambda: (chunk.flatten() for chunk in chunks()))
+        _update(digest, partial(_values, chunks))
         return
     for chunk in chunks():
         digest.update(_utf8(chunk))
