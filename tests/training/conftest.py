@@ -10,7 +10,6 @@ from kovar.models import check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training.engine import Engine
 from kovar.training.method import Full, apply_method
-from kovar.training.padding import PADDED
 from kovar.training.tasks import TASKS
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
@@ -39,9 +38,7 @@ def engines(tiny_inputs):
 
     task_of_all = TASKS["text-classification"]
 
-    def build(
-        settings, *, precision=FP32, events=None, task=task_of_all, method=FULL, padding=PADDED
-    ):
+    def build(settings, *, precision=FP32, events=None, task=task_of_all, method=FULL, **options):
         torch.manual_seed(settings.seed)
         built = task.build_model(base, dataset, dropout=settings.dropout)
         return Engine(
@@ -50,11 +47,11 @@ def engines(tiny_inputs):
             task=task,
             settings=settings,
             precision=precision,
-            padding=padding,
             device=torch.device("cpu"),
             report=lambda event, **fields: (
                 events.append((event, fields)) if events is not None else None
             ),
+            **options,
         )
 
     return build

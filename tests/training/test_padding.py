@@ -18,6 +18,7 @@ IN_LINE = ResolvedPadding(True, "test")
 BF16 = ResolvedPrecision("bf16", "bfloat16", True, False, "test")
 FP32 = ResolvedPrecision("fp32", "float32", False, False, "test")
 LENGTHS = (5, 2, 9, 1)
+TOKENS = np.array(LENGTHS, dtype=np.int32)
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -71,7 +72,7 @@ def test_losses_and_gradients_are_those_of_padded_rows(kind):
     logits, before = gradients(model, padded)
     read_rows_in_line(model)
     first = model.config.pad_token_id + 1 if kind == "roberta" else 0
-    found, after = gradients(model, in_line(padded, first), longest=max(LENGTHS))
+    found, after = gradients(model, in_line(padded, TOKENS, first), longest=max(LENGTHS))
     assert torch.allclose(found, logits, atol=1e-10)
     assert all(torch.allclose(after[name], before[name], atol=1e-10) for name in before)
 
@@ -80,13 +81,13 @@ def test_a_model_that_reads_lines_still_reads_padded_rows():
     model, padded = build("bert"), rows()
     logits, _ = gradients(model, padded)
     read_rows_in_line(model)
-    gradients(model, in_line(padded, 0), longest=max(LENGTHS))
+    gradients(model, in_line(padded, TOKENS, 0), longest=max(LENGTHS))
     assert torch.allclose(gradients(model, padded)[0], logits, atol=1e-10)
 
 
 def test_targets_of_tokens_follow_them_into_the_line():
     padded = rows()
-    found = in_line(Collated(padded.inputs, padded.inputs["input_ids"], 17), 0)
+    found = in_line(Collated(padded.inputs, padded.inputs["input_ids"], 17), TOKENS, 0)
     assert np.array_equal(found.targets, found.inputs["input_ids"])
     assert found.targets.shape == (1, sum(LENGTHS))
     assert found.inputs["cu_seq_lens_q"].tolist() == [0, 5, 7, 16, 17]

@@ -74,6 +74,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def has(self, name: str) -> bool:
+        """Return whether something of this name is stored of each row."""
+        return name in self._names
+
     def input_ids(self, row: int) -> NDArray[np.int32]:
         """Return the tokens of one row, a view of the file."""
         return self.values("input_ids", row)
@@ -294,10 +298,18 @@ def prepare_dataset(
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
         parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
-        counts = {}
+        counts: dict[str, dict[str, Any]] = {}
         for name, part in parts.items():
             encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
-            counts[str(name)] = _write_split(folder, part, kind, encoding, report, ordered_map)
+            counts[name] = _write_split(folder, part, kind, encoding, report, ordered_map)
+            if counts[name]["rows"] == 0:
+                raise DataError(
+                    f"no row of the {name} split has anything to learn in its first "
+                    f"{spec.max_length} tokens",
+                    field="data.max_length",
+                    got=spec.max_length,
+                    hint="raise data.max_length",
+                )
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
@@ -361,6 +373,40 @@ def _split(
     chosen = _held_out(source, spec.evaluation, layout, seed=spec.split_seed)
     train, evaluation = _Part.of(source, ~chosen, layout), _Part.of(source, chosen, layout)
     return train, evaluation, {"evaluation": evaluation.num_rows, "seed": spec.split_seed}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTexts:
+    """What a tokenizer may be trained on: held-out rows are not among it.
+
+    Args:
+        rows: the texts, one or more of each training row.
+        digest: SHA-256 of what decides them.
+    """
+
+    rows: list[str]
+    digest: str
+
+
+def training_texts(
+    spec: DataSpec,
+    *,
+    layout: LayoutName = "text-label",
+    cache_dir: Path,
+    base_dir: Path,
+    progress: Progress | None = None,
+) -> TrainingTexts:
+    """Read the texts of the training split.
+
+    Raises:
+        DataError: a mistake in the data.
+    """
+    kind = LAYOUTS[layout]
+    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent, MEMORY_BYTES)
+    identity = {"content": train.source.content_digest, "split": split, "layout": layout}
+    digest = hashlib.sha256(canonical_json(identity)).hexdigest()
+    rows = [text for table, _ in train.tables() for text in kind.written(table, spec)]
+    return TrainingTexts(rows, digest)
 
 
 def held_out_rows(

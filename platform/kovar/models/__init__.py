@@ -15,7 +15,7 @@ from kovar.models.adapter import (
     put_adapter,
     save_adapter,
 )
-from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.base import (
     BaseModelFiles,
     ModelSpec,
@@ -32,8 +32,16 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.dropout import quicken_dropout
+from kovar.models.embedding import quicken_embeddings
 from kovar.models.head import Head, head_of, model_class
 from kovar.models.known_config import known_config
+from kovar.models.language import (
+    build_language_model,
+    save_language_model,
+    select_targets,
+)
+from kovar.models.scratch import scratch_base
 from kovar.models.size import LoraShape, ModelSize, model_size
 from kovar.models.varlen import first_position, read_rows_in_line, varlen_obstacle
 
@@ -41,6 +49,7 @@ __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
+    "DECODERS",
     "MULTILABEL",
     "Architecture",
     "BaseModelFiles",
@@ -51,10 +60,12 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_for_training",
+    "build_language_model",
     "check_adapter",
     "check_folder",
     "check_max_length",
     "check_peft",
+    "find_architecture",
     "first_position",
     "head_of",
     "is_adapter",
@@ -66,9 +77,14 @@ __all__ = [
     "model_files",
     "model_size",
     "put_adapter",
+    "quicken_dropout",
+    "quicken_embeddings",
     "read_rows_in_line",
     "resolve_base",
     "save_adapter",
+    "save_language_model",
     "save_model",
+    "scratch_base",
+    "select_targets",
     "varlen_obstacle",
 ]

@@ -7,7 +7,7 @@ them through a model (https://huggingface.co/docs/transformers/main/en/attention
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -106,13 +106,12 @@ def _attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each row; tensors of shape (1, heads, tokens, width) in, (1, tokens, …) out."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.integrations import sdpa_attention
 
+    attend: Callable[..., tuple[torch.Tensor, None]] = sdpa_attention.sdpa_attention_forward
     options = {"dropout": dropout, "scaling": scaling}
     if cu_seq_lens_q is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, **options, **kwargs
-        )
+        return attend(module, query, key, value, attention_mask, **options, **kwargs)
     if has_kernel(query, dropout):
         causal = bool(getattr(module, "is_causal", False))
         return _attend_at_once(
@@ -121,8 +120,8 @@ def _attend(
     import torch
 
     sizes = cu_seq_lens_q.diff().tolist()
-    rows = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True)
-    found = [sdpa_attention_forward(module, *row, None, **options)[0] for row in rows]
+    rows = zip(*(torch.split(each, sizes, dim=2) for each in (query, key, value)), strict=True)
+    found = [attend(module, *row, None, **options)[0] for row in rows]
     return torch.cat(found, dim=1), None
 
 
@@ -143,9 +142,10 @@ def _attend_at_once(
     """FlashAttention over rows of different lengths (https://arxiv.org/abs/2307.08691)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    found = varlen_attn(
-        *flat,
+    found: Any = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         starts,
         starts,
         longest,

@@ -94,26 +94,32 @@ def _no_kernel(device_type: str, precision: ResolvedPrecision, *, drops: bool) -
     return None
 
 
-def in_line(found: Collated, first_position: int) -> Collated:
+def in_line(found: Collated, lengths: NDArray[np.int32], first_position: int) -> Collated:
     """Return collated rows in one line.
 
-    What is per token has shape (1, tokens) then, in inputs and in targets; `position_ids` and
-    `cu_seq_lens_q` (int32, of shape (rows + 1)) say which row a token is of.
+    What is per token has shape (1, tokens) then, in inputs and in targets, and `target_positions`
+    count in the line. `position_ids` and `cu_seq_lens_q` (int32: where rows begin, and the end)
+    say which row a token is of; a row in which positions start again is several.
 
     Args:
-        found: padded on the right, as `attention_mask` says.
+        found: padded on the right.
+        lengths: tokens of each row.
         first_position: of each row.
     """
     from kovar.training.tasks import Collated
 
-    mask = found.inputs["attention_mask"].astype(bool)
-    lengths = mask.sum(axis=1)
-    positions = np.broadcast_to(np.arange(mask.shape[1]) + first_position, mask.shape)
+    shape = found.inputs["input_ids"].shape
+    mask = np.arange(shape[1]) < lengths[:, None]
+    places = np.cumsum(mask) - 1
 
     def line(array: NDArray[Any]) -> NDArray[Any]:
-        return array[mask][None] if array.shape[:2] == mask.shape else array
+        return array[mask][None] if array.shape[:2] == shape else array
 
     inputs = {name: line(a) for name, a in found.inputs.items() if name != "attention_mask"}
-    inputs["position_ids"] = line(positions)
-    inputs["cu_seq_lens_q"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    if "position_ids" not in inputs:
+        inputs["position_ids"] = line(np.broadcast_to(np.arange(shape[1]) + first_position, shape))
+    if "target_positions" in inputs:
+        inputs["target_positions"] = places[inputs["target_positions"]]
+    starts = np.flatnonzero(inputs["position_ids"][0] == first_position)
+    inputs["cu_seq_lens_q"] = np.append(starts, mask.sum()).astype(np.int32)
     return Collated(inputs, line(found.targets), found.num_targets)
