@@ -49,7 +49,8 @@ FIELDS: Final[dict[EventKind, str]] = {
     "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
     "waiting": "seconds, reason (what keeps the workers from starting)",
-    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own), "
+    "started": "world_size, num_steps, epochs, device, precision, reason, padding (longest row or "
+    "none), padding_reason, pid (each rank's own), "
     "metric (the primary one), chip, flops_per_token (forward and backward), "
     "peak_flops (of one chip; null if unknown)",
     "compiled": "step, seconds",
