@@ -38,7 +38,7 @@ def engines(tiny_inputs):
 
     task_of_all = TASKS["text-classification"]
 
-    def build(settings, *, precision=FP32, events=None, task=task_of_all, method=FULL):
+    def build(settings, *, precision=FP32, events=None, task=task_of_all, method=FULL, **options):
         torch.manual_seed(settings.seed)
         built = task.build_model(base, dataset, dropout=settings.dropout)
         return Engine(
@@ -48,6 +48,7 @@ def engines(tiny_inputs):
             settings=settings,
             precision=precision,
             device=torch.device("cpu"),
+            **options,
             report=lambda event, **fields: (
                 events.append((event, fields)) if events is not None else None
             ),

@@ -158,7 +158,7 @@ class CheckpointFolder:
             files |= json.loads(listed.read_text())
             listed.unlink()
         manifest = partial / _MANIFEST
-        manifest.write_text(json.dumps({"v": 1, "step": step, "files": files}))
+        manifest.write_text(json.dumps({"v": 1, "sha256": _digest(step, files), "files": files}))
         _fsync(manifest)
         _fsync(partial)
         # A later attempt removes what it finds unfinished before it looks for a checkpoint, so a
@@ -201,7 +201,7 @@ class CheckpointFolder:
         ignored: list[str] = []
         for step in reversed(self._steps()):
             found = self.at(step)
-            problem = _problem(found.folder)
+            problem = _problem(found)
             if problem is None:
                 # They would count among the newest that are kept, in place of good ones.
                 self._drop(self.root / reason.partition(":")[0] for reason in ignored)
@@ -216,7 +216,7 @@ class CheckpointFolder:
             CheckpointError: it is gone or damaged.
         """
         found = self.at(step)
-        if problem := _problem(found.folder):
+        if problem := _problem(found):
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be used: {problem}",
                 hint=f"remove {self.root} and submit the run again",
@@ -254,13 +254,22 @@ def _facts(path: Path) -> dict[str, Any]:
         }
 
 
-def _problem(folder: Path) -> str | None:
+def _digest(step: int, files: dict[str, Any]) -> str:
+    """Return what a manifest says of itself, so that it cannot list too little."""
+    return hashlib.sha256(json.dumps([step, files], sort_keys=True).encode()).hexdigest()
+
+
+def _problem(checkpoint: Checkpoint) -> str | None:
+    folder = checkpoint.folder
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        files = manifest["files"]
+        if manifest["sha256"] != _digest(checkpoint.step, files):
+            return f"{_MANIFEST} does not match its digest"
         for name, facts in files.items():
             if _facts(folder / name) != facts:
                 return f"{name} does not match its digest"
-    except (OSError, ValueError, KeyError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         return f"{type(problem).__name__}: {problem}"
     return None
 

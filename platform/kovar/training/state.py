@@ -38,11 +38,19 @@ class Snapshot:
     state: State | None = None
 
     def write(self, folder: Path) -> Sequence[str]:
-        """Write a file for each group of tensors, and `state.json`; return the names."""
+        """Write a file for each group of tensors, and `state.json`; return the names.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         for name, tensors in self.tensors.items():
-            save_file(dict(tensors), folder / name)
+            try:
+                save_file(dict(tensors), folder / name)
+            except SafetensorError as error:
+                raise OSError(f"{name}: {error}") from error
         if self.state is None:
             return list(self.tensors)
         told = json.dumps({"step": self.step, **self.state}, sort_keys=True)
