@@ -144,6 +144,7 @@ def run(
                     progress,
                     seconds,
                     limits=wait_limits(settings),
+                    hang_timeout_s=settings.hang_timeout_s,
                     in_process=in_process,
                 )
         except Timeout:
@@ -160,6 +161,7 @@ def _run_locked(
     seconds: float,
     *,
     limits: WaitLimits,
+    hang_timeout_s: float,
     in_process: bool,
 ) -> RunResult:
     from kovar.registry import card
@@ -176,7 +178,14 @@ def _run_locked(
             folder.metrics.unlink(missing_ok=True)
             write_json(folder.plan, plan)
             write_json(folder.spec, spec.model_dump(mode="json"))
-            _train(prepared, log, progress, limits=limits, in_process=in_process)
+            _train(
+                prepared,
+                log,
+                progress,
+                limits=limits,
+                hang_timeout_s=hang_timeout_s,
+                in_process=in_process,
+            )
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
         registered = register_run(prepared, registry, progress)
         version, adapter = registered.version, registered.adapter
@@ -217,6 +226,7 @@ def _train(
     progress: RunProgress,
     *,
     limits: WaitLimits,
+    hang_timeout_s: float,
     in_process: bool,
 ) -> None:
     folder = prepared.folder
@@ -236,9 +246,9 @@ def _train(
 
                 execute(task, device=torch.device("cpu"))
             else:
-                train_on_ray(task, limits=limits)
+                train_on_ray(task, limits=limits, hang_timeout_s=hang_timeout_s)
                 while _was_preempted(folder):
-                    train_on_ray(task, limits=limits)
+                    train_on_ray(task, limits=limits, hang_timeout_s=hang_timeout_s)
     except BaseException as error:
         log.emit("failed", error=type(error).__name__, message=str(error))
         raise
