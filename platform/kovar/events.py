@@ -27,6 +27,7 @@ EventKind = Literal[
     "compiled",
     "step",
     "checkpoint",
+    "mirrored",
     "resumed",
     "evaluated",
     "stopped",
@@ -53,6 +54,7 @@ FIELDS: Final[dict[EventKind, str]] = {
     "memory_bytes",
     "checkpoint": "step, path, size_bytes, seconds (for which training stood still), "
     "write_seconds (beside training; from now on it survives a power cut)",
+    "mirrored": "step, seconds (of the copy to remote storage), error (null for a whole copy)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "stopped": "step, metric, best_step (the one that is registered)",

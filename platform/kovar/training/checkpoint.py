@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from kovar.training.attempt import Attempt
+    from kovar.training.mirror import Mirror
 
 _NAME = re.compile(r"^step-(\d{8})$")
 _MANIFEST: Final = "manifest.json"
@@ -92,12 +93,21 @@ class CheckpointFolder:
         root: the run's `checkpoints` folder.
         keep: number of newest checkpoints kept.
         attempt: this start of the workers; unless it is the newest one, nothing is written.
+        mirror: where copies go, and where one comes from when this folder has none.
     """
 
-    def __init__(self, root: Path, *, keep: int, attempt: Attempt | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep: int,
+        attempt: Attempt | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
         self.root = root
         self.keep = keep
         self.attempt = attempt
+        self.mirror = mirror
 
     def save(
         self, part: Part, *, rank: int = 0, num_parts: int = 1, pinned: int | None = None
@@ -196,7 +206,24 @@ class CheckpointFolder:
         """Return the newest checkpoint that verifies, with what was wrong with newer ones.
 
         Leftovers of interrupted writes, and newer checkpoints that do not verify, are removed.
+        Where none is left, the newest copy of the mirror is fetched.
+
+        Raises:
+            CheckpointError: the mirror cannot be read.
         """
+        found = self._newest()
+        if found is not None or self.mirror is None:
+            return found
+        try:
+            was_there = self.mirror.restore(self.root)
+        except OSError as problem:
+            raise CheckpointError(
+                f"the mirror of checkpoints cannot be read: {problem}",
+                hint="unset checkpoint_mirror to train from the beginning",
+            ) from problem
+        return self._newest() if was_there else None
+
+    def _newest(self) -> Checkpoint | None:
         self._drop([*self.root.glob(".partial-*"), *self.root.glob(f"{_DROPPED}*")])
         ignored: list[str] = []
         for step in reversed(self._steps()):

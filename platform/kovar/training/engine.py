@@ -163,7 +163,7 @@ class Engine:
             preempted = self._run(batches, writer, notices)
             notices.close()
             writer.drain()
-            self._acknowledge(writer)
+            self._acknowledge(writer, wait=preempted is not None)
         if preempted:
             self._report("preempted", step=self.last_step, reason=preempted)
             raise PreemptedError(
@@ -203,7 +203,7 @@ class Engine:
             window = Window(self.parallel)
         return None
 
-    def _acknowledge(self, writer: CheckpointWriter) -> None:
+    def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
         for done in writer.acknowledged():
             saved = done.saved
             self._report(
@@ -214,6 +214,8 @@ class Engine:
                 seconds=done.stall_s,
                 write_seconds=done.write_s,
             )
+        for answer in writer.mirrored(wait=wait):
+            self._report("mirrored", step=answer.step, seconds=answer.seconds, error=answer.error)
 
     def _move(self, batch: StepBatch) -> StepOutcome:
         planned = batch.planned

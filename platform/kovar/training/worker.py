@@ -16,6 +16,7 @@ from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
@@ -183,8 +184,14 @@ def _train(
         flops_per_token=flops_per_token(engine.model),
         peak_flops=peak_flops(chip, precision.precision),
     )
+    root = task.checkpoint_mirror
     engine.train(
-        CheckpointFolder(paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt)
+        CheckpointFolder(
+            paths.checkpoints,
+            keep=settings.keep_checkpoints,
+            attempt=attempt,
+            mirror=None if root is None else Mirror.open(root, paths.run),
+        )
     )
     return engine
 
