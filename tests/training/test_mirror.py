@@ -99,8 +99,9 @@ def test_a_copy_in_an_object_store_comes_back_the_same(tmp_path, monkeypatch):
     with running_object_store() as server:
         mirror = Mirror.open(server.create_bucket("checkpoints"), "run")
         assert not mirror.restore(tmp_path)
-        tensors = {"model.safetensors": {"weight": torch.arange(4.0)}}
-        mirror.send(CheckpointFolder(tmp_path / "run", keep=1).save(Snapshot(7, tensors, {})))
+        tensors = {"weight": torch.arange(4.0)}
+        files = {"model.safetensors": tensors, "optimizer.safetensors": {}}
+        mirror.send(CheckpointFolder(tmp_path / "run", keep=1).save(Snapshot(7, files, {})))
         found = CheckpointFolder(tmp_path / "new", keep=1, mirror=mirror).newest()
         assert found.step == 7
         assert found.load()[0]["weight"].tolist() == [0, 1, 2, 3]
