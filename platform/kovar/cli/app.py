@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,8 @@ from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
 if TYPE_CHECKING:
+    from kovar.inference import Tagging
+    from kovar.registry import Version
     from kovar.resources import Cluster
 
 app = typer.Typer(
@@ -101,7 +104,7 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Classify texts with a registered version, in this process."""
-    from kovar.inference import load_version
+    from kovar.inference import TorchTagger, load_version
     from kovar.registry import Registry
 
     inputs = [text for text in texts or [] if text.strip()]
@@ -112,6 +115,9 @@ def predict(
     with Registry.open(load_settings()) as registry:
         found = registry.resolve(reference)
         runtime = load_version(registry, found, require_golden=True)
+    if isinstance(runtime, TorchTagger):
+        _show_tags(found, runtime.tag(inputs), as_json=as_json)
+        return
     predictions = runtime.predict(inputs)
     if as_json:
         rows = [{"label": p.label, "score": p.score, "scores": p.scores} for p in predictions]
@@ -123,6 +129,20 @@ def predict(
         table.add_row(Text(prediction.label), f"{prediction.score:.3f}", Text(text))
     Console().print(table)
     typer.echo(f"{found} · sha256 {found.digest}")
+
+
+def _show_tags(version: Version, taggings: Sequence[Tagging], *, as_json: bool) -> None:
+    if as_json:
+        rows = [{"words": one.words, "tags": one.tags} for one in taggings]
+        facts = {"model": version.model, "version": version.number, "digest": version.digest}
+        typer.echo(json.dumps({**facts, "predictions": rows}))
+        return
+    for one in taggings:
+        table = Table("word", "tag")
+        for word, tag in zip(one.words, one.tags, strict=True):
+            table.add_row(Text(word), Text(tag))
+        Console().print(table)
+    typer.echo(f"{version} · sha256 {version.digest}")
 
 
 def _lines(file: Path) -> list[str]:

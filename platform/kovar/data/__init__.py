@@ -14,6 +14,7 @@ from kovar.data.batches import (
 )
 from kovar.data.dataset import Split, TokenizedDataset, prepare_dataset
 from kovar.data.facts import DataFacts, UnknownData, read_facts
+from kovar.data.layouts import LAYOUTS, LayoutName
 from kovar.data.package import PACKAGES, Package, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.source import Source, load_table
@@ -23,11 +24,13 @@ from kovar.data.tokenizer import load_tokenizer
 
 __all__ = [
     "LADDER",
+    "LAYOUTS",
     "PACKAGES",
     "Batch",
     "DataFacts",
     "DataSpec",
     "EvaluationSource",
+    "LayoutName",
     "Package",
     "Progress",
     "Source",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
+from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
@@ -21,53 +25,69 @@ from kovar.data.split import split_rows
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from kovar.errors import DataError
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
 ROWS_PER_CALL: Final = 1_024
 
-SplitName = Literal["train", "evaluation"]
+CONSTANTS: Final = b"kovar.constants"
+"""Where the schema of a stored split keeps the layout's constants, as JSON."""
 
 
 class Split:
     """One split, memory-mapped: a row is read when it is asked for.
+
+    Beside the tokens it holds what the data set's layout stores of each row.
 
     Args:
         path: an Arrow IPC file of a tokenized data set.
 
     Attributes:
         lengths: number of tokens of each row, int32.
-        labels: index of each row's label in the data set's `labels`, int64.
         rows: each row's number in the source, int64.
+        constants: what the layout says of all rows, see `Layout.constants`.
     """
 
     def __init__(self, path: Path) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        self._batches = batches
-        self._has_texts = "text" in reader.schema.names
-        self._tokens = [batch.column("input_ids").values.to_numpy() for batch in batches]
-        self._offsets = [batch.column("input_ids").offsets.to_numpy() for batch in batches]
-        lengths = [np.diff(offsets).astype(np.int32) for offsets in self._offsets]
-        self.lengths: NDArray[np.int32] = _joined(lengths, np.int32)
-        self.labels: NDArray[np.int64] = _joined(
-            [batch.column("label").to_numpy() for batch in batches], np.int64
+        stored = (reader.schema.metadata or {}).get(CONSTANTS, b"{}")
+        self.constants: dict[str, int] = json.loads(stored)
+        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._names: list[str] = reader.schema.names
+        sizes = [batch.num_rows for batch in self._batches]
+        self._starts: list[int] = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
+        self._lists: dict[str, list[_Lists]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
+        offsets = [batch.column("input_ids").offsets.to_numpy() for batch in self._batches]
+        self.lengths: NDArray[np.int32] = _joined(
+            [np.diff(each).astype(np.int32) for each in offsets], np.int32
         )
-        self.rows: NDArray[np.int64] = _joined(
-            [batch.column("row").to_numpy() for batch in batches], np.int64
-        )
+        self.rows: NDArray[np.int64] = self.column("row")
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def input_ids(self, row: int) -> NDArray[np.int32]:
         """Return the tokens of one row, a view of the file."""
-        index, local = divmod(int(row), ROWS_PER_BATCH)
-        offsets = self._offsets[index]
-        tokens: NDArray[np.int32] = self._tokens[index][offsets[local] : offsets[local + 1]]
-        return tokens
+        return self.values("input_ids", row)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one stored number of every row, in the type that the layout stores."""
+        if name not in self._columns:
+            parts = [batch.column(name).to_numpy() for batch in self._batches]
+            self._columns[name] = _joined(parts, np.int64)
+        return self._columns[name]
+
+    def values(self, name: str, row: int) -> NDArray[Any]:
+        """Return the stored list of one row, a view of the file."""
+        if name not in self._lists:
+            self._lists[name] = [_Lists.of(batch.column(name)) for batch in self._batches]
+        index = bisect_right(self._starts, row) - 1
+        return self._lists[name][index].at(int(row) - self._starts[index])
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Index of each row's label in the data set's `labels`, for rows of one label."""
+        return self.column("label")
 
     @property
     def texts(self) -> list[str]:
@@ -76,9 +96,34 @@ class Split:
         Raises:
             ValueError: this is the training split.
         """
-        if not self._has_texts:
-            raise ValueError("the training split keeps no texts")
-        return [text for batch in self._batches for text in batch.column("text").to_pylist()]
+        texts: list[str] = self.kept("text")
+        return texts
+
+    def kept(self, name: str) -> list[Any]:
+        """Return a column of the source as it is; kept for the evaluation split alone.
+
+        Raises:
+            ValueError: this is the training split, or the layout has no such column.
+        """
+        if name not in self._names:
+            raise ValueError(f"the split keeps no {name}s; the training split keeps none at all")
+        return [value for batch in self._batches for value in batch.column(name).to_pylist()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Lists of numbers of one record batch: views of the file."""
+
+    flat: NDArray[Any]
+    offsets: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, column: pa.ListArray) -> _Lists:
+        return cls(column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy())
+
+    def at(self, row: int) -> NDArray[Any]:
+        found: NDArray[Any] = self.flat[self.offsets[row] : self.offsets[row + 1]]
+        return found
 
 
 def _joined(parts: list[Any], dtype: type[np.generic]) -> NDArray[Any]:
@@ -140,20 +185,21 @@ class TokenizedDataset:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows of a source that form one split."""
+    """Rows of a source that form one split, and how often each label stands in them."""
 
     source: Source
     rows: NDArray[np.int64]
+    label_counts: Counter[str]
 
-    @property
-    def labels(self) -> list[str]:
-        labels: list[str] = self.source.table.column("label").take(self.rows).to_pylist()
-        return labels
+    @classmethod
+    def of(cls, source: Source, rows: NDArray[np.int64], layout: Layout) -> _Part:
+        return cls(source, rows, layout.label_counts(source.table.take(pa.array(rows))))
 
 
 def prepare_dataset(
     spec: DataSpec,
     *,
+    layout: LayoutName = "text-label",
     tokenizer_dir: Path,
     cache_dir: Path,
     base_dir: Path,
@@ -165,6 +211,7 @@ def prepare_dataset(
 
     Args:
         spec: the data block of a specification.
+        layout: what the rows are made of.
         tokenizer_dir: folder with the `tokenizer.json` to use.
         cache_dir: the cache folder of the settings.
         base_dir: the folder of the specification.
@@ -176,9 +223,10 @@ def prepare_dataset(
         SettingsError: the cache cannot be written.
     """
     report = progress or silent
+    kind = LAYOUTS[layout]
     tokenizer = load_tokenizer(tokenizer_dir)
-    train, evaluation, split_facts = _split(spec, cache_dir, base_dir, report)
-    labels = _check_labels(train, evaluation, spec)
+    train, evaluation, split_facts = _split(spec, kind, cache_dir, base_dir, report)
+    labels = _check_labels(train, evaluation, spec, kind)
     identity = {
         "format": FORMAT,
         "train": train.source.content_digest,
@@ -187,28 +235,30 @@ def prepare_dataset(
         "split": split_facts,
         "tokenizer": hashlib.sha256((tokenizer_dir / TOKENIZER_FILE).read_bytes()).hexdigest(),
         "max_length": spec.max_length,
+        **kind.identity(spec, tokenizer_dir),
     }
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
 
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
-        parts = {"train": train, "evaluation": evaluation}
-        counts = {
-            name: _write_split(folder, name, part, labels, tokenizer, report)
-            for name, part in parts.items()
-        }
+        parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
+        counts = {}
+        for name, part in parts.items():
+            encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
+            counts[str(name)] = _write_split(folder, part, kind, encoding, report)
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
             "tokenizer_sha256": identity["tokenizer"],
+            **kind.identity(spec),
             **counts,
         }
         return {
             "format": FORMAT,
             "fingerprint": fingerprint,
             "labels": labels,
-            "num_train": len(train.rows),
-            "num_evaluation": len(evaluation.rows),
+            "num_train": counts["train"]["rows"],
+            "num_evaluation": counts["evaluation"]["rows"],
             "facts": facts,
         }
 
@@ -231,24 +281,33 @@ def _check(folder: Path) -> None:
 
 
 def _split(
-    spec: DataSpec, cache_dir: Path, base_dir: Path, progress: Progress
+    spec: DataSpec, layout: Layout, cache_dir: Path, base_dir: Path, progress: Progress
 ) -> tuple[_Part, _Part, dict[str, Any]]:
     load: Callable[..., Source] = load_table
-    places = {"cache_dir": cache_dir, "base_dir": base_dir, "progress": progress}
+    places = {
+        "layout": layout.name,
+        "cache_dir": cache_dir,
+        "base_dir": base_dir,
+        "progress": progress,
+    }
     source = load(spec, **places)
     if isinstance(spec.evaluation, EvaluationSource):
         other = spec.model_copy(update={"source": spec.evaluation.source})
-        held_out = load(other, **places, field="data.evaluation.source", min_labels=1)
+        fewest = min(1, layout.min_labels)
+        held_out = load(other, **places, field="data.evaluation.source", min_labels=fewest)
         parts = [
-            _Part(part, np.arange(part.num_rows, dtype=np.int64)) for part in (source, held_out)
+            _Part.of(part, np.arange(part.num_rows, dtype=np.int64), layout)
+            for part in (source, held_out)
         ]
         return parts[0], parts[1], {"evaluation": "source"}
-    train, evaluation = _divided(source, spec.evaluation, seed=spec.split_seed)
+    train, evaluation = _divided(source, spec.evaluation, layout, seed=spec.split_seed)
     facts = {"evaluation": len(evaluation), "seed": spec.split_seed}
-    return _Part(source, train), _Part(source, evaluation), facts
+    return _Part.of(source, train, layout), _Part.of(source, evaluation, layout), facts
 
 
-def held_out_rows(spec: DataSpec, source: Source) -> NDArray[np.int64]:
+def held_out_rows(
+    spec: DataSpec, source: Source, *, layout: LayoutName = "text-label"
+) -> NDArray[np.int64]:
     """Return the rows that a fine-tuning run with this data block is evaluated on, ascending.
 
     Raises:
@@ -260,11 +319,11 @@ def held_out_rows(spec: DataSpec, source: Source) -> NDArray[np.int64]:
             field="data.evaluation",
             hint="name that one as the source, and evaluate all of its rows",
         )
-    return _divided(source, spec.evaluation, seed=spec.split_seed)[1]
+    return _divided(source, spec.evaluation, LAYOUTS[layout], seed=spec.split_seed)[1]
 
 
 def _divided(
-    source: Source, asked: int | float, *, seed: int
+    source: Source, asked: int | float, layout: Layout, *, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the training rows and the held-out rows of one source."""
     num_rows = source.num_rows
@@ -276,18 +335,19 @@ def _divided(
             got=asked,
             allowed=f"at most {num_rows - 1:,}: the data set has {num_rows:,} rows",
         )
-    texts = source.table.column("text").to_pylist()
-    return split_rows(texts, num_evaluation=num_evaluation, seed=seed)
+    return split_rows(layout.keys(source.table), num_evaluation=num_evaluation, seed=seed)
 
 
-def _check_labels(train: _Part, evaluation: _Part, spec: DataSpec) -> tuple[str, ...]:
-    """Return the labels in order; both splits must hold all of them."""
+def _check_labels(
+    train: _Part, evaluation: _Part, spec: DataSpec, layout: Layout
+) -> tuple[str, ...]:
+    """Return the labels in order; the training split holds all, the evaluation split if it must."""
     known = train.source.labels
-    in_train, in_evaluation = set(train.labels), set(evaluation.labels)
+    in_train, in_evaluation = set(train.label_counts), set(evaluation.label_counts)
     from_source = isinstance(spec.evaluation, EvaluationSource)
     for missing, where in (
         (in_evaluation - in_train, "training"),
-        (in_train - in_evaluation, "evaluation"),
+        (in_train - in_evaluation if layout.labels_in_both else set(), "evaluation"),
         (set(known) - in_train, "training"),
     ):
         if not missing:
@@ -297,7 +357,9 @@ def _check_labels(train: _Part, evaluation: _Part, spec: DataSpec) -> tuple[str,
             f"the label {name!r} is missing in the {where} split",
             field="data.evaluation.source" if from_source else "data.evaluation",
             got=f"{len(missing)} of {len(set(known) | in_evaluation)} labels missing in it",
-            allowed="every label in both splits",
+            allowed="every label in both splits"
+            if layout.labels_in_both
+            else "every label in the training split",
             hint="add rows with it, merge it with another label, or hold out "
             f"{'more' if where == 'evaluation' else 'fewer'} rows",
         )
@@ -305,58 +367,62 @@ def _check_labels(train: _Part, evaluation: _Part, spec: DataSpec) -> tuple[str,
 
 
 def _write_split(
-    folder: Path,
-    name: str,
-    part: _Part,
-    labels: Sequence[str],
-    tokenizer: Tokenizer,
-    progress: Progress,
+    folder: Path, part: _Part, layout: Layout, encoding: Encoding, progress: Progress
 ) -> dict[str, Any]:
-    """Tokenize the rows of one split into `<name>.arrow`; return counts."""
-    keeps_texts = name == "evaluation"
-    schema = pa.schema(
-        [("input_ids", pa.list_(pa.int32())), ("label", pa.int64()), ("row", pa.int64())]
-        + ([("text", pa.string())] if keeps_texts else [])
-    )
+    """Tokenize the rows of one split into `<split>.arrow`; return counts."""
+    name = encoding.split
+    keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
     table = part.source.table.take(pa.array(part.rows))
-    index_of = {label: index for index, label in enumerate(labels)}
-    num_tokens = num_truncated = 0
-    label_counts = dict.fromkeys(labels, 0)
+    schema = pa.schema(
+        [
+            pa.field("input_ids", pa.list_(pa.int32())),
+            *layout.targets(encoding.spec),
+            pa.field("row", pa.int64()),
+            *(table.schema.field(text) for text in keeps),
+        ]
+    )
+    if constants := layout.constants(encoding):
+        schema = schema.with_metadata({CONSTANTS: canonical_json(constants)})
+    num_tokens = num_truncated = num_stored = 0
     progress(f"tokenizing {name}", 0, table.num_rows)
     with pa.ipc.new_file(str(folder / f"{name}.arrow"), schema) as writer:
         for start in range(0, table.num_rows, ROWS_PER_BATCH):
-            texts = table.column("text").slice(start, ROWS_PER_BATCH).to_pylist()
-            names = table.column("label").slice(start, ROWS_PER_BATCH).to_pylist()
-            tokens: list[NDArray[np.int32]] = []
-            for ids, was_cut in _encode(texts, tokenizer):
-                tokens.append(ids)
-                num_truncated += was_cut
-                if len(tokens) % ROWS_PER_CALL == 0:
-                    progress(f"tokenizing {name}", start + len(tokens), table.num_rows)
-            offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens])])
-            num_tokens += int(offsets[-1])
-            columns = [
-                pa.ListArray.from_arrays(
-                    pa.array(offsets, pa.int32()), pa.array(np.concatenate(tokens))
-                ),
-                pa.array([index_of[label] for label in names], pa.int64()),
-                pa.array(part.rows[start : start + ROWS_PER_BATCH]),
-            ]
-            for label in names:
-                label_counts[label] += 1
-            columns += [pa.array(texts, pa.string())] if keeps_texts else []
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-    progress(f"tokenizing {name}", table.num_rows, table.num_rows)
+            found = []
+            for first in range(start, min(start + ROWS_PER_BATCH, table.num_rows), ROWS_PER_CALL):
+                rows = min(ROWS_PER_CALL, start + ROWS_PER_BATCH - first)
+                some = table.slice(first, rows)
+                encoded = layout.encode(some, encoding)
+                num_truncated += encoded.num_truncated
+                found.append(_stored(encoded, some, part.rows[first : first + rows], schema))
+                progress(f"tokenizing {name}", first + some.num_rows, table.num_rows)
+            batch = pa.Table.from_batches(found).combine_chunks().to_batches()[0]
+            num_tokens += len(batch.column("input_ids").values)
+            num_stored += batch.num_rows
+            writer.write_batch(batch)
+    counts = part.label_counts
     return {
-        "rows": table.num_rows,
+        "rows": num_stored,
         "tokens": num_tokens,
         "truncated": num_truncated,
-        "labels": label_counts,
+        "labels": {label: counts[label] for label in encoding.labels},
     }
 
 
-def _encode(texts: list[str], tokenizer: Tokenizer) -> Iterator[tuple[NDArray[np.int32], bool]]:
-    """Yield the tokens of each text, and whether it was cut to the maximum length."""
-    for start in range(0, len(texts), ROWS_PER_CALL):
-        for encoding in tokenizer.encode_batch_fast(texts[start : start + ROWS_PER_CALL]):
-            yield np.array(encoding.ids, dtype=np.int32), bool(encoding.overflowing)
+def _stored(
+    encoded: EncodedRows, given: pa.Table, rows: NDArray[np.int64], schema: pa.Schema
+) -> pa.RecordBatch:
+    """Return rows in the form of the file."""
+    origin = np.arange(len(rows)) if encoded.origin is None else encoded.origin
+    ends = np.cumsum([0, *(len(ids) for ids in encoded.tokens)])
+    flat = np.concatenate([np.empty(0, np.int32), *encoded.tokens])
+    own = {
+        "input_ids": pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat)),
+        "row": pa.array(rows[origin]),
+        **encoded.targets,
+    }
+    kept = given.select([name for name in schema.names if name not in own])
+    own |= {
+        name: kept.column(name).take(pa.array(origin)).combine_chunks()
+        for name in kept.column_names
+    }
+    return pa.record_batch([own[name] for name in schema.names], schema=schema)

@@ -9,6 +9,7 @@ from typing import Final
 
 from kovar.data.cache import read_meta
 from kovar.data.files import READERS
+from kovar.data.layouts import LAYOUTS, LayoutName
 from kovar.data.package import PACKAGES
 from kovar.data.spec import DataSpec, EvaluationSource
 
@@ -62,21 +63,29 @@ class _Texts:
 
 
 def read_facts(
-    spec: DataSpec, *, tokenizer_digest: str | None = None, cache_dir: Path, base_dir: Path
+    spec: DataSpec,
+    *,
+    layout: LayoutName = "text-label",
+    tokenizer_digest: str | None = None,
+    cache_dir: Path,
+    base_dir: Path,
 ) -> DataFacts | UnknownData:
     """Return what is known about a data set at this moment.
 
     Args:
         spec: the data block of a specification.
+        layout: what the rows are made of.
         tokenizer_digest: SHA-256 of the model's tokenizer.json, to find the tokenized rows.
         cache_dir: the cache folder of the settings.
         base_dir: folder that relative paths start from: the specification's own.
     """
-    texts = _texts(spec.source, spec.text, base_dir)
+    kind = LAYOUTS[layout]
+    columns = kind.tokenized(spec)
+    texts = _texts(spec.source, columns, base_dir)
     if isinstance(texts, UnknownData):
         return texts
     if isinstance(spec.evaluation, EvaluationSource):
-        held_out = _texts(spec.evaluation.source, spec.text, base_dir)
+        held_out = _texts(spec.evaluation.source, columns, base_dir)
         if isinstance(held_out, UnknownData):
             return held_out
         num_train, num_evaluation = texts.num_rows, held_out.num_rows
@@ -91,7 +100,8 @@ def read_facts(
         counted = texts.counted
     if counted and tokenizer_digest is not None:
         identity = (num_train, num_evaluation, spec.max_length, tokenizer_digest)
-        length = _tokenized_length(cache_dir / "tokenized", identity, split)
+        folder = cache_dir / "tokenized"
+        length = _tokenized_length(folder, identity, {"split": split, **kind.identity(spec)})
         if length is not None:
             origin = f"the tokens of {num_train:,} training rows are counted"
             return DataFacts(num_train, num_evaluation, length, length, origin)
@@ -106,7 +116,7 @@ def read_facts(
 
 
 def _tokenized_length(
-    folder: Path, identity: tuple[int, int, int, str], split: dict[str, object]
+    folder: Path, identity: tuple[int, int, int, str], known: dict[str, object]
 ) -> float | None:
     """Return the mean tokens of a row in a cached data set that agrees in all that is known."""
     for candidate in sorted(folder.glob("*/meta.json")):
@@ -119,7 +129,8 @@ def _tokenized_length(
                 facts["max_length"],
                 facts["tokenizer_sha256"],
             )
-            if found == identity and facts["split"] == split:
+            agrees = all(facts.get(name) == value for name, value in known.items())
+            if found == identity and agrees:
                 return float(facts["train"]["tokens"] / facts["train"]["rows"])
         except (ValueError, KeyError, TypeError, ZeroDivisionError):
             # A damaged folder is built again when it is needed; here it says nothing.
@@ -127,7 +138,7 @@ def _tokenized_length(
     return None
 
 
-def _texts(source: str, column: str, base_dir: Path) -> _Texts | UnknownData:
+def _texts(source: str, columns: Sequence[str], base_dir: Path) -> _Texts | UnknownData:
     kind, separator, name = source.partition(":")
     if separator and kind == "package":
         package = PACKAGES.get(name)
@@ -142,7 +153,7 @@ def _texts(source: str, column: str, base_dir: Path) -> _Texts | UnknownData:
         files = [file for file in files if file.is_file() and file.suffix.lower() in READERS]
         if not files:
             return UnknownData(f"there is no data file at {path}")
-        return _sum([_file(file, column) for file in files])
+        return _sum([_file(file, columns) for file in files])
     except (OSError, RuntimeError) as problem:  # RuntimeError: "~name" of nobody
         return UnknownData(f"the data cannot be read: {problem}")
 
@@ -159,17 +170,17 @@ def _sum(parts: Sequence[_Texts | UnknownData]) -> _Texts | UnknownData:
     )
 
 
-def _file(path: Path, column: str) -> _Texts | UnknownData:
+def _file(path: Path, columns: Sequence[str]) -> _Texts | UnknownData:
     match path.suffix.lower():
         case ".parquet":
-            return _parquet(path, column)
+            return _parquet(path, columns)
         case ".csv" | ".tsv" | ".jsonl" | ".ndjson":
             return _lines(path, has_header=path.suffix.lower() in (".csv", ".tsv"))
         case kind:
             return UnknownData(f"the rows of {kind} files are known when they have been read")
 
 
-def _parquet(path: Path, column: str) -> _Texts | UnknownData:
+def _parquet(path: Path, columns: Sequence[str]) -> _Texts | UnknownData:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -182,9 +193,14 @@ def _parquet(path: Path, column: str) -> _Texts | UnknownData:
         group.column(index).total_uncompressed_size
         for group in groups
         for index in range(group.num_columns)
-        if group.column(index).path_in_schema == column
+        if _is_of(group.column(index).path_in_schema, columns)
     )
     return _Texts(metadata.num_rows, size, counted=True)
+
+
+def _is_of(path: str, columns: Sequence[str]) -> bool:
+    """The path of a list goes on after the column's name: `tokens.list.element`."""
+    return any(path == name or path.startswith(f"{name}.") for name in columns)
 
 
 def _lines(path: Path, *, has_header: bool) -> _Texts:

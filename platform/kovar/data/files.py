@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from kovar.data.columns import Column
 from kovar.data.rows import show_rows
 from kovar.errors import DataError, did_you_mean
 
@@ -17,14 +18,13 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def read_files(
-    path: Path, *, text: str, label: str, field: str, columns: Sequence[str] = ()
+    path: Path, wanted: Sequence[Column], *, field: str, columns: Sequence[str] = ()
 ) -> pa.Table:
     """Read one file, or all files of a folder in the order of their names.
 
     Args:
         path: file or folder.
-        text: the column that holds texts; a mistake in it is described by row.
-        label: the column that holds labels.
+        wanted: the columns of the layout; a mistake in one is described by row.
         field: the field of the specification that named the path, for messages.
         columns: further columns that are wanted.
 
@@ -41,11 +41,13 @@ def read_files(
         files = [path]
     else:
         raise _missing(path, field)
-    tables = [_read_file(file, (text, label, *columns), field=field) for file in files]
+    known = {column.name for column in wanted}
+    more = [Column(name, field, "value") for name in dict.fromkeys(columns) if name not in known]
+    tables = [_read_file(file, (*wanted, *more), field=field) for file in files]
     if len(tables) == 1:
         return tables[0]
-    wanted = dict.fromkeys((text, label, *columns))
-    names = [name for name in wanted if all(name in t.column_names for t in tables)]
+    asked = dict.fromkeys(column.name for column in (*wanted, *more))
+    names = [name for name in asked if all(name in t.column_names for t in tables)]
     try:
         return pa.concat_tables([table.select(names) for table in tables])
     except pa.ArrowInvalid as problem:
@@ -71,7 +73,7 @@ def _missing(path: Path, field: str) -> DataError:
     )
 
 
-def _read_file(path: Path, columns: Sequence[str], *, field: str) -> pa.Table:
+def _read_file(path: Path, columns: Sequence[Column], *, field: str) -> pa.Table:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -105,7 +107,7 @@ def _read_separated(path: Path, *, delimiter: str) -> pa.Table:
     return csv.read_csv(path, parse_options=options)
 
 
-def _read_json(path: Path, columns: Sequence[str]) -> pa.Table:
+def _read_json(path: Path, columns: Sequence[Column]) -> pa.Table:
     """Read JSON Lines, or one JSON array of objects."""
     from pyarrow import json as arrow_json
 
@@ -122,41 +124,42 @@ def _read_json(path: Path, columns: Sequence[str]) -> pa.Table:
     return _read_json_slowly(path, columns, is_array=is_array)
 
 
-def _read_json_slowly(path: Path, wanted: Sequence[str], *, is_array: bool) -> pa.Table:
-    text, label, *more = wanted
+def _read_json_slowly(path: Path, wanted: Sequence[Column], *, is_array: bool) -> pa.Table:
     records = _json_array(path) if is_array else _json_lines(path)
     if not records:
-        return pa.table({text: pa.array([], pa.string()), label: pa.array([], pa.string())})
+        return pa.table({column.name: pa.array([], pa.string()) for column in wanted})
     strangers = [n for n, record in enumerate(records, 1) if not isinstance(record, dict)]
     if strangers:
         raise DataError(f"{show_rows(strangers)}: not a JSON object", file=path)
-    columns = {}
-    for name, allowed in ((text, (str,)), (label, (str, int, bool))):
-        if not any(name in record for record in records):
-            continue
-        values = [record.get(name) for record in records]
-        kinds = {type(value) for value in values} - {type(None)}
-        wrong = [n for n, v in enumerate(values, 1) if v is not None and type(v) not in allowed]
-        which = "text" if name == text else "label"
-        _refuse_halves(values, file=path, field=f"data.{which}")
-        if wrong and len(kinds) > 1:
-            raise DataError(
-                f"{show_rows(wrong)}: the {which} is not {'text' if name == text else 'a label'}",
-                file=path,
-                field=f"data.{which}",
-                got=json.dumps(values[wrong[0] - 1]),
-                allowed="text" if name == text else "text, or integers, or true and false",
-            )
-        columns[name] = _array(values, kinds)
-    for name in set(more) & {key for record in records for key in record} - set(columns):
-        columns[name] = _array([record.get(name) for record in records], {str, object})
-    others = sorted({key for record in records for key in record} - set(columns))
-    return pa.table(columns | {key: pa.nulls(len(records)) for key in others})
+    present = {key for record in records for key in record}
+    columns = {
+        column.name: _json_column([record.get(column.name) for record in records], column, path)
+        for column in wanted
+        if column.name in present
+    }
+    return pa.table(columns | {key: pa.nulls(len(records)) for key in sorted(present - {*columns})})
+
+
+def _json_column(values: list[Any], column: Column, path: Path) -> pa.Array:
+    kinds = {type(value) for value in values} - {type(None)}
+    allowed = column.kinds or tuple(kinds)
+    wrong = [n for n, v in enumerate(values, 1) if v is not None and type(v) not in allowed]
+    _refuse_halves(values, file=path, field=column.field)
+    if wrong and len(kinds) > 1:
+        raise DataError(
+            f"{show_rows(wrong)}: the {column.what} is not {column.allowed}",
+            file=path,
+            field=column.field,
+            got=json.dumps(values[wrong[0] - 1]),
+            allowed=column.allowed,
+        )
+    return _array(values, kinds if column.kinds else {str, object})
 
 
 def _refuse_halves(values: list[Any], *, file: Path, field: str) -> None:
     """JSON can write half of a surrogate pair, which no UTF-8 text holds."""
-    rows = [n for n, v in enumerate(values, 1) if isinstance(v, str) and _SURROGATE.search(v)]
+    texts = [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
+    rows = [number for number, text in enumerate(texts, 1) if _SURROGATE.search(text)]
     if rows:
         raise DataError(
             f"{show_rows(rows)}: half of a surrogate pair is not text",
@@ -195,16 +198,16 @@ def _json_lines(path: Path) -> list[Any]:
     return records
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+def _read_parquet(path: Path, columns: Sequence[Column]) -> pa.Table:
     from pyarrow import parquet
 
     file = parquet.ParquetFile(path)
-    wanted = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+    asked = list(dict.fromkeys(column.name for column in columns))
     # With a column absent, all are read: the message lists what there is.
-    return file.read(columns=wanted if len(wanted) == len(set(columns)) else None)
+    return file.read(columns=asked if set(asked) <= set(file.schema_arrow.names) else None)
 
 
-def _read_arrow(path: Path, columns: Sequence[str]) -> pa.Table:
+def _read_arrow(path: Path, columns: Sequence[Column]) -> pa.Table:
     """Read the Arrow file format, or the stream format that the datasets library writes."""
     with pa.memory_map(str(path)) as source:
         try:
@@ -214,8 +217,8 @@ def _read_arrow(path: Path, columns: Sequence[str]) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-Reader = Callable[[Path, Sequence[str]], pa.Table]
-"""Reads a file; the columns that are wanted begin with those of the texts and of the labels."""
+Reader = Callable[[Path, Sequence[Column]], pa.Table]
+"""Reads a file, of which some columns are wanted."""
 READERS: Final[dict[str, Reader]] = {
     ".csv": lambda path, columns: _read_separated(path, delimiter=","),
     ".tsv": lambda path, columns: _read_separated(path, delimiter="\t"),

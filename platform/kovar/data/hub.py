@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -18,12 +19,12 @@ _NAME: Final = re.compile(
 )
 
 
-def read_hub(name: str, *, label: str, field: str) -> tuple[pa.Table, dict[str, Any]]:
+def read_hub(name: str, *, classes: Iterable[str], field: str) -> tuple[pa.Table, dict[str, Any]]:
     """Download one split and return it with its facts.
 
     Args:
         name: `owner/name[/config][@revision][#split]`; the split is `train` when none is named.
-        label: the label column: class numbers become the names that the data set declares.
+        classes: columns whose class numbers become the names that the data set declares.
         field: the field of the specification that named it, for messages.
 
     Raises:
@@ -56,21 +57,33 @@ def read_hub(name: str, *, label: str, field: str) -> tuple[pa.Table, dict[str, 
         ) from problem
     facts = {"hub": match["id"], "revision": match["revision"] or "main", "split": split}
     license_ = dataset.info.license
-    return to_table(dataset, label=label), facts | ({"license": license_} if license_ else {})
+    return to_table(dataset, classes=classes), facts | ({"license": license_} if license_ else {})
 
 
-def to_table(dataset: Dataset, *, label: str) -> pa.Table:
-    """Return the rows as an Arrow table in which class numbers are class names.
+def to_table(dataset: Dataset, *, classes: Iterable[str]) -> pa.Table:
+    """Return the rows as an Arrow table in which class numbers, alone or in lists, are names.
 
     -1, the hub's mark of a row without a label, becomes null.
     """
     from datasets import ClassLabel
 
     table = dataset.with_format("arrow")[:]
-    kind = dataset.features.get(label)
-    if not isinstance(kind, ClassLabel):
-        return table
-    numbers = table.column(label).to_pylist()
-    names = [kind.names[n] if n is not None and n >= 0 else None for n in numbers]
-    index = table.column_names.index(label)
-    return table.set_column(index, label, pa.array(names, pa.string()))
+    for column in classes:
+        kind = dataset.features.get(column)
+        listed = getattr(kind, "feature", None)
+        declared = listed if isinstance(listed, ClassLabel) else kind
+        if not isinstance(declared, ClassLabel):
+            continue
+        names = declared.names
+        numbers = table.column(column).to_pylist()
+        if declared is listed:
+            of_rows = [None if row is None else [_name(n, names) for n in row] for row in numbers]
+            values = pa.array(of_rows, pa.list_(pa.string()))
+        else:
+            values = pa.array([_name(n, names) for n in numbers], pa.string())
+        table = table.set_column(table.column_names.index(column), column, values)
+    return table
+
+
+def _name(number: int | None, names: list[str]) -> str | None:
+    return names[number] if number is not None and number >= 0 else None

@@ -1,11 +1,19 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
-from kovar.inference.loader import RuntimeName, adapter_base, load_runtime, load_version
+from kovar.inference.loader import (
+    Loaded,
+    RuntimeName,
+    adapter_base,
+    load_any,
+    load_runtime,
+    load_version,
+)
 from kovar.inference.memory import ServingMemory, estimate_serving
 from kovar.inference.runner import BatchRunner
-from kovar.inference.runtime import Encoded, Prediction, Runtime, plan_batches
+from kovar.inference.runtime import Encoded, Prediction, Runtime, Text, plan_batches
 from kovar.inference.torch_runtime import TorchRuntime
+from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
     "BatchLimits",
@@ -13,14 +21,19 @@ __all__ = [
     "Batcher",
     "Encoded",
     "Item",
+    "Loaded",
     "Prediction",
     "Runtime",
     "RuntimeName",
     "ServingMemory",
+    "Tagging",
     "Taken",
+    "Text",
     "TorchRuntime",
+    "TorchTagger",
     "adapter_base",
     "estimate_serving",
+    "load_any",
     "load_runtime",
     "load_version",
     "plan_batches",

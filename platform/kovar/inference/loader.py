@@ -5,18 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kovar.errors import ModelError, SpecError
-from kovar.inference.runtime import Runtime
+from kovar.errors import GoldenError, ModelError, SpecError
+from kovar.inference.runtime import Runtime, Text
+from kovar.inference.torch_model import TorchModel, load_torch_model
 from kovar.inference.torch_runtime import TorchRuntime
-from kovar.models import ADAPTER_CONFIG
+from kovar.inference.torch_tagger import TorchTagger
+from kovar.models import ADAPTER_CONFIG, head_of
 from kovar.precision import Precision, detect_device, resolve
-from kovar.registry.golden import GOLDEN_FILE, check_golden, read_golden
+from kovar.registry.golden import (
+    GOLDEN_FILE,
+    GoldenNumbers,
+    check_golden,
+    check_numbers,
+    read_golden,
+)
 
 if TYPE_CHECKING:
-    from kovar.precision import ResolvedPrecision
     from kovar.registry import Registry, Version
 
 RuntimeName = Literal["torch"]
+
+Loaded = TorchRuntime | TorchTagger
+"""What a version may be loaded as, by the head that its model was saved with."""
 
 GOLDEN_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 3e-2, "fp16": 3e-2}
 """Largest difference of a probability that counts as the same answer, by precision."""
@@ -32,6 +42,43 @@ def load_runtime(
     require_golden: bool = False,
     base_folder: Path | None = None,
 ) -> Runtime:
+    """Load the folder of a version that classifies texts; see `load_any`, which takes any version.
+
+    Raises:
+        GoldenError: an answer differs from the golden one.
+        ModelError: a file is missing or damaged, or the version does not classify texts.
+        SpecError: the device cannot compute at this precision.
+    """
+    loaded = load_any(
+        folder,
+        runtime=runtime,
+        precision=precision,
+        num_threads=num_threads,
+        device=device,
+        require_golden=require_golden,
+        base_folder=base_folder,
+    )
+    if not isinstance(loaded, TorchRuntime):
+        raise ModelError(
+            "the version does not classify texts",
+            file=folder,
+            got=type(loaded).task,
+            allowed="text-classification",
+            hint="ask it in Python: kovar.inference.load_version",
+        )
+    return loaded
+
+
+def load_any(
+    folder: Path,
+    *,
+    runtime: RuntimeName = "torch",
+    precision: Precision = "auto",
+    num_threads: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    require_golden: bool = False,
+    base_folder: Path | None = None,
+) -> Loaded:
     """Load a version's folder and check it against its golden examples.
 
     Args:
@@ -56,23 +103,37 @@ def load_runtime(
             got=resolved.precision,
             allowed=", ".join(GOLDEN_TOLERANCE),
         )
-    loaded = _load(
-        folder, runtime, resolved, num_threads=num_threads, device=device, base_folder=base_folder
+    loaded = _with_its_head(
+        load_torch_model(
+            folder,
+            precision=resolved,
+            num_threads=num_threads,
+            device=device,
+            base_folder=base_folder,
+        )
     )
     if require_golden or (folder / GOLDEN_FILE).exists():
         verify_golden(loaded, folder)
     return loaded
 
 
-def load_version(registry: Registry, version: Version, **options: Any) -> Runtime:
-    """Load a registered version, an adapter with its base; `options` are those of `load_runtime`.
+def _with_its_head(model: TorchModel) -> Loaded:
+    match head_of(model.files.config):
+        case "token-classification":
+            return TorchTagger(model)
+        case _:
+            return TorchRuntime(model)
+
+
+def load_version(registry: Registry, version: Version, **options: Any) -> Loaded:
+    """Load a registered version, an adapter with its base; `options` are those of `load_any`.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
         GoldenError: an answer differs from the golden one.
     """
     base = adapter_base(registry, version)
-    return load_runtime(
+    return load_any(
         registry.materialize(version),
         base_folder=None if base is None else registry.materialize(base),
         **options,
@@ -95,35 +156,27 @@ def adapter_base(registry: Registry, version: Version) -> Version | None:
     return registry.resolve(digests[0])
 
 
-def _load(
-    folder: Path,
-    runtime: RuntimeName,
-    precision: ResolvedPrecision,
-    *,
-    num_threads: int | None,
-    device: str,
-    base_folder: Path | None,
-) -> Runtime:
-    match runtime:
-        case "torch":
-            return TorchRuntime.load(
-                folder,
-                precision=precision,
-                num_threads=num_threads,
-                device=device,
-                base_folder=base_folder,
-            )
-
-
-def verify_golden(runtime: Runtime, folder: Path) -> float:
+def verify_golden(loaded: Loaded, folder: Path) -> float:
     """Run the golden examples in `folder`.
 
     Returns:
-        The largest difference of a probability.
+        The largest difference of a number: of a probability, mostly.
 
     Raises:
         GoldenError: an answer differs by more than the precision allows, or there are no examples.
     """
-    golden = read_golden(folder)
-    predictions = runtime.predict([example.text for example in golden.examples])
-    return check_golden(golden, predictions, tolerance=GOLDEN_TOLERANCE[runtime.precision])
+    golden, tolerance = read_golden(folder), GOLDEN_TOLERANCE[loaded.precision]
+    if isinstance(golden, GoldenNumbers):
+        return check_numbers(golden, _numbers(loaded, golden), tolerance=tolerance)
+    if not isinstance(loaded, TorchRuntime):
+        raise GoldenError(f"{GOLDEN_FILE} holds labels of texts, which this version does not give")
+    texts: list[Text] = [
+        one.text if one.text_pair is None else (one.text, one.text_pair) for one in golden.examples
+    ]
+    return check_golden(golden, loaded.predict(texts), tolerance=tolerance)
+
+
+def _numbers(loaded: Loaded, golden: GoldenNumbers) -> list[tuple[float, ...]]:
+    if isinstance(loaded, TorchTagger):
+        return [tagging.numbers for tagging in loaded.tag([one.words for one in golden.examples])]
+    raise GoldenError(f"{GOLDEN_FILE} holds {golden.meaning}, which this version does not give")

@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+Text = str | tuple[str, str]
+"""One input of a classifier: a text, or two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One text as token ids.
+    """One text, or a pair of them, as token ids.
 
     Attributes:
         ids: token ids, special tokens included.
         truncated: the text had more tokens than the model takes.
+        second: where the second text of a pair begins; None where there is none.
     """
 
     ids: tuple[int, ...]
     truncated: bool = False
+    second: int | None = None
 
     @property
     def length(self) -> int:
@@ -32,7 +37,8 @@ class Prediction:
     Attributes:
         label: the label with the highest probability.
         score: its probability.
-        scores: the probability of every label, in the order of the model's labels.
+        scores: the probability of every label, in the order of the model's labels; where a text has
+            any number of labels they do not sum to 1.
         truncated: only the beginning of the text was read.
     """
 
@@ -50,14 +56,16 @@ class Runtime(Protocol):
         labels: the labels in the order of the model's outputs.
         max_length: tokens that one text may have; longer texts are truncated.
         precision: the precision that it really runs at, for example `bf16`.
+        any_labels: whether a text has any number of labels, each with a probability of its own.
     """
 
     name: str
     labels: tuple[str, ...]
     max_length: int
     precision: str
+    any_labels: bool
 
-    def tokenize(self, texts: Sequence[str]) -> list[Encoded]:
+    def tokenize(self, texts: Sequence[Text]) -> list[Encoded]:
         """Turn texts into token ids. May be called from any thread."""
         ...
 
@@ -69,7 +77,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def predict(self, texts: Sequence[str], *, max_tokens: int = 2048) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], *, max_tokens: int = 2048) -> list[Prediction]:
         """Predict any number of texts, in batches of like length.
 
         Args:

@@ -25,12 +25,14 @@ from kovar.models.base import (
     resolve_base,
 )
 from kovar.models.classifier import (
+    MULTILABEL,
     BuiltModel,
     build_classifier,
     build_for_training,
     load_classifier,
     save_model,
 )
+from kovar.models.head import Head, head_of, model_class
 from kovar.models.known_config import known_config
 from kovar.models.size import LoraShape, ModelSize, model_size
 
@@ -38,9 +40,11 @@ __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
+    "MULTILABEL",
     "Architecture",
     "BaseModelFiles",
     "BuiltModel",
+    "Head",
     "LoraShape",
     "ModelSize",
     "ModelSpec",
@@ -50,11 +54,13 @@ __all__ = [
     "check_folder",
     "check_max_length",
     "check_peft",
+    "head_of",
     "is_adapter",
     "known_config",
     "load_adapter",
     "load_classifier",
     "load_tokenizer",
+    "model_class",
     "model_files",
     "model_size",
     "put_adapter",

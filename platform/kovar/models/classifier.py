@@ -1,4 +1,4 @@
-"""Sequence classifiers: built from a checked base model, and saved as a folder of plain files."""
+"""Classifiers of texts and of tokens: built from a checked base model, saved as plain files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from kovar.errors import ModelError
 from kovar.models.base import CONFIG_FILE, TOKENIZER_FILES, BaseModelFiles
+from kovar.models.head import Head, head_of, model_class
 from kovar.models.weights import WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+MULTILABEL: Final = "multi_label_classification"
+"""What config.json calls a classifier whose texts have any number of labels: `problem_type`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,12 @@ def build_classifier(
 
 
 def build_for_training(
-    base: BaseModelFiles, *, labels: Sequence[str], dropout: float | None = None
+    base: BaseModelFiles,
+    *,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    head: Head = "sequence-classification",
+    any_labels: bool = False,
 ) -> BuiltModel:
     """Load the encoder in fp32 and put a classification head with these labels on it.
 
@@ -53,11 +62,13 @@ def build_for_training(
         base: a checked model folder.
         labels: label names; a label's index is its class.
         dropout: sets every dropout probability of the model; None keeps the model's own.
+        head: whether texts or tokens are classified.
+        any_labels: whether a text has any number of labels; stored, so that runtimes know it.
 
     Returns:
         The weights that are new, and a transformers model whose `forward` takes `input_ids` and
         `attention_mask` (int64, of shape (rows, length)) and returns an object with `logits` of
-        shape (rows, number of labels).
+        shape (rows, number of labels), or (rows, length, number of labels) for tokens.
 
     Raises:
         ModelError: the weights do not fit the configuration.
@@ -67,10 +78,12 @@ def build_for_training(
     config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
+    if any_labels:
+        config.problem_type = MULTILABEL
     if dropout is not None:
         for name in base.architecture.dropouts:
             setattr(config, name, dropout)
-    model, missing, mismatched = _load_with_config(base.folder, config)
+    model, missing, mismatched = _load_with_config(base.folder, config, head)
     encoder = f"{model.base_model_prefix}."
     absent = sorted(
         key for key in missing | mismatched if key.startswith(encoder) and ".pooler." not in key
@@ -82,10 +95,10 @@ def build_for_training(
             file=base.folder,
             hint=f"check that {CONFIG_FILE} and the weights belong together",
         )
-    head = {name for name in model.state_dict() if not name.startswith(encoder)}
-    if base.labels != tuple(labels) and not head <= missing:
-        _renew(model, head)
-        mismatched |= head
+    own = {name for name in model.state_dict() if not name.startswith(encoder)}
+    if base.labels != tuple(labels) and not own <= missing:
+        _renew(model, own, head)
+        mismatched |= own
     modules = [
         name
         for name, module in model.named_children()
@@ -99,17 +112,19 @@ def load_with_new_head(folder: Path, *, config_dir: Path) -> BuiltModel:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(config_dir, local_files_only=True, trust_remote_code=False)
-    model, missing, mismatched = _load_with_config(folder, config)
+    head = head_of(config.to_dict()) or "sequence-classification"
+    model, missing, mismatched = _load_with_config(folder, config, head)
     return BuiltModel(model, frozenset(missing | mismatched))
 
 
-def _load_with_config(folder: Path, config: Any) -> tuple[PreTrainedModel, set[str], set[str]]:
+def _load_with_config(
+    folder: Path, config: Any, head: Head
+) -> tuple[PreTrainedModel, set[str], set[str]]:
     """Return the model, and the names of the weights that are absent or of another shape."""
     import torch
-    from transformers import AutoModelForSequenceClassification
 
-    with _quiet():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+    with quiet():
+        model, report = model_class(head).from_pretrained(
             folder,
             config=config,
             attn_implementation="sdpa",
@@ -130,10 +145,9 @@ def load_classifier(base: BaseModelFiles) -> PreTrainedModel:
     Raises:
         ModelError: a weight is absent or of another shape; nothing is drawn anew.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    with _quiet():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+    head = head_of(base.config) or "sequence-classification"
+    with quiet():
+        model, report = model_class(head).from_pretrained(
             base.folder,
             attn_implementation="sdpa",
             ignore_mismatched_sizes=True,
@@ -152,16 +166,14 @@ def load_classifier(base: BaseModelFiles) -> PreTrainedModel:
     return model
 
 
-def _renew(model: PreTrainedModel, names: set[str]) -> None:
+def _renew(model: PreTrainedModel, names: set[str], head: Head) -> None:
     """Draw these weights anew: the file held a head for other classes."""
-    from transformers import AutoModelForSequenceClassification
-
-    fresh = AutoModelForSequenceClassification.from_config(model.config).state_dict()
+    fresh = model_class(head).from_config(model.config).state_dict()
     model.load_state_dict({name: fresh[name] for name in names}, strict=False)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the loading report: a new head is expected, and real faults are raised."""
     from transformers.utils import logging
 

@@ -26,6 +26,7 @@ from kovar.training.duration import Duration, UnknownDuration, estimate_duration
 from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory
 from kovar.training.memory import TrainingMemory
 from kovar.training.plan import RunPlan, placed_run
+from kovar.training.tasks import TASKS
 from kovar.tuning.plan import TrialGroup, placed_trials
 
 if TYPE_CHECKING:
@@ -153,7 +154,12 @@ class Estimator:
         return known_config(spec.model, base_dir=entry.base_dir, registry=self.registry)
 
     def _facts(self, entry: Entry, spec: FineTuneSpec) -> DataFacts | UnknownData:
-        return read_facts(spec.data, cache_dir=self.settings.cache_dir, base_dir=entry.base_dir)
+        return read_facts(
+            spec.data,
+            layout=TASKS[spec.task].layout,
+            cache_dir=self.settings.cache_dir,
+            base_dir=entry.base_dir,
+        )
 
     def _num_workers(self, entry: Entry) -> int:
         return self._placed(entry) if entry.sweep is None else 1

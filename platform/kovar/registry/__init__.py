@@ -7,9 +7,13 @@ from kovar.registry.environment import current_environment, source_revision
 from kovar.registry.evaluations import EvaluationRecord, StoredEvaluation, check_dataset
 from kovar.registry.gates import BetterThanIncumbent, Gates, MetricBound
 from kovar.registry.golden import (
+    Golden,
     GoldenExample,
     GoldenExamples,
+    GoldenNumbers,
+    NumberedExample,
     check_golden,
+    check_numbers,
     read_golden,
     write_golden,
 )
@@ -58,12 +62,15 @@ __all__ = [
     "FileEntry",
     "GateResult",
     "Gates",
+    "Golden",
     "GoldenExample",
     "GoldenExamples",
+    "GoldenNumbers",
     "GoldenResult",
     "Manifest",
     "MetricBound",
     "Model",
+    "NumberedExample",
     "Parent",
     "Predictions",
     "Problem",
@@ -80,6 +87,7 @@ __all__ = [
     "card_html",
     "check_dataset",
     "check_golden",
+    "check_numbers",
     "check_shared",
     "current_environment",
     "diff",

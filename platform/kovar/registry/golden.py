@@ -1,4 +1,7 @@
-"""Golden examples: texts and the scores that a version gave them when it was registered.
+"""Golden examples: texts and what a version answered to them when it was registered.
+
+A classifier of texts has a label and scores for each; every other version has numbers: of a tagger
+the probabilities of each word's tags, of a language model the losses of the text.
 
 They travel inside the version as `golden.json`. A runtime that does not reproduce them does not
 serve.
@@ -6,6 +9,7 @@ serve.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +21,17 @@ from kovar.config import Config, canonical_json
 from kovar.errors import GoldenError
 
 GOLDEN_FILE: Final = "golden.json"
+_ANOTHER: Final = (
+    "this runtime does not compute what was evaluated: serve the version with another runtime or "
+    "precision"
+)
 
 
 class GoldenExample(Config):
     """One text and what the version answered."""
 
     text: str = Field(description="the input")
+    text_pair: str | None = Field(default=None, description="its second text, if it has one")
     label: str = Field(description="the predicted label")
     scores: dict[str, float] = Field(description="label → probability")
 
@@ -41,6 +50,24 @@ class GoldenExamples(Config):
         return self
 
 
+class NumberedExample(Config):
+    """One input and the numbers that the version answered with."""
+
+    text: str = Field(default="", description="the input; empty where it is given as words")
+    words: tuple[str, ...] = Field(default=(), description="the input of a tagger")
+    numbers: tuple[float, ...] = Field(description="what the version answered, in order")
+
+
+class GoldenNumbers(Config):
+    """The golden examples of a version that answers with something else than a label."""
+
+    meaning: str = Field(description="what the numbers are, for messages")
+    examples: tuple[NumberedExample, ...] = Field(min_length=1, description="the examples")
+
+
+Golden = GoldenExamples | GoldenNumbers
+
+
 class Scored(Protocol):
     """What `check_golden` reads of a prediction."""
 
@@ -53,14 +80,14 @@ class Scored(Protocol):
         """Label → probability."""
 
 
-def write_golden(golden: GoldenExamples, folder: Path) -> Path:
+def write_golden(golden: Golden, folder: Path) -> Path:
     """Write `golden.json` into a folder that is about to be registered."""
     path = folder / GOLDEN_FILE
-    path.write_bytes(canonical_json(golden.model_dump(mode="json")) + b"\n")
+    path.write_bytes(canonical_json(golden.model_dump(mode="json", exclude_none=True)) + b"\n")
     return path
 
 
-def read_golden(folder: Path) -> GoldenExamples:
+def read_golden(folder: Path) -> Golden:
     """Read `golden.json` of a materialized version.
 
     Raises:
@@ -68,7 +95,9 @@ def read_golden(folder: Path) -> GoldenExamples:
     """
     path = folder / GOLDEN_FILE
     try:
-        return GoldenExamples.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        kind = GoldenNumbers if _has_numbers(content) else GoldenExamples
+        return kind.model_validate_json(content)
     except FileNotFoundError:
         raise GoldenError(
             f"the version has no {GOLDEN_FILE}", hint="register it again with golden examples"
@@ -77,6 +106,14 @@ def read_golden(folder: Path) -> GoldenExamples:
         first = problem.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise GoldenError(f"{path}: {where}: {first['msg']}") from None
+
+
+def _has_numbers(content: bytes) -> bool:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return False  # Pydantic says where it is broken.
+    return isinstance(found, dict) and "meaning" in found
 
 
 def check_golden(
@@ -116,8 +153,7 @@ def check_golden(
         raise GoldenError(
             f"golden example {differences.index(worst)}: a score differs by {worst:.3g} "
             f"(at most {tolerance:.3g} is allowed)",
-            hint="this runtime does not compute what was evaluated: serve the version with "
-            "another runtime or precision",
+            hint=_ANOTHER,
         )
     for index, (example, prediction) in enumerate(pairs):
         got = example.scores.get(prediction.label, -math.inf)
@@ -126,7 +162,47 @@ def check_golden(
     return worst
 
 
+def check_numbers(
+    golden: GoldenNumbers, found: Sequence[Sequence[float]], *, tolerance: float
+) -> float:
+    """Compare a runtime's numbers with the golden ones; the inputs never enter a message.
+
+    Args:
+        golden: what the version answered when it was registered.
+        found: what the runtime answers to the same inputs, in the same order.
+        tolerance: largest allowed difference of a number.
+
+    Returns:
+        The largest difference found.
+
+    Raises:
+        GoldenError: a number is absent, or differs by more than the tolerance.
+    """
+    worst = 0.0
+    for index, (example, numbers) in enumerate(zip(golden.examples, found, strict=True)):
+        if len(numbers) != len(example.numbers):
+            raise GoldenError(
+                f"golden example {index}: {len(numbers)} {golden.meaning} in place of "
+                f"{len(example.numbers)}"
+            )
+        pairs = zip(example.numbers, numbers, strict=True)
+        difference = _largest([abs(there - here) for there, here in pairs])
+        if difference > tolerance:
+            raise GoldenError(
+                f"golden example {index}: one of the {golden.meaning} differs by "
+                f"{difference:.3g} (at most {tolerance:.3g} is allowed)",
+                hint=_ANOTHER,
+            )
+        worst = max(worst, difference)
+    return worst
+
+
 def _difference(example: GoldenExample, prediction: Scored) -> float:
-    differences = [abs(prediction.scores[label] - score) for label, score in example.scores.items()]
+    return _largest(
+        [abs(prediction.scores[label] - score) for label, score in example.scores.items()]
+    )
+
+
+def _largest(differences: Sequence[float]) -> float:
     # NaN compares false with everything, so that max() could miss it.
-    return math.inf if any(map(math.isnan, differences)) else max(differences)
+    return math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)

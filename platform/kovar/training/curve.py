@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from kovar.events import read_events
 
+COLORS: Final = ("tab:green", "tab:purple", "tab:red", "tab:brown")
+
 
 def draw_curve(events: Path, picture: Path, *, title: str) -> None:
-    """Draw training loss, evaluation loss, accuracy and learning rate over the steps as a PNG.
+    """Draw losses, learning rate and the metrics that are shares over the steps as a PNG.
 
     Steps that an interrupted attempt repeated are drawn once, as the last attempt saw them.
     """
@@ -36,13 +39,14 @@ def draw_curve(events: Path, picture: Path, *, title: str) -> None:
     rate.set_ylabel("learning rate", color="0.5")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     loss.legend(loc="lower left")
-    for name, color in (("accuracy", "tab:green"), ("macro_f1", "tab:purple")):
+    names = _shares(list(scores.values()))
+    for name, color in zip(names, COLORS, strict=False):
         quality.plot(marks, [scores[s][name] for s in marks], "o-", color=color, label=name)
-    if marks:
-        best = max(marks, key=lambda s: scores[s]["accuracy"])
+    if names:
+        best = max(marks, key=lambda s: scores[s][names[0]])
         quality.annotate(
-            f"{scores[best]['accuracy']:.3f}",
-            (best, scores[best]["accuracy"]),
+            f"{scores[best][names[0]]:.3f}",
+            (best, scores[best][names[0]]),
             textcoords="offset points",
             xytext=(0, 6),
             ha="center",
@@ -50,7 +54,17 @@ def draw_curve(events: Path, picture: Path, *, title: str) -> None:
     quality.margins(y=0.25)
     quality.set_ylabel("on the evaluation split")
     quality.set_xlabel("step")
-    quality.legend(loc="lower right")
+    if names:
+        quality.legend(loc="lower right")
     for axis in (loss, quality):
         axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
+
+
+def _shares(evaluations: list[dict[str, float]]) -> list[str]:
+    """Return the metrics between 0 and 1 that all evaluations have, but for the loss."""
+    return [
+        name
+        for name in (evaluations[0] if evaluations else {})
+        if name != "loss" and all(0 <= metrics.get(name, -1) <= 1 for metrics in evaluations)
+    ]

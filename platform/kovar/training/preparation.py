@@ -21,6 +21,7 @@ from kovar.training.optimizer import AdamW8bit, check_optimizer
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kovar.data import TokenizedDataset
@@ -141,6 +142,7 @@ def prepare_inputs(
     check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,
+        layout=TASKS[spec.task].layout,
         tokenizer_dir=base.folder,
         cache_dir=settings.cache_dir,
         base_dir=base_dir,

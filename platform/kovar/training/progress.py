@@ -25,6 +25,7 @@ from rich.progress import (
 )
 
 from kovar.events import EventTail
+from kovar.training.tasks import title
 
 POLL_S = 0.25
 PLAIN_LINE_EVERY_S = 10.0
@@ -137,7 +138,7 @@ class RunProgress:
         match record["event"]:
             case "started" if record["rank"] == 0:
                 self._show(state["waiting"], 1, 1, "")
-                state["total"] = record["num_steps"]
+                state["total"], state["metric"] = record["num_steps"], record["metric"]
                 self._show(
                     "training",
                     0,
@@ -153,9 +154,10 @@ class RunProgress:
                 note = "  ".join(filter(None, (state["note"], state.get("score"))))
                 self._show("training", record["step"], state.get("total", 0), note)
             case "evaluated" if not record.get("final"):
-                accuracy = record["metrics"]["accuracy"]
-                state["score"] = f"accuracy {accuracy:.3f}"
-                self._say(f"  step {record['step']}: accuracy {accuracy:.4f}")
+                name = state.get("metric", "loss")
+                score = record["metrics"][name]
+                state["score"] = f"{title(name)} {score:.3f}"
+                self._say(f"  step {record['step']}: {title(name)} {score:.4f}")
             case "resumed":
                 self._say(f"  resumed from step {record['step']}")
                 for reason in record["ignored"]:

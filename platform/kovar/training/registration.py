@@ -15,6 +15,7 @@ from kovar.events import read_events
 from kovar.registry import GoldenResult, Parent
 from kovar.registry.exchange import import_folder
 from kovar.training.method import Lora
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version, VersionFacts
@@ -113,10 +114,8 @@ def _facts(
         BaseFacts,
         DataFacts,
         EnvironmentFacts,
-        Signature,
         SourceFacts,
         SplitFacts,
-        TensorFacts,
         VersionFacts,
     )
 
@@ -149,16 +148,7 @@ def _facts(
         },
         environment=EnvironmentFacts.model_validate(trained["environment"]),
         source_revision=SourceFacts.model_validate(revision) if revision else None,
-        signature=Signature(
-            task=spec.task,
-            inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
-            outputs=(
-                TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
-                TensorFacts(name="scores", datatype="FP32", shape=(-1, len(dataset.labels))),
-            ),
-            labels=dataset.labels,
-            max_length=spec.data.max_length,
-        ),
+        signature=TASKS[spec.task].signature(dataset.labels, max_length=spec.data.max_length),
         parents=parents,
         intended_use=spec.registration.intended_use,
         limits=spec.registration.limits,

@@ -29,6 +29,7 @@ from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
 from kovar.training.spec import FineTuneSpec
 from kovar.training.task import WorkerTask
+from kovar.training.tasks import TASKS, title
 from kovar.training.trackers import TrackedRun, check_trackers, tracking
 from kovar.training.worker import execute
 
@@ -53,6 +54,16 @@ class RunResult:
         """Metrics on the evaluation split."""
         return dict(self.version.manifest.metrics["evaluation"])
 
+    def _scores(self) -> dict[str, str]:
+        """Return the metrics that training watched, but for the loss."""
+        metrics, of = self.metrics, self.version.manifest.signature.task
+        watched = next(task.metrics for name, task in TASKS.items() if name == of)
+        return {
+            title(name): f"{metrics[name]:.4f}"
+            for name in watched
+            if name in metrics and (name != "loss" or len(watched) == 1)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {
@@ -72,8 +83,7 @@ class RunResult:
             "version": f"{self.version.model}@{self.version.number}",
             "digest": self.version.digest,
             **({"adapter": f"{self.adapter.model}@{self.adapter.number}"} if self.adapter else {}),
-            "accuracy": f"{self.metrics['accuracy']:.4f}",
-            "macro F1": f"{self.metrics['macro_f1']:.4f}",
+            **self._scores(),
             "run": f"{self.folder.root}{' (finished before)' if self.reused else ''}",
             "curve": str(self.folder.curve),
             "card": str(self.folder.card),

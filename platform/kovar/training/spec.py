@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from kovar.config import Config
-from kovar.data import DataSpec
+from kovar.data import LAYOUTS, DataSpec
 from kovar.errors import UserError
 from kovar.models import ModelSpec
 from kovar.precision import Precision
@@ -148,6 +148,19 @@ class FineTuneSpec(Config):
         default=3, ge=0, description="worker crashes survived before the run is given up"
     )
     registration: RegistrationSettings = RegistrationSettings()
+
+    @field_validator("data")
+    @classmethod
+    def _of_the_layout(cls, data: DataSpec, info: ValidationInfo) -> DataSpec:
+        task = TASKS.get(info.data.get("task", ""))
+        if task is None:
+            return data
+        reads = LAYOUTS[task.layout].settings
+        others = {name for layout in LAYOUTS.values() for name in layout.settings} - reads
+        if strangers := sorted(data.model_fields_set & others):
+            known = ", ".join(f"data.{name}" for name in sorted(reads))
+            raise ValueError(f"{task.name} does not read data.{strangers[0]}; it reads {known}")
+        return data
 
     @field_validator("training")
     @classmethod

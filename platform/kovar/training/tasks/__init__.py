@@ -7,10 +7,12 @@ from typing import Final
 from kovar.training.tasks.task import (
     Collated,
     Direction,
+    Examined,
     Tally,
     Task,
     TaskName,
     better,
+    title,
 )
 from kovar.training.tasks.text_classification import TextClassification
 
@@ -22,9 +24,11 @@ __all__ = [
     "TASKS",
     "Collated",
     "Direction",
+    "Examined",
     "Tally",
     "Task",
     "TaskName",
     "TextClassification",
     "better",
+    "title",
 ]

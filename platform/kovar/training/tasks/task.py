@@ -7,22 +7,29 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
 
-    from kovar.data import Split, TokenizedDataset
+    from kovar.data import LayoutName, Split, TokenizedDataset
     from kovar.models import BaseModelFiles, BuiltModel
+    from kovar.registry import DatasetPredictions, Golden, Signature
 
 TaskName = Literal["text-classification"]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
+
+NUM_GOLDEN: Final = 16
+"""Golden examples of a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,22 @@ class Collated:
     inputs: dict[str, NDArray[Any]]
     targets: NDArray[Any]
     num_targets: int
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a trained version answered to the evaluation split, through the runtime that serves.
+
+    Args:
+        metrics: plain JSON types, as a manifest stores them.
+        golden: examples that every runtime must reproduce.
+        predictions: the label of every row, for paired comparisons of versions; None where a row
+            has no single label.
+    """
+
+    metrics: dict[str, Any]
+    golden: Golden
+    predictions: DatasetPredictions | None = None
 
 
 class Tally(ABC):
@@ -67,11 +90,13 @@ class Task(ABC):
 
     Attributes:
         name: as a spec and a version's signature name it.
+        layout: what the rows of its data sets are made of.
         metric: the metric that says which of two models is better, unless the spec names another.
         metrics: every metric that an evaluation reports, and whether more or less of it is better.
     """
 
     name: TaskName
+    layout: LayoutName
     metric: str
     metrics: Mapping[str, Direction]
 
@@ -119,7 +144,40 @@ class Task(ABC):
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
         """Begin an evaluation of a split."""
 
+    def save_model(
+        self, model: PreTrainedModel, base: BaseModelFiles, out_dir: Path, *, max_length: int
+    ) -> None:
+        """Write the trained model, whole, with its tokenizer."""
+        from kovar.models import save_model
+
+        save_model(model, base, out_dir, max_length=max_length)
+
+    @abstractmethod
+    def signature(self, labels: tuple[str, ...], *, max_length: int) -> Signature:
+        """Return what goes into a version and what comes out, for its manifest."""
+
+    @abstractmethod
+    def examine(
+        self,
+        runtime: Any,
+        split: Split,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Examined:
+        """Answer the evaluation split through a runtime, and score the answers.
+
+        Args:
+            runtime: what `kovar.inference.load_any` made of the version's folder.
+            split: the evaluation split, which keeps the texts.
+            progress: called with (rows done, rows in all).
+        """
+
 
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:
     """Return whether a metric's value is better than another by more than `by`."""
     return value - than > by if direction == "max" else than - value > by
+
+
+def title(metric: str) -> str:
+    """Return how a reader calls a metric: `macro_f1` → `macro F1`."""
+    return metric.replace("_", " ").replace("f1", "F1")

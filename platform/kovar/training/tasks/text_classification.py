@@ -6,21 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.data import collate
 from kovar.evaluation import classification_metrics
-from kovar.training.tasks.task import Collated, Tally, Task
+from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
     from kovar.data import Split, TokenizedDataset
+    from kovar.inference import Runtime, Text
     from kovar.models import BaseModelFiles, BuiltModel
+    from kovar.registry import GoldenExamples, Signature
 
 
 class TextClassification(Task):
     """Cross-entropy over the labels, one target a row."""
 
     name = "text-classification"
+    layout = "text-label"
     metric = "accuracy"
     metrics = {"accuracy": "max", "macro_f1": "max", "loss": "min"}  # noqa: RUF012
 
@@ -55,6 +60,54 @@ class TextClassification(Task):
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
         """Begin with no row predicted."""
         return _Tally(self, dataset.labels, split, device)
+
+    def signature(self, labels: tuple[str, ...], *, max_length: int) -> Signature:
+        """Return a text in, its label and the probability of every label out."""
+        from kovar.registry import Signature, TensorFacts
+
+        return Signature(
+            task=self.name,
+            inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
+            outputs=(
+                TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
+                TensorFacts(name="scores", datatype="FP32", shape=(-1, len(labels))),
+            ),
+            labels=labels,
+            max_length=max_length,
+        )
+
+    def examine(
+        self, runtime: Any, split: Split, *, progress: Callable[[int, int], None] | None = None
+    ) -> Examined:
+        """Predict every row; keep the first answers as examples, and the label of every row."""
+        from kovar.evaluation import evaluate
+        from kovar.registry import DatasetPredictions, rows_digest
+
+        labels, texts = tuple(runtime.labels), split.texts
+        found = evaluate(runtime, texts, split.labels, progress=progress)
+        true = split.labels.tolist()
+        predictions = DatasetPredictions(
+            rows=rows_digest(
+                (text, labels[index]) for text, index in zip(texts, true, strict=True)
+            ),
+            labels=labels,
+            true=tuple(true),
+            predicted=tuple(found.predicted.tolist()),
+        )
+        golden = golden_of(runtime, texts[:NUM_GOLDEN])
+        return Examined(found.metrics.to_json(), golden, predictions)
+
+
+def golden_of(runtime: Runtime, texts: Sequence[Text]) -> GoldenExamples:
+    """Return what a runtime answers to a few texts."""
+    from kovar.registry import GoldenExample, GoldenExamples
+
+    pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+    examples = tuple(
+        GoldenExample(text=first, text_pair=second, label=one.label, scores=one.scores)
+        for (first, second), one in zip(pairs, runtime.predict(texts), strict=True)
+    )
+    return GoldenExamples(labels=tuple(runtime.labels), examples=examples)
 
 
 class _Tally(Tally):
