@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kovar.settings import load_settings
 from ray_head import RayHead
+
+if TYPE_CHECKING:
+    from kovar.training.run import RunResult
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -42,3 +46,28 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     environment = {"KOVAR_HOME": str(home), "KOVAR_CACHE_DIR": str(cache)}
     with RayHead.started(environment) as head:
         yield head
+
+
+@pytest.fixture(scope="session")
+def trained_topics(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
+    """A version whose texts have any number of labels, and the folder of its registry."""
+    from tiny_run import run_spec
+    from tiny_tasks import TRAINING, topic_rows, write_task
+    from tiny_version import settings_in
+
+    folder = tmp_path_factory.mktemp("topics")
+    training = TRAINING | {"epochs": 16}
+    path = write_task(folder, "multilabel-classification", topic_rows(), training=training)
+    return folder, run_spec(path, settings_in(folder))
+
+
+@pytest.fixture(scope="session")
+def trained_entities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
+    """A version that tags words, and the folder of its registry."""
+    from tiny_run import run_spec
+    from tiny_tasks import tagged_rows, write_task
+    from tiny_version import settings_in
+
+    folder = tmp_path_factory.mktemp("entities")
+    path = write_task(folder, "token-classification", tagged_rows())
+    return folder, run_spec(path, settings_in(folder))

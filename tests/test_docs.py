@@ -24,6 +24,7 @@ from kovar.batch import (
 )
 from kovar.cli import app
 from kovar.config import Document, parse_size
+from kovar.data import TokenizerSettings
 from kovar.data.spec import DataSpec, EvaluationSource
 from kovar.errors import UserError
 from kovar.events import FIELDS
@@ -50,6 +51,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     "finetuning.md": [
         (FineTuneSpec, ""),
         (ModelSpec, "model."),
+        (TokenizerSettings, "model.tokenizer."),
         *((kind, "method.") for kind in (Full, Lora)),
         (DataSpec, "data."),
         (EvaluationSource, "data.evaluation."),

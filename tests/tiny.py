@@ -66,3 +66,51 @@ def build_tiny_encoder(folder: Path, *, seed: int = 0, max_positions: int = 64) 
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
     return folder
+
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+DECODER_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def build_tiny_decoder(
+    folder: Path, *, kind: str = "llama", seed: int = 0, template: str | None = CHATML
+) -> Path:
+    """Write a random decoder (2 layers, hidden 32) whose tokens are bytes, and a chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    known = [*DECODER_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {token: index for index, token in enumerate(known)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(DECODER_TOKENS))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names = ("n_embd", "n_inner", "n_layer", "n_head") if kind == "gpt2" else names
+    sizes = dict(zip(names, (32, 64, 2, 2), strict=True))
+    positions = "n_positions" if kind == "gpt2" else "max_position_embeddings"
+    extra = {} if kind in ("gpt2", "phi3") else {"num_key_value_heads": 1, "head_dim": 16}
+    config = AutoConfig.for_model(
+        kind,
+        **sizes,
+        **extra,
+        **{positions: 128},
+        vocab_size=len(known),
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder

@@ -60,7 +60,14 @@ def format_size(size_bytes: float) -> str:
 
 
 def name_as_kind(value: object) -> object:
-    """Let a bare name stand for a block with that `kind` and nothing else: `sgd` → {kind: sgd}."""
+    """Let a bare name stand for a block with that `kind` and nothing else: `sgd` → {kind: sgd}.
+
+    What passes through here is validated as Python, where a strict tuple is no list any more.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: tuple(part) if isinstance(part, list) else part for name, part in value.items()
+        }
     return {"kind": value} if isinstance(value, str) else value
 
 

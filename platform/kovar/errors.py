@@ -19,6 +19,7 @@ KovarError                       exit code 1: the work failed
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
 │   ├── NonFiniteError           the loss or a gradient is NaN or infinite
+│   ├── OutOfMemoryError         not even one row passes through the model
 │   ├── CheckpointError          a checkpoint could not be written, or is damaged
 │   ├── PreemptedError           the machine goes away; a checkpoint was saved before
 │   └── SupersededError          a later attempt took this one's place; its writes are refused
@@ -200,6 +201,10 @@ class RunError(KovarError):
 
 class NonFiniteError(RunError):
     """The loss or a gradient is NaN or infinite."""
+
+
+class OutOfMemoryError(RunError):
+    """Not even one row passes through the model in the memory that a worker has."""
 
 
 class CheckpointError(RunError):

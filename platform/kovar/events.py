@@ -29,6 +29,10 @@ EventKind = Literal[
     "checkpoint",
     "mirrored",
     "resumed",
+    "skipped",
+    "rolled_back",
+    "shrunk",
+    "measured",
     "evaluated",
     "stopped",
     "preempted",
@@ -56,6 +60,13 @@ FIELDS: Final[dict[EventKind, str]] = {
     "write_seconds (beside training; from now on it survives a power cut)",
     "mirrored": "step, seconds (of the copy to remote storage), error (null for a whole copy)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
+    "skipped": "step, steps (whose gradients were not finite: they changed no weight), "
+    "total (of the run), allowed",
+    "rolled_back": "step (where the numbers were not finite), to_step (a checkpoint; 0: the "
+    "beginning), was (precision), precision (from there on), reason",
+    "shrunk": "step (a pass ran out of memory), micro_batch_tokens (from there on)",
+    "measured": "micro_batch_tokens (as many as fit), bytes_per_token, fixed_bytes, "
+    "optimizer_bytes, free_bytes, seconds",
     "evaluated": "step, data (name), metrics, seconds, final (true: by the runtime that serves)",
     "stopped": "step, metric, best_step (the one that is registered)",
     "preempted": "step (the checkpoint saved before the workers ended), reason",

@@ -67,6 +67,13 @@ class ResolvedPrecision:
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
+    @property
+    def autocast_dtype(self) -> torch.dtype:
+        """What operations are cast to: layers that multiply in fp8 take bf16 and give bf16."""
+        import torch
+
+        return torch.bfloat16 if self.precision == "fp8" else self.torch_dtype
+
 
 def detect_device(
     kind: Literal["cpu", "cuda", "xla"] = "cpu", *, cpuinfo: Path = Path("/proc/cpuinfo")
@@ -161,6 +168,11 @@ def resolve(precision: Precision, device: Device, *, field: str = "precision") -
             hint=f"use auto, which takes {_automatic(device)} here",
         )
     return supported[precision]
+
+
+def supported_precisions(device: Device) -> tuple[Precision, ...]:
+    """Return what a chip computes in."""
+    return tuple(_supported(device))
 
 
 def _automatic(device: Device) -> Precision:
@@ -298,4 +310,4 @@ def plan_precision(
     reason = resolved.reason
     if device.kind == "cpu" and not is_here:
         reason += '; "this CPU" is the planning machine\'s, and each worker looks at its own'
-    return PlannedPrecision(resolved.precision, reason, device.name, tuple(_supported(device)))
+    return PlannedPrecision(resolved.precision, reason, device.name, supported_precisions(device))

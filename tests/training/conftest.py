@@ -52,6 +52,7 @@ def engines(tiny_inputs):
             report=lambda event, **fields: (
                 events.append((event, fields)) if events is not None else None
             ),
+            **options,
         )
 
     return build

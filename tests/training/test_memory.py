@@ -157,8 +157,10 @@ class Alive(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "weights"), [("fp32", "fp32"), ("bf16", "fp32"), ("bf16", "bf16")]
+)
+def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision, weights):
     base = check_folder(build_tiny_encoder(tmp_path / "encoder"), source="tiny")
     write_reviews(tmp_path / "reviews.csv")
     spec = DataSpec(source="reviews.csv", evaluation=24, max_length=32)
@@ -180,6 +182,7 @@ def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision):
         task=TASKS["text-classification"],
         settings=budget,
         precision=chosen,
+        weights=weights,
         device=torch.device("cpu"),
         report=lambda event, **fields: None,
     )
@@ -189,7 +192,7 @@ def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision):
         engine.train(CheckpointFolder(tmp_path / "checkpoints", keep=1))
     memory = estimate_training(
         base.config,
-        TrainingSettings(max_tokens=most),
+        TrainingSettings(max_tokens=most, weights=weights),
         num_workers=1,
         max_length=longest,
         num_labels=2,

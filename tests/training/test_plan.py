@@ -14,13 +14,17 @@ from kovar.training.plan import plan_run
 CLUSTER = read_cluster(Path(__file__).parents[2] / "cluster.yaml")
 
 
-def spec(worker, *, precision="auto", num_workers=1):
+H100 = {"kind": "gpu", "type": "H100", "count": 8}
+
+
+def spec(worker, *, precision="auto", num_workers=1, training=None):
     return FineTuneSpec.model_validate(
         {
             "kind": "finetune",
             "name": "planned",
             "model": {"base": "encoder"},
             "data": {"source": "reviews.csv"},
+            "training": training or {},
             "precision": precision,
             "resources": {"num_workers": num_workers, "worker": worker},
         }
@@ -46,17 +50,25 @@ def test_more_workers_than_the_cluster_can_have_are_refused_with_the_nearest_cha
     assert "gpu-a100" in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    ("worker", "precision", "field"),
-    [
-        ({"kind": "tpu", "type": "v5e", "topology": "2x4"}, "auto", "resources.worker.kind"),
-        ({"kind": "gpu", "type": "H100", "count": 8}, "fp8", "precision"),
-    ],
-)
-def test_what_can_be_placed_but_not_trained_is_refused(worker, precision, field):
+def test_what_can_be_placed_but_not_trained_is_refused():
+    worker = {"kind": "tpu", "type": "v5e", "topology": "2x4"}
     with pytest.raises(SpecError, match="the engine does not train") as refusal:
-        plan_run(spec(worker, precision=precision), CLUSTER)
-    assert refusal.value.field == field
+        plan_run(spec(worker), CLUSTER)
+    assert refusal.value.field == "resources.worker.kind"
+
+
+def test_fp8_is_planned_where_the_card_has_it_and_refused_elsewhere():
+    assert plan_run(spec(H100, precision="fp8"), CLUSTER).precision.precision == "fp8"
+    with pytest.raises(SpecError, match="fp8 does not run on"):
+        plan_run(spec({"kind": "cpu"}, precision="fp8"), CLUSTER)
+
+
+def test_weights_in_bf16_are_planned_where_passes_compute_in_it():
+    training = {"weights": "bf16"}
+    assert plan_run(spec(H100, training=training), CLUSTER).precision.precision == "bf16"
+    with pytest.raises(SpecError, match="in fp32") as refusal:
+        plan_run(spec(H100, training=training, precision="fp32"), CLUSTER)
+    assert refusal.value.field == "training.weights"
 
 
 def test_a_gpu_that_the_request_leaves_open_is_that_of_its_node_type():

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar.batch.folder import EvaluationFolder
+from kovar.batch.kinds import kind_of
 from kovar.batch.plan import WorkerPlan, plan_workers, unplanned_workers
 from kovar.batch.pool import answered_blocks
 from kovar.batch.rows import LabeledRows, read_rows, trained_on
 from kovar.batch.spec import EvaluateSpec
-from kovar.batch.worker import Answers, RuntimeChoice, answer, problem_row
+from kovar.batch.worker import Answers, RuntimeChoice, problem_row
 from kovar.config import canonical_json
 from kovar.errors import KovarError, UserError
-from kovar.evaluation import Assessment, assess, column_slices, length_slices
+from kovar.evaluation import Assessment, column_slices, length_slices
 from kovar.events import EventLog
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster
@@ -65,11 +66,16 @@ class EvaluationResult:
             "version": f"{self.version} ({self.version.digest})",
             "evaluation": self.stored.digest,
             "report": str(self.folder.page),
-            "pictures": f"{self.folder.reliability}, {self.folder.confusion}",
+            **_pictures(self.folder),
         }
         if self.trained_on:
             facts["caution"] = "the version was trained on some of these rows"
         return "\n".join(f"{name:<10} {fact}" for name, fact in facts.items())
+
+
+def _pictures(folder: EvaluationFolder) -> dict[str, str]:
+    there = [str(path) for path in (folder.reliability, folder.confusion) if path.is_file()]
+    return {"pictures": ", ".join(there)} if there else {}
 
 
 class EvaluationWorker:
@@ -88,24 +94,25 @@ class EvaluationWorker:
             self._problem = problem
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return row number, scores and length of each text of a block."""
+        """Return row number, answer and length of each row of a block."""
         import pyarrow as pa
 
         from kovar.precision import detect_device
 
         if self._problem is not None:
             return problem_row(self._problem)
-        texts = block.column("text").to_pylist()
-        found = answer(self._runtime, texts, max_tokens=self._choice.max_tokens)
+        contents = block.column("content").to_pylist()
+        kind = kind_of(self._choice.version)
+        found = kind.ask(self._runtime, contents, max_tokens=self._choice.max_tokens)
         chip = detect_device(self._choice.device).name
         return pa.table(
             {
                 "row": block.column("row"),
-                "scores": pa.array(list(found.scores), pa.list_(pa.float64())),
+                "answer": pa.array(found.rows, pa.list_(pa.float64())),
                 "length": pa.array(found.lengths),
-                "runtime": [self._runtime.name] * len(texts),
-                "precision": [self._runtime.precision] * len(texts),
-                "chip": [chip] * len(texts),
+                "runtime": [self._runtime.name] * len(contents),
+                "precision": [self._runtime.precision] * len(contents),
+                "chip": [chip] * len(contents),
             }
         )
 
@@ -215,8 +222,7 @@ def _evaluate(
     if spec.slices.lengths:
         lengths = length_slices(answers.lengths.tolist(), edges=spec.slices.lengths)
         groups = {"length": lengths} | groups
-    labels = choice.version.manifest.signature.labels
-    assessment = assess(rows.true, answers.scores, labels=labels, groups=groups)
+    assessment = kind_of(choice.version).judge(rows.names, answers, choice.version, groups)
     stored = _stored(spec, rows, choice.version, assessment, answers, facts, registry)
     result = EvaluationResult(
         folder, choice.version, stored, assessment, trained_on(choice.version, rows)
@@ -244,13 +250,13 @@ def _answers(
     """Collect the answers of all rows, in their order, and what computed them."""
     import numpy as np
 
-    num_rows = len(rows.texts)
-    labels = choice.version.manifest.signature.labels
-    scores, lengths = np.full((num_rows, len(labels)), np.nan), np.zeros(num_rows, np.int64)
+    num_rows = len(rows.contents)
+    found: list[list[float]] = [[]] * num_rows
+    lengths = np.zeros(num_rows, np.int64)
     facts: dict[str, str] = {}
     progress("starting workers", 0, 0)
     done = 0
-    blocks = _blocks(rows.texts, spec.batch_rows)
+    blocks = _blocks(rows.contents, spec.batch_rows)
     for table in answered_blocks(
         blocks,
         EvaluationWorker,
@@ -259,21 +265,23 @@ def _answers(
         timeout_s=choice.placement_timeout_s,
     ):
         where = table.column("row").to_numpy()
-        scores[where] = np.array(table.column("scores").to_pylist())
+        for row, one in zip(where.tolist(), table.column("answer").to_pylist(), strict=True):
+            found[row] = one
         lengths[where] = table.column("length").to_numpy()
         facts = {name: table.column(name)[0].as_py() for name in ("runtime", "precision", "chip")}
         done += len(where)
         progress("evaluating", done, num_rows)
-    return Answers(scores, lengths), facts
+    return Answers(found, lengths), facts
 
 
-def _blocks(texts: Sequence[str], batch_rows: int) -> list[pa.Table]:
-    """Divide texts into blocks of like length, the longest first: no worker ends with them."""
+def _blocks(contents: Sequence[Any], batch_rows: int) -> list[pa.Table]:
+    """Divide rows into blocks of like length, the longest first: no worker ends with them."""
     import pyarrow as pa
 
-    order = sorted(range(len(texts)), key=lambda row: (-len(texts[row]), row))
+    sizes = [len(one) if isinstance(one, str) else sum(map(len, one)) for one in contents]
+    order = sorted(range(len(contents)), key=lambda row: (-sizes[row], row))
     return [
-        pa.table({"row": rows, "text": [texts[row] for row in rows]})
+        pa.table({"row": rows, "content": [contents[row] for row in rows]})
         for rows in (
             order[start : start + batch_rows] for start in range(0, len(order), batch_rows)
         )
@@ -289,7 +297,7 @@ def _stored(
     facts: dict[str, str],
     registry: Registry,
 ) -> StoredEvaluation:
-    from kovar.registry import DatasetPredictions, EvaluationRecord
+    from kovar.registry import EvaluationRecord
 
     found = assessment.to_json()
     record = EvaluationRecord(
@@ -304,10 +312,5 @@ def _stored(
         precision=facts["precision"],
         chip=facts["chip"],
     )
-    predictions = DatasetPredictions(
-        rows=rows.digest,
-        labels=version.manifest.signature.labels,
-        true=tuple(rows.true.tolist()),
-        predicted=tuple(answers.scores.argmax(axis=1).tolist()),
-    )
+    predictions = kind_of(version).predictions(rows.names, answers, version, rows.digest)
     return registry.add_evaluation(version, record, predictions)

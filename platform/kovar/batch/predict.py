@@ -22,6 +22,8 @@ from kovar.batch.spec import PredictSpec
 from kovar.batch.worker import RuntimeChoice, answer, problem_row
 from kovar.config import format_size
 from kovar.errors import DataError, KovarError, RunError, UserError
+from kovar.evaluation import THRESHOLD
+from kovar.inference import TorchTagger
 from kovar.settings import Settings
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import write_json
@@ -30,6 +32,7 @@ from kovar.training.progress import RunProgress
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from kovar.inference import Loaded
     from kovar.registry import Version
     from kovar.resources import Cluster
 
@@ -131,7 +134,7 @@ class PredictWorker:
     def _predicted(self, part: Part) -> Iterator[pa.Table]:
         import pyarrow as pa
 
-        columns = list(dict.fromkeys((self._spec.input.text, *self._spec.input.keep)))
+        columns = list(dict.fromkeys((*_inputs(self._spec), *self._spec.input.keep)))
         done = 0
         for table in read_part(part, columns):
             yield self._answered(table, part, done)
@@ -141,29 +144,50 @@ class PredictWorker:
             yield self._answered(pa.table(nothing), part, done)
 
     def _answered(self, table: pa.Table, part: Part, done: int) -> pa.Table:
-        import numpy as np
         import pyarrow as pa
 
-        texts = _texts(table.column(0), part, done, spec=self._spec)
-        good = np.array([text is not None for text in texts], dtype=bool)
-        labels = self._runtime.labels
-        scores = np.zeros((len(texts), len(labels)))
-        if good.any():
-            wanted = [text for text in texts if text is not None]
-            found = answer(self._runtime, wanted, max_tokens=self._choice.max_tokens)
-            scores[good] = found.scores
-        best = scores.argmax(axis=1)
-        mask = ~good
-        answered = {
-            "label": pa.array([labels[index] for index in best], pa.string(), mask=mask),
-            "score": pa.array(scores.max(axis=1), pa.float32(), mask=mask),
-            "scores": pa.StructArray.from_arrays(
-                [pa.array(scores[:, i], pa.float32(), mask=mask) for i in range(len(labels))],
-                names=list(labels),
-            ),
-        }
+        columns = [
+            _texts(table.column(name), part, done, spec=self._spec) for name in _inputs(self._spec)
+        ]
+        rows = [None if None in row else row for row in zip(*columns, strict=True)]
+        wanted = [row[0] if len(row) == 1 else row for row in rows if row is not None]
+        answered = _columns(self._runtime, wanted, max_tokens=self._choice.max_tokens)
+        # A row without text takes no answer: its place in the list of answers is null.
+        places = iter(range(len(wanted)))
+        order = pa.array([None if row is None else next(places) for row in rows], pa.int64())
         kept = {name: table.column(name) for name in self._spec.input.keep}
-        return pa.table(kept | answered)
+        return pa.table(kept | {name: each.take(order) for name, each in answered.items()})
+
+
+def _inputs(spec: PredictSpec) -> tuple[str, ...]:
+    """Return the columns that the version reads."""
+    pair = spec.input.text_pair
+    return (spec.input.text,) if pair is None else (spec.input.text, pair)
+
+
+def _columns(runtime: Loaded, texts: Sequence[Any], *, max_tokens: int) -> dict[str, pa.Array]:
+    """Return what a version answers, by column of the output."""
+    import numpy as np
+    import pyarrow as pa
+
+    if isinstance(runtime, TorchTagger):
+        tags = [one.tags for one in runtime.tag(texts, max_tokens=max_tokens)]
+        return {"tags": pa.array(tags, pa.list_(pa.string()))}
+    labels = runtime.labels
+    scores = np.zeros((0, len(labels)))
+    if texts:
+        scores = answer(runtime, texts, max_tokens=max_tokens).table(len(labels))
+    each = [pa.array(scores[:, index], pa.float32()) for index in range(len(labels))]
+    table = {"scores": pa.StructArray.from_arrays(each, names=list(labels))}
+    if runtime.any_labels:
+        named = [[labels[i] for i in np.flatnonzero(row >= THRESHOLD)] for row in scores]
+        return {"labels": pa.array(named, pa.list_(pa.string())), **table}
+    best = scores.argmax(axis=1) if len(scores) else []
+    return {
+        "label": pa.array([labels[index] for index in best], pa.string()),
+        "score": pa.array(scores.max(axis=1, initial=0.0), pa.float32()),
+        **table,
+    }
 
 
 def _texts(
@@ -257,7 +281,7 @@ def _check_input(spec: PredictSpec, parts: Sequence[Part]) -> None:
     if not parts:
         raise DataError("there is no row to predict", field="input.source", got=spec.input.source)
     first = parts[0]
-    wanted = (spec.input.text, *spec.input.keep)
+    wanted = (*_inputs(spec), *spec.input.keep)
     match first.format:
         case "parquet":
             from pyarrow import parquet
@@ -297,6 +321,7 @@ def _job(
         "max_tokens": spec.max_tokens,
         "part_size": spec.input.part_size,
         "text": spec.input.text,
+        **({} if spec.input.text_pair is None else {"text_pair": spec.input.text_pair}),
         "keep": list(spec.input.keep),
         "output": spec.output.format,
         "inputs": {path: facts["sha256"] for path, facts in inputs.items()},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rich.markup import escape
 from rich.table import Table
 
+from kovar.evaluation import ClassificationMetrics
 from kovar.evaluation.pictures import draw_confusion, draw_reliability
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from kovar.registry.interval import Interval
 
 HEADLINE: Final = {
+    "f1": "F1 of entities",
+    "precision": "precision of entities",
+    "recall": "recall of entities",
+    "micro_f1": "micro F1",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "macro_precision": "macro precision",
@@ -27,6 +32,7 @@ HEADLINE: Final = {
     "loss": "cross-entropy in nats",
     "ece": "calibration error (ECE, 15 bins)",
     "brier": "Brier score (0 to 2)",
+    "hamming_loss": "share of wrong pairs of row and label",
 }
 """Metric → how a reader calls it, in the order of the tables."""
 
@@ -63,13 +69,15 @@ def slice_table(result: EvaluationResult) -> Table | None:
 def write_report(result: EvaluationResult) -> None:
     """Write the pictures, the Markdown report and the HTML page into the evaluation's folder."""
     folder, found = result.folder, result.assessment
-    draw_reliability(found.reliability, folder.reliability, title=_title(result))
-    draw_confusion(
-        found.metrics.confusion_matrix,
-        found.metrics.labels,
-        folder.confusion,
-        title=_title(result),
-    )
+    if found.reliability:
+        draw_reliability(found.reliability, folder.reliability, title=_title(result))
+    if isinstance(found.metrics, ClassificationMetrics):
+        draw_confusion(
+            found.metrics.confusion_matrix,
+            found.metrics.labels,
+            folder.confusion,
+            title=_title(result),
+        )
     folder.report.write_text(report(result), encoding="utf-8")
     folder.page.write_text(page(result), encoding="utf-8")
 
@@ -79,8 +87,7 @@ def report(result: EvaluationResult) -> str:
     parts = [f"# {_title(result)}"]
     for title, head, rows in _sections(result):
         parts += [f"## {title}", _markdown(head, rows)]
-    parts += [f"![Reliability]({result.folder.reliability.name})"]
-    parts += [f"![Confusion matrix]({result.folder.confusion.name})"]
+    parts += [f"![{name}]({path.name})" for name, path in _pictures(result)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -90,11 +97,17 @@ def page(result: EvaluationResult) -> str:
     parts = [f"<h1>{title}</h1>"]
     for name, head, rows in _sections(result):
         parts += [f"<h2>{name}</h2>", _html(head, rows)]
-    parts += [_image(path) for path in (result.folder.reliability, result.folder.confusion)]
+    parts += [_image(path) for _, path in _pictures(result)]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _pictures(result: EvaluationResult) -> list[tuple[str, Path]]:
+    folder = result.folder
+    drawn = [("Reliability", folder.reliability), ("Confusion matrix", folder.confusion)]
+    return [(name, path) for name, path in drawn if path.is_file()]
 
 
 def _title(result: EvaluationResult) -> str:
@@ -136,7 +149,7 @@ def _metric_rows(result: EvaluationResult) -> Rows:
     return [
         [title, f"{metrics[name]:.4f}", _shown(intervals.get(name))]
         for name, title in HEADLINE.items()
-        if name in metrics
+        if name in metrics and not (name == "micro_f1" and "confusion_matrix" in metrics)
     ]
 
 

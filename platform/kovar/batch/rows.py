@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kovar.batch.kinds import check_labels, kind_of
 from kovar.batch.spec import EvaluateData
 from kovar.data.progress import Progress
-from kovar.errors import DataError
 from kovar.registry import Version, rows_digest
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -21,15 +17,15 @@ class LabeledRows:
     """What a version is evaluated on.
 
     Args:
-        texts: inputs, shape [rows].
-        true: label index per row, shape [rows], in the order of the version's labels.
+        contents: what the runtime reads of each row: a text, a pair of them, or words.
+        names: what is true of each row: the name of a label, or a list of names.
         columns: name of a further column → its value per row.
         digest: of the rows, as `kovar.registry.rows_digest` computes it.
         facts: where they came from, for the record.
     """
 
-    texts: list[str]
-    true: npt.NDArray[np.int64]
+    contents: list[Any]
+    names: list[Any]
     columns: dict[str, list[Any]]
     digest: str
     facts: dict[str, Any]
@@ -56,15 +52,15 @@ def read_rows(
 
     Raises:
         DataError: as `kovar.data.load_table`; or a label that the version does not know.
+        SpecError: the version's task cannot be evaluated.
     """
-    import numpy as np
-
     from kovar.data import load_table
     from kovar.data.dataset import held_out_rows
 
-    spec = data.to_data_spec()
+    spec, kind = data.to_data_spec(), kind_of(version)
     source = load_table(
         spec,
+        layout=kind.layout,
         cache_dir=cache_dir,
         base_dir=base_dir,
         progress=progress,
@@ -74,34 +70,19 @@ def read_rows(
     )
     table = source.table
     if data.split == "evaluation":
-        table = table.take(held_out_rows(spec, source))
-    labels = version.manifest.signature.labels
-    names = table.column("label").to_pylist()
-    _check_labels(names, labels, data)
-    index = {label: number for number, label in enumerate(labels)}
-    texts = table.column("text").to_pylist()
+        table = table.take(held_out_rows(spec, source, layout=kind.layout))
+    contents, names = kind.contents(table), kind.names(table)
+    check_labels(kind, names, version, source=data.source)
     facts = {**source.description, "split": data.split, "evaluated_rows": table.num_rows}
     if data.split == "evaluation":
         facts |= {"evaluation": data.evaluation, "split_seed": data.split_seed}
     return LabeledRows(
-        texts=texts,
-        true=np.array([index[name] for name in names], dtype=np.int64),
+        contents=contents,
+        names=names,
         columns={name: table.column(name).to_pylist() for name in columns},
-        digest=rows_digest(zip(texts, names, strict=True)),
+        digest=rows_digest(zip(contents, names, strict=True)),
         facts=facts,
     )
-
-
-def _check_labels(names: list[str], labels: tuple[str, ...], data: EvaluateData) -> None:
-    unknown = sorted(set(names) - set(labels))
-    if unknown:
-        raise DataError(
-            f"the version does not know the label {unknown[0]!r}",
-            field="data.label",
-            got=", ".join(unknown[:5]),
-            allowed=", ".join(labels),
-            hint=f"map the labels of {data.source} to those that the version was trained on",
-        )
 
 
 def trained_on(version: Version, rows: LabeledRows) -> bool:

@@ -20,8 +20,8 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-PREDICTED: Final = ("label", "score", "scores")
-"""The columns that every output file has."""
+PREDICTED: Final = ("label", "score", "scores", "labels", "tags")
+"""The columns that output files may have: each task has some of them."""
 
 Columns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Edges = Annotated[tuple[int, ...], BeforeValidator(_as_tuple)]
@@ -61,6 +61,18 @@ class EvaluateData(Config):
     )
     text: str = Field(default="text", min_length=1, description="name of the text column")
     label: str = Field(default="label", min_length=1, description="name of the label column")
+    text_pair: str | None = Field(
+        default=None, min_length=1, description="name of the column of second texts"
+    )
+    label_separator: str = Field(
+        default=",", min_length=1, description="what divides several labels that are one text"
+    )
+    tokens: str = Field(
+        default="tokens", min_length=1, description="name of the column of words, for a tagger"
+    )
+    tags: str = Field(
+        default="tags", min_length=1, description="name of the column of tags, for a tagger"
+    )
     split: Literal["all", "evaluation"] = Field(
         default="all",
         description="all rows, or those that a fine-tuning run with the next two fields holds out",
@@ -76,6 +88,10 @@ class EvaluateData(Config):
             source=self.source,
             text=self.text,
             label=self.label,
+            text_pair=self.text_pair,
+            label_separator=self.label_separator,
+            tokens=self.tokens,
+            tags=self.tags,
             evaluation=self.evaluation,
             split_seed=self.split_seed,
         )
@@ -117,7 +133,14 @@ class PredictInput(Config):
         description="a parquet, jsonl, ndjson, csv or tsv file, or a folder of files of one of "
         "these formats, relative to the spec's folder",
     )
-    text: str = Field(default="text", min_length=1, description="name of the text column")
+    text: str = Field(
+        default="text",
+        min_length=1,
+        description="name of the text column; a tagger divides texts at white space",
+    )
+    text_pair: str | None = Field(
+        default=None, min_length=1, description="name of the column of second texts"
+    )
     keep: Columns = Field(default=(), description="columns that are copied to the output")
     part_size: SizeBytes = Field(
         default=16 << 20,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kovar import errors
 from kovar.errors import KovarError, RunError
-from kovar.inference import Runtime, RuntimeName, load_runtime, plan_batches
+from kovar.inference import Loaded, Runtime, RuntimeName, Text, load_any, plan_batches
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
@@ -82,7 +82,7 @@ class RuntimeChoice:
             placement_timeout_s=settings.placement_timeout_s,
         )
 
-    def load(self) -> Runtime:
+    def load(self) -> Loaded:
         """Fetch, verify and load the version.
 
         Raises:
@@ -95,7 +95,7 @@ class RuntimeChoice:
             open_artifacts(self.artifact_root),
             rehash=True,
         )
-        return load_runtime(
+        return load_any(
             folder,
             runtime=self.runtime,
             precision=self.precision,
@@ -110,20 +110,26 @@ class Answers:
     """What a runtime answered.
 
     Args:
-        scores: probabilities, shape [rows, labels].
+        rows: numbers of each text: the probabilities of all labels, or what the task makes of it.
         lengths: tokens that were read of each text, shape [rows].
     """
 
-    scores: npt.NDArray[np.float64]
+    rows: Sequence[Sequence[float]]
     lengths: npt.NDArray[np.int64]
 
+    def table(self, num_columns: int) -> npt.NDArray[np.float64]:
+        """Return the numbers as a table, where every text has as many, shape [rows, columns]."""
+        import numpy as np
 
-def answer(runtime: Runtime, texts: Sequence[str], *, max_tokens: int) -> Answers:
-    """Ask a runtime about texts, in batches of like length.
+        return np.asarray(self.rows, dtype=np.float64).reshape(-1, num_columns)
+
+
+def answer(runtime: Runtime, texts: Sequence[Text], *, max_tokens: int) -> Answers:
+    """Ask a runtime for the probabilities of all labels, in batches of like length.
 
     Args:
         runtime: a loaded version.
-        texts: the texts, any number.
+        texts: the texts, or pairs of them, any number.
         max_tokens: padded tokens (rows × longest) that a batch may have.
     """
     import numpy as np
@@ -134,7 +140,7 @@ def answer(runtime: Runtime, texts: Sequence[str], *, max_tokens: int) -> Answer
     for rows in plan_batches(lengths.tolist(), max_tokens=max_tokens):
         predictions = runtime.run([encoded[row] for row in rows])
         scores[rows] = [[one.scores[label] for label in runtime.labels] for one in predictions]
-    return Answers(scores, lengths)
+    return Answers(scores.tolist(), lengths)
 
 
 def problem_row(error: KovarError) -> pa.Table:

@@ -24,7 +24,7 @@ from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
 if TYPE_CHECKING:
-    from kovar.inference import Tagging
+    from kovar.inference import Tagging, TextLoss
     from kovar.registry import Version
     from kovar.resources import Cluster
 
@@ -103,8 +103,8 @@ def predict(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Classify texts with a registered version, in this process."""
-    from kovar.inference import TorchTagger, load_version
+    """Answer texts with a registered version, in this process: labels, tags or losses."""
+    from kovar.inference import TorchScorer, TorchTagger, load_version
     from kovar.registry import Registry
 
     inputs = [text for text in texts or [] if text.strip()]
@@ -117,6 +117,9 @@ def predict(
         runtime = load_version(registry, found, require_golden=True)
     if isinstance(runtime, TorchTagger):
         _show_tags(found, runtime.tag(inputs), as_json=as_json)
+        return
+    if isinstance(runtime, TorchScorer):
+        _show_losses(found, inputs, runtime.score(inputs), as_json=as_json)
         return
     predictions = runtime.predict(inputs)
     if as_json:
@@ -140,8 +143,23 @@ def _show_tags(version: Version, taggings: Sequence[Tagging], *, as_json: bool) 
     for one in taggings:
         table = Table("word", "tag")
         for word, tag in zip(one.words, one.tags, strict=True):
-            table.add_row(Text(word), Text(tag))
+            table.add_row(Text(word), Text(tag or ""))
         Console().print(table)
+    typer.echo(f"{version} · sha256 {version.digest}")
+
+
+def _show_losses(
+    version: Version, texts: Sequence[str], losses: Sequence[TextLoss], *, as_json: bool
+) -> None:
+    if as_json:
+        rows = [{"loss": one.loss, "num_tokens": one.num_tokens} for one in losses]
+        facts = {"model": version.model, "version": version.number, "digest": version.digest}
+        typer.echo(json.dumps({**facts, "predictions": rows}))
+        return
+    table = Table("nats a token", "tokens", "text")
+    for text, one in zip(texts, losses, strict=True):
+        table.add_row(f"{one.loss:.3f}", str(one.num_tokens), Text(text))
+    Console().print(table)
     typer.echo(f"{version} · sha256 {version.digest}")
 
 

@@ -12,7 +12,13 @@ from kovar.data.batches import (
     deal,
     make_batches,
 )
-from kovar.data.dataset import Split, TokenizedDataset, prepare_dataset
+from kovar.data.dataset import (
+    Split,
+    TokenizedDataset,
+    TrainingTexts,
+    prepare_dataset,
+    training_texts,
+)
 from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.data.layouts import LAYOUTS, LayoutName
 from kovar.data.package import PACKAGES, Package, fetch_package, find_package
@@ -21,6 +27,7 @@ from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
 from kovar.data.split import split_rows
 from kovar.data.tokenizer import load_tokenizer
+from kovar.data.vocabulary import TokenizerSettings
 
 __all__ = [
     "LADDER",
@@ -36,6 +43,8 @@ __all__ = [
     "Source",
     "Split",
     "TokenizedDataset",
+    "TokenizerSettings",
+    "TrainingTexts",
     "UnknownData",
     "bucket_length",
     "collate",
@@ -48,4 +57,5 @@ __all__ = [
     "prepare_dataset",
     "read_facts",
     "split_rows",
+    "training_texts",
 ]

@@ -89,6 +89,13 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are lists."""
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
 def text_column(table: pa.Table, column: Column) -> pa.ChunkedArray:
     """Return a column of texts as strings.
 

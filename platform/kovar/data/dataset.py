@@ -66,6 +66,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def has(self, name: str) -> bool:
+        """Return whether something of this name is stored of each row."""
+        return name in self._names
+
     def input_ids(self, row: int) -> NDArray[np.int32]:
         """Return the tokens of one row, a view of the file."""
         return self.values("input_ids", row)
@@ -242,10 +246,18 @@ def prepare_dataset(
     def build(folder: Path) -> dict[str, Any]:
         tokenizer.enable_truncation(spec.max_length)
         parts: dict[SplitName, _Part] = {"train": train, "evaluation": evaluation}
-        counts = {}
+        counts: dict[str, dict[str, Any]] = {}
         for name, part in parts.items():
             encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
-            counts[str(name)] = _write_split(folder, part, kind, encoding, report)
+            counts[name] = _write_split(folder, part, kind, encoding, report)
+            if counts[name]["rows"] == 0:
+                raise DataError(
+                    f"no row of the {name} split has anything to learn in its first "
+                    f"{spec.max_length} tokens",
+                    field="data.max_length",
+                    got=spec.max_length,
+                    hint="raise data.max_length",
+                )
         facts = {
             "split": split_facts,
             "max_length": spec.max_length,
@@ -303,6 +315,40 @@ def _split(
     train, evaluation = _divided(source, spec.evaluation, layout, seed=spec.split_seed)
     facts = {"evaluation": len(evaluation), "seed": spec.split_seed}
     return _Part.of(source, train, layout), _Part.of(source, evaluation, layout), facts
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTexts:
+    """What a tokenizer may be trained on: held-out rows are not among it.
+
+    Args:
+        rows: the texts, one or more of each training row.
+        digest: SHA-256 of what decides them.
+    """
+
+    rows: list[str]
+    digest: str
+
+
+def training_texts(
+    spec: DataSpec,
+    *,
+    layout: LayoutName = "text-label",
+    cache_dir: Path,
+    base_dir: Path,
+    progress: Progress | None = None,
+) -> TrainingTexts:
+    """Read the texts of the training split.
+
+    Raises:
+        DataError: a mistake in the data.
+    """
+    kind = LAYOUTS[layout]
+    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent)
+    identity = {"content": train.source.content_digest, "split": split, "layout": layout}
+    digest = hashlib.sha256(canonical_json(identity)).hexdigest()
+    table = train.source.table.take(pa.array(train.rows))
+    return TrainingTexts(list(kind.written(table, spec)), digest)
 
 
 def held_out_rows(
@@ -395,10 +441,11 @@ def _write_split(
                 num_truncated += encoded.num_truncated
                 found.append(_stored(encoded, some, part.rows[first : first + rows], schema))
                 progress(f"tokenizing {name}", first + some.num_rows, table.num_rows)
-            batch = pa.Table.from_batches(found).combine_chunks().to_batches()[0]
-            num_tokens += len(batch.column("input_ids").values)
-            num_stored += batch.num_rows
-            writer.write_batch(batch)
+            # One batch, or none where nothing was stored.
+            for batch in pa.Table.from_batches(found).combine_chunks().to_batches():
+                num_tokens += len(batch.column("input_ids").values)
+                num_stored += batch.num_rows
+                writer.write_batch(batch)
     counts = part.label_counts
     return {
         "rows": num_stored,

@@ -143,6 +143,8 @@ def _read_json_slowly(path: Path, wanted: Sequence[Column], *, is_array: bool) -
 def _json_column(values: list[Any], column: Column, path: Path) -> pa.Array:
     kinds = {type(value) for value in values} - {type(None)}
     allowed = column.kinds or tuple(kinds)
+    if list in allowed and list in kinds:
+        allowed = (list,)  # Lists and texts side by side have no common meaning.
     wrong = [n for n, v in enumerate(values, 1) if v is not None and type(v) not in allowed]
     _refuse_halves(values, file=path, field=column.field)
     if wrong and len(kinds) > 1:

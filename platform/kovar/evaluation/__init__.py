@@ -1,6 +1,6 @@
 """Metrics, their confidence intervals, and the evaluation of a version."""
 
-from kovar.evaluation.assessment import Assessment, assess
+from kovar.evaluation.assessment import Assessment, assess, assess_labels, assess_tags
 from kovar.evaluation.bootstrap import Statistic, bootstrap, weighted_means
 from kovar.evaluation.calibration import (
     ReliabilityBin,
@@ -16,7 +16,7 @@ from kovar.evaluation.entities import (
     entity_intervals,
     entity_metrics,
 )
-from kovar.evaluation.evaluate import Evaluation, evaluate
+from kovar.evaluation.evaluate import Evaluation, evaluate, score_texts, tag_texts
 from kovar.evaluation.intervals import count_intervals, score_intervals
 from kovar.evaluation.metrics import (
     ClassificationMetrics,
@@ -25,6 +25,7 @@ from kovar.evaluation.metrics import (
     classification_metrics,
 )
 from kovar.evaluation.multilabel import (
+    THRESHOLD,
     MultilabelMetrics,
     multilabel_intervals,
     multilabel_metrics,
@@ -38,6 +39,7 @@ from kovar.evaluation.perplexity import (
 from kovar.evaluation.slices import Slice, column_slices, length_slices, slice_metrics
 
 __all__ = [
+    "THRESHOLD",
     "Assessment",
     "ClassMetrics",
     "ClassificationMetrics",
@@ -51,6 +53,8 @@ __all__ = [
     "Slice",
     "Statistic",
     "assess",
+    "assess_labels",
+    "assess_tags",
     "bootstrap",
     "brier_scores",
     "classification_metrics",
@@ -70,6 +74,8 @@ __all__ = [
     "perplexity",
     "reliability",
     "score_intervals",
+    "score_texts",
     "slice_metrics",
+    "tag_texts",
     "weighted_means",
 ]

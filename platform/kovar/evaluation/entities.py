@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from kovar.evaluation.bootstrap import bootstrap
+from kovar.evaluation.bootstrap import Statistic, bootstrap
 from kovar.evaluation.metrics import ClassMetrics
 
 if TYPE_CHECKING:
@@ -135,9 +135,23 @@ def entity_intervals(
     scheme: Scheme = "bio",
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return the 95 % intervals of precision, recall and F1, by bootstrap over the sentences."""
+    """Return the 95 % intervals of the metrics of all types, by bootstrap over the sentences."""
     counts = EntityCounts(true, predicted, scheme=scheme)
-    return bootstrap([counts.micro_averages], num_rows=len(true), seed=seed)
+    statistics = [counts.micro_averages, counts.macro_average, _accuracy(true, predicted)]
+    return bootstrap(statistics, num_rows=len(true), seed=seed)
+
+
+def _accuracy(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Statistic:
+    import numpy as np
+
+    pairs = [list(zip(a, b, strict=True)) for a, b in zip(true, predicted, strict=True)]
+    right = np.array([sum(a == b for a, b in pair) for pair in pairs], dtype=np.float64)
+    tokens = np.array([len(pair) for pair in pairs], dtype=np.float64)
+
+    def accuracy(weights: npt.NDArray[np.float64]) -> Mapping[str, float]:
+        return {"accuracy": float(right @ weights) / max(float(tokens @ weights), 1.0)}
+
+    return accuracy
 
 
 class EntityCounts:
@@ -185,6 +199,14 @@ class EntityCounts:
             "recall": right / max(there, 1.0),
             "f1": 2 * right / max(found + there, 1.0),
         }
+
+    def macro_average(self, weights: npt.NDArray[np.float64]) -> Mapping[str, float]:
+        """Return the mean F1 of the types in weighted sentences; see `bootstrap.Statistic`."""
+        import numpy as np
+
+        right, found, there = np.einsum("wst,s->wt", self._table, weights)
+        scores = 2 * right / np.maximum(found + there, 1.0)
+        return {"macro_f1": float(scores.sum() / max(1, len(self.types)))}
 
 
 def _metrics(right: int, found: int, there: int) -> ClassMetrics:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from kovar.evaluation.entities import EntityMetrics, entity_intervals, entity_metrics
 from kovar.evaluation.metrics import classification_metrics
+from kovar.evaluation.multilabel import (
+    MultilabelMetrics,
+    multilabel_intervals,
+    multilabel_metrics,
+)
 from kovar.registry.interval import Interval, macro_f1_interval, wilson
 
 if TYPE_CHECKING:
@@ -94,15 +100,81 @@ def slice_metrics(
     Returns:
         Slices in the order of `groups`; within one, of their names (numbers as numbers).
     """
+    return tuple(
+        _slice(by, value, true[rows], predicted[rows]) for by, value, rows in _members(groups)
+    )
+
+
+def label_slices(
+    true: npt.NDArray[np.bool_],
+    scores: npt.NDArray[np.float64],
+    groups: Mapping[str, Sequence[str]],
+) -> tuple[Slice, ...]:
+    """Score the rows of each slice, where a row has any number of labels.
+
+    A slice's accuracy is the share of rows whose labels are all right.
+
+    Args:
+        true: whether a row has a label, shape [rows, labels].
+        scores: probabilities, shape [rows, labels].
+        groups: as for `slice_metrics`.
+    """
+    names = [str(index) for index in range(true.shape[1])]
+    found = []
+    for by, value, rows in _members(groups):
+        metrics = multilabel_metrics(true[rows], scores[rows], labels=names)
+        intervals = multilabel_intervals(true[rows], scores[rows])
+        found.append(_of(by, value, metrics, intervals))
+    return tuple(found)
+
+
+def tag_slices(
+    true: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    groups: Mapping[str, Sequence[str]],
+) -> tuple[Slice, ...]:
+    """Score the sentences of each slice; a slice's accuracy is the share of words.
+
+    Args:
+        true: tags per sentence.
+        predicted: tags per sentence.
+        groups: as for `slice_metrics`.
+    """
+    found = []
+    for by, value, members in _members(groups):
+        rows = members.nonzero()[0].tolist()
+        pair = [true[row] for row in rows], [predicted[row] for row in rows]
+        found.append(_of(by, value, entity_metrics(*pair), entity_intervals(*pair)))
+    return tuple(found)
+
+
+def _of(
+    by: str,
+    value: str,
+    metrics: MultilabelMetrics | EntityMetrics,
+    intervals: Mapping[str, Interval],
+) -> Slice:
+    return Slice(
+        by=by,
+        value=value,
+        num_rows=metrics.num_rows,
+        accuracy=metrics.accuracy,
+        accuracy_interval=intervals["accuracy"],
+        macro_f1=metrics.macro_f1,
+        macro_f1_interval=intervals["macro_f1"],
+    )
+
+
+def _members(
+    groups: Mapping[str, Sequence[str]],
+) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:
+    """Yield what divides, the slice's name, and which rows are in it."""
     import numpy as np
 
-    found = []
     for by, names in groups.items():
         values, members = np.unique(np.asarray(names, dtype=object), return_inverse=True)
         for index in sorted(range(len(values)), key=lambda index: _natural(str(values[index]))):
-            rows = members == index
-            found.append(_slice(by, str(values[index]), true[rows], predicted[rows]))
-    return tuple(found)
+            yield by, str(values[index]), members == index
 
 
 def _natural(name: str) -> tuple[bool, float, str]:

@@ -13,6 +13,7 @@ from kovar.inference.memory import ServingMemory, estimate_serving
 from kovar.inference.runner import BatchRunner
 from kovar.inference.runtime import Encoded, Prediction, Runtime, Text, plan_batches
 from kovar.inference.torch_runtime import TorchRuntime
+from kovar.inference.torch_scorer import TextLoss, TorchScorer
 from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "Tagging",
     "Taken",
     "Text",
+    "TextLoss",
     "TorchRuntime",
+    "TorchScorer",
     "TorchTagger",
     "adapter_base",
     "estimate_serving",

@@ -9,6 +9,7 @@ from kovar.errors import GoldenError, ModelError, SpecError
 from kovar.inference.runtime import Runtime, Text
 from kovar.inference.torch_model import TorchModel, load_torch_model
 from kovar.inference.torch_runtime import TorchRuntime
+from kovar.inference.torch_scorer import TorchScorer
 from kovar.inference.torch_tagger import TorchTagger
 from kovar.models import ADAPTER_CONFIG, head_of
 from kovar.precision import Precision, detect_device, resolve
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 RuntimeName = Literal["torch"]
 
-Loaded = TorchRuntime | TorchTagger
+Loaded = TorchRuntime | TorchTagger | TorchScorer
 """What a version may be loaded as, by the head that its model was saved with."""
 
 GOLDEN_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 3e-2, "fp16": 3e-2}
@@ -62,7 +63,7 @@ def load_runtime(
         raise ModelError(
             "the version does not classify texts",
             file=folder,
-            got=type(loaded).task,
+            got=loaded.task,
             allowed="text-classification",
             hint="ask it in Python: kovar.inference.load_version",
         )
@@ -121,6 +122,8 @@ def _with_its_head(model: TorchModel) -> Loaded:
     match head_of(model.files.config):
         case "token-classification":
             return TorchTagger(model)
+        case "causal-lm" | "masked-lm":
+            return TorchScorer(model)
         case _:
             return TorchRuntime(model)
 
@@ -179,4 +182,8 @@ def verify_golden(loaded: Loaded, folder: Path) -> float:
 def _numbers(loaded: Loaded, golden: GoldenNumbers) -> list[tuple[float, ...]]:
     if isinstance(loaded, TorchTagger):
         return [tagging.numbers for tagging in loaded.tag([one.words for one in golden.examples])]
+    if isinstance(loaded, TorchScorer):
+        texts, forms = [one.text for one in golden.examples], {one.form for one in golden.examples}
+        if len(forms) == 1:
+            return [(one.loss,) for one in loaded.score(texts, form=forms.pop() or "text")]
     raise GoldenError(f"{GOLDEN_FILE} holds {golden.meaning}, which this version does not give")

@@ -19,16 +19,18 @@ class Tagging:
     """The answer for one text.
 
     Attributes:
-        words: the words of the text that the model read.
-        tags: the tag of each of these words.
-        scores: the probability of every tag of each word, in the order of the tags, shape (words,
-            tags).
-        truncated: the text had more tokens than the model takes; its last words have no tag.
+        words: the words of the text.
+        tags: the tag of each word; None where the model did not read it.
+        scores: the probability of every tag of each word that was read, in the order of the tags,
+            shape (words, tags).
+        num_tokens: tokens that were read, special ones included.
+        truncated: the text had more tokens than the model takes, so its last words have no tag.
     """
 
     words: tuple[str, ...]
-    tags: tuple[str, ...]
+    tags: tuple[str | None, ...]
     scores: tuple[tuple[float, ...], ...]
+    num_tokens: int
     truncated: bool
 
     @property
@@ -100,9 +102,13 @@ class TorchTagger:
                 first.setdefault(word, place)
         read = sorted(first)
         scores = table[[first[word] for word in read]]
+        best = dict(zip(read, scores.argmax(axis=-1).tolist(), strict=True))
         return Tagging(
-            words=tuple(words[word] for word in read),
-            tags=tuple(self.labels[index] for index in scores.argmax(axis=-1).tolist()),
+            words=words,
+            tags=tuple(
+                self.labels[best[word]] if word in best else None for word in range(len(words))
+            ),
             scores=tuple(tuple(row) for row in scores.tolist()),
+            num_tokens=len(encoded.ids),
             truncated=bool(encoded.overflowing),
         )

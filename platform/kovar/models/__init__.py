@@ -15,7 +15,7 @@ from kovar.models.adapter import (
     put_adapter,
     save_adapter,
 )
-from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.base import (
     BaseModelFiles,
     ModelSpec,
@@ -32,14 +32,23 @@ from kovar.models.classifier import (
     load_classifier,
     save_model,
 )
+from kovar.models.dropout import quicken_dropout
+from kovar.models.embedding import quicken_embeddings
 from kovar.models.head import Head, head_of, model_class
 from kovar.models.known_config import known_config
+from kovar.models.language import (
+    build_language_model,
+    save_language_model,
+    select_targets,
+)
+from kovar.models.scratch import scratch_base
 from kovar.models.size import LoraShape, ModelSize, model_size
 
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "ARCHITECTURES",
+    "DECODERS",
     "MULTILABEL",
     "Architecture",
     "BaseModelFiles",
@@ -50,10 +59,12 @@ __all__ = [
     "ModelSpec",
     "build_classifier",
     "build_for_training",
+    "build_language_model",
     "check_adapter",
     "check_folder",
     "check_max_length",
     "check_peft",
+    "find_architecture",
     "head_of",
     "is_adapter",
     "known_config",
@@ -64,7 +75,12 @@ __all__ = [
     "model_files",
     "model_size",
     "put_adapter",
+    "quicken_dropout",
+    "quicken_embeddings",
     "resolve_base",
     "save_adapter",
+    "save_language_model",
     "save_model",
+    "scratch_base",
+    "select_targets",
 ]

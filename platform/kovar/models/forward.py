@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from kovar.models.size import Linear, LoraShape
 
 FP32_BYTES: Final = 4
+BF16_BYTES: Final = 2
 INT64_BYTES: Final = 8
 
 NORM_STATISTICS_BYTES: Final = 8
@@ -77,8 +78,10 @@ class Arithmetic:
         return self.matrix_bytes < self.weight_bytes
 
     @classmethod
-    def training(cls, precision: str) -> Arithmetic:
-        """Return what the engine does: fp32 weights, and autocast below fp32."""
+    def training(cls, precision: str, weights: str = "fp32") -> Arithmetic:
+        """Return what the engine does: fp32 weights and autocast below fp32, or all in bf16."""
+        if weights == "bf16":
+            return cls(BF16_BYTES, BF16_BYTES)
         return cls(FP32_BYTES, FP32_BYTES if precision in ("fp32", "tf32") else 2)
 
     @classmethod
@@ -183,7 +186,7 @@ class Recording:
                 (ids,),
                 output,
                 saved=(ids,) if grad else (),
-                gradient_bytes=num_parameters * FP32_BYTES if grad else 0,
+                gradient_bytes=num_parameters * self._gradient_size if grad else 0,
                 # The sum so far and the next table's rows.
                 forward_scratch=output.size,
             )
@@ -215,7 +218,7 @@ class Recording:
             scratch = copy if not saved else NOTHING
             backward = copy if trained else NOTHING
         inputs = (read,)
-        gradient = self._once(key, linear.num_parameters * FP32_BYTES) if trained else 0.0
+        gradient = self._once(key, linear.num_parameters * self._gradient_size) if trained else 0.0
         return self.add(
             Operation(
                 inputs,
@@ -242,6 +245,11 @@ class Recording:
         high = self.linear(low, second, trained=True, key=(key, "B") if key else None)
         scaled = self.elementwise(high)
         return self.sum(output, scaled)
+
+    @property
+    def _gradient_size(self) -> int:
+        """Bytes of one weight's gradient: adapters are in fp32 whatever their base is."""
+        return self.arithmetic.weight_bytes if self.trains_all else FP32_BYTES
 
     def _cast(self, x: Value) -> Value:
         itemsize = self.arithmetic.matrix_bytes
@@ -284,7 +292,9 @@ class Recording:
                 (x,),
                 output,
                 saved=(x, statistics) if grad else (),
-                gradient_bytes=self._once(key, num_parameters * FP32_BYTES) if trained else 0.0,
+                gradient_bytes=self._once(key, num_parameters * self._gradient_size)
+                if trained
+                else 0.0,
             )
         )
 

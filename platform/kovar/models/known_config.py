@@ -32,7 +32,10 @@ def known_config(
         ModelError: an unknown package or folder.
         NotFoundError: no such version in the registry.
     """
-    kind, separator, name = spec.base.partition(":")
+    if spec.config is not None and spec.tokenizer is not None:
+        return {**spec.config, "vocab_size": spec.tokenizer.vocab_size}
+    base = spec.source
+    kind, separator, name = base.partition(":")
     if separator and kind == "package":
         return find_package(name, kind="model", field="model.base").config
     if separator and kind == "hub":
@@ -42,14 +45,14 @@ def known_config(
             return None
         return _parsed(registry.read_file(registry.resolve(name), CONFIG_FILE))
     try:
-        folder = base_dir / Path(spec.base).expanduser()
+        folder = base_dir / Path(base).expanduser()
         path = folder / CONFIG_FILE
         if not folder.is_dir():
-            raise unknown_model(spec.base, folder)
+            raise unknown_model(base, folder)
         return _parsed(path.read_bytes()) if path.is_file() else None
     except (OSError, RuntimeError) as problem:  # RuntimeError: "~name" of nobody
         raise ModelError(
-            f"cannot read the folder: {problem}", field="model.base", got=spec.base
+            f"cannot read the folder: {problem}", field="model.base", got=base
         ) from None
 
 

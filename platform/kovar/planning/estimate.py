@@ -103,7 +103,7 @@ class Estimator:
         precisions = tuple(dict.fromkeys(plan.precision for _, plan in runs))
         config = self._config(entry, spec)
         if config is None:
-            note = f"memory and duration: known once {spec.model.base} is downloaded"
+            note = f"memory and duration: known once {spec.model.source} is downloaded"
             return Estimate(precisions, notes=(note,))
         fits = [fit_memory(one, plan, config) for one, plan in runs]
         for (one, _), fit in zip(runs, fits, strict=True):
@@ -123,7 +123,7 @@ class Estimator:
             disk=disk,
             duration=_together(times, at_once=self._at_once(entry)),
             work_s=_one_after_the_other(times),
-            notes=() if known else (f"memory: unknown for {config.get('model_type')} models",),
+            notes=() if known else (_no_memory(spec, config),),
         )
 
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
@@ -179,6 +179,14 @@ def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
         "runtime",
     )  # fmt: skip
     return {name: size for name in names if (size := getattr(memory, name, 0))}
+
+
+def _no_memory(spec: FineTuneSpec, config: Mapping[str, Any]) -> str:
+    """Say why there is no estimate of the memory."""
+    predicts_tokens = TASKS[spec.task].predicts_tokens
+    return (
+        f"memory: unknown for {spec.task if predicts_tokens else config.get('model_type')} models"
+    )
 
 
 def _duration(

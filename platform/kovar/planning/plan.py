@@ -161,7 +161,7 @@ def _names_a_version(entry: Entry) -> bool:
     if isinstance(entry.work, EvaluateSpec | PredictSpec):
         return False
     spec = entry.work if isinstance(entry.work, FineTuneSpec) else entry.work.trials[0].spec
-    return spec.model.base.startswith("version:")
+    return spec.model.source.startswith("version:")
 
 
 def _place(entries: Sequence[Entry], cluster: Cluster) -> Placement:

@@ -95,7 +95,7 @@ def _metrics(manifest: Manifest) -> str:
         plain = {
             key: value
             for key, value in metrics.items()
-            if key not in ("per_class", "confusion_matrix", "labels")
+            if key not in ("per_class", "confusion_matrix", "labels", "intervals")
         }
         intervals = intervals_of(metrics)
         rows = [
@@ -117,6 +117,9 @@ def intervals_of(metrics: Mapping[str, Any]) -> dict[str, Interval]:
     Args:
         metrics: metric → value, as in a manifest.
     """
+    stated = metrics.get("intervals")
+    if isinstance(stated, Mapping):
+        return {name: (float(low), float(high)) for name, (low, high) in stated.items()}
     found: dict[str, Interval] = {}
     accuracy, num_rows = metrics.get("accuracy"), metrics.get("num_rows")
     if isinstance(accuracy, float) and isinstance(num_rows, int) and num_rows > 0:

@@ -11,6 +11,7 @@ from kovar.registry.html_page import html_page
 from kovar.registry.interval import Interval, wilson
 from kovar.registry.version import Version
 
+_SCORES: Final = ("f1", "precision", "recall", "micro_f1", "accuracy", "macro_f1")
 _MAX_LABELS: Final = 20
 _CELL: Final = 64
 _ROW: Final = 30
@@ -53,7 +54,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     intervals = intervals_of(metrics)
     rows = [
         (key.replace("_", " "), float(metrics[key]), intervals.get(key))
-        for key in ("accuracy", "macro_f1")
+        for key in _SCORES
         if isinstance(metrics.get(key), int | float)
     ]
     return _bars("Scores with 95 % intervals", rows)

@@ -84,12 +84,13 @@ def check_dataset(version: Version, dataset: str, *, field: str = "data.name") -
 
 
 def write_evaluation(
-    record: EvaluationRecord, predictions: DatasetPredictions, folder: Path
+    record: EvaluationRecord, predictions: DatasetPredictions | None, folder: Path
 ) -> None:
     """Write the files of an evaluation into a folder that is about to be stored."""
     content = record.model_dump(mode="json") | {"format": record.format}
     (folder / EVALUATION_FILE).write_bytes(canonical_json(content) + b"\n")
-    write_predictions(Predictions(datasets={record.dataset: predictions}), folder)
+    if predictions is not None:
+        write_predictions(Predictions(datasets={record.dataset: predictions}), folder)
 
 
 def read_evaluations(
@@ -125,6 +126,8 @@ def read_evaluated_predictions(
     """Return data set → what was predicted in its newest evaluation."""
     found: dict[str, DatasetPredictions] = {}
     for artifact in _newest(derived).values():
+        if all(file.path != PREDICTIONS_FILE for file in artifact.manifest.files):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             path = _fetch(artifacts, artifact, PREDICTIONS_FILE, Path(folder))
             found.update(read_predictions(path).datasets)

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -55,6 +55,9 @@ class NumberedExample(Config):
 
     text: str = Field(default="", description="the input; empty where it is given as words")
     words: tuple[str, ...] = Field(default=(), description="the input of a tagger")
+    form: Literal["text", "prompt", "messages"] | None = Field(
+        default=None, description="what the text is, in JSON but for text: of a language model"
+    )
     numbers: tuple[float, ...] = Field(description="what the version answered, in order")
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -61,15 +61,16 @@ class Predictions(Config):
     )
 
 
-def rows_digest(rows: Iterable[tuple[str, str]]) -> str:
+def rows_digest(rows: Iterable[tuple[Any, str]]) -> str:
     """Digest the evaluated rows, so that only equal ones are compared.
 
     Args:
-        rows: text and name of the true label of each row, in order.
+        rows: what was read (a text, a pair of them, a list of words) and what is true of it, of
+            each row, in order.
     """
     digest = hashlib.sha256()
-    for text, label in rows:
-        digest.update(json.dumps([text, label]).encode() + b"\n")
+    for content, label in rows:
+        digest.update(json.dumps([content, label]).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -270,7 +270,7 @@ class Registry(Browsing, Promotion):
         self,
         version: Version,
         record: EvaluationRecord,
-        predictions: DatasetPredictions,
+        predictions: DatasetPredictions | None,
         *,
         created_by: str | None = None,
     ) -> StoredEvaluation:
@@ -279,7 +279,7 @@ class Registry(Browsing, Promotion):
         Args:
             version: what was evaluated; it stays as it is.
             record: what was found.
-            predictions: the label of every row.
+            predictions: the label of every row; None where rows have no single label.
             created_by: who evaluated; this user by default.
 
         Raises:

@@ -7,21 +7,36 @@ planned (schedule.py), dropout is seeded per step and rank, and a checkpoint hol
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
-from kovar.errors import PreemptedError
+from kovar.errors import NonFiniteError, PreemptedError
+from kovar.models import quicken_dropout, quicken_embeddings
+from kovar.training.adjustments import UNCHANGED, Adjustments
+from kovar.training.budget import measure_budget
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
+from kovar.training.fp8 import multiply_in_fp8
+from kovar.training.halves import Halves, keep_in_bf16
 from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
 from kovar.training.parallel import Parallel
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
+from kovar.training.shrinking import (
+    PassTooLargeError,
+    free_cached,
+    half_of,
+    halved,
+    is_out_of_memory,
+)
+from kovar.training.skips import Skips
 from kovar.training.state import TrainingState
 from kovar.training.step import OptimizerStep
 from kovar.training.window import Window
@@ -36,6 +51,7 @@ if TYPE_CHECKING:
     from kovar.precision import ResolvedPrecision
     from kovar.training.checkpoint import CheckpointFolder
     from kovar.training.feed import StepBatch
+    from kovar.training.halves import Weights
     from kovar.training.spec import TrainingSettings
     from kovar.training.step import StepOutcome
     from kovar.training.tasks import Task
@@ -62,8 +78,13 @@ class Engine:
         device: where the model lives.
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
-        report: receives events; called on rank 0 only.
+        report: receives events; called on rank 0 only, but for what only the rank itself knows.
         hears: says when this rank's machine goes away.
+        weights: the format that weights are kept in between steps.
+        memory_bytes: what this process may have; None for what the machine has.
+        adjustments: what the run changed about itself before.
+        remember: is given the adjustments when they change, before anything follows from it, and
+            whether this rank is the one that writes them down.
 
     Attributes:
         last_step: the step that ended the run.
@@ -83,6 +104,10 @@ class Engine:
         hears: Hears = nothing,
         rank: int = 0,
         world_size: int = 1,
+        weights: Weights = "fp32",
+        memory_bytes: int | None = None,
+        adjustments: Adjustments = UNCHANGED,
+        remember: Callable[[Adjustments, bool], None] | None = None,
     ) -> None:
         import torch
 
@@ -102,36 +127,59 @@ class Engine:
             settings=settings,
         )
         self._report = report if self.parallel.is_main else _silent
+        self._report_any = report
+        self._remember = remember
+        self._memory_bytes = memory_bytes
+        self.adjustments = adjustments
+        in_halves = weights == "bf16" and keep_in_bf16(model)
+        if precision.precision == "fp8":
+            multiply_in_fp8(model, emulate=device.type == "cpu")
         self.model: PreTrainedModel | PeftModel = model.to(device)
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = build_optimizer(self.parameters, settings)
+        self.halves = Halves(self.parameters) if in_halves else None
+        moved = self.parameters if self.halves is None else self.halves.whole
+        self.optimizer = build_optimizer(moved, settings)
+        if self.halves is not None:
+            self.halves.release()
         self.ema = Ema(self.parameters, settings.ema_decay) if settings.ema_decay else None
         self.judge = Judge(settings, task)
+        self.skips = Skips(len(self.steps), scaled=precision.scaler)
         self.last_step = 0
         self.weights_step = 0
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        if device.type == "cpu":
+            quicken_dropout(self.model)
+            quicken_embeddings(self.model)
         self.feed = Feed(
             task,
             train_split,
             parallel=self.parallel,
-            micro_batch_tokens=settings.micro_batch_tokens,
+            micro_batch_tokens=adjustments.limit(settings.micro_batch_tokens),
             pad_id=self.pad_id,
             seed=settings.seed,
         )
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),
-            list(self.parameters.values()),
+            list(moved.values()),
             objective=lambda outputs, batch: task.loss(
                 outputs, batch.targets, label_smoothing=settings.label_smoothing
             ),
             optimizer=self.optimizer,
             parallel=self.parallel,
-            precision=precision,
+            # Nothing is cast where all weights are in bf16 already.
+            precision=replace(precision, autocast=precision.autocast and not in_halves),
             max_gradient_norm=settings.max_gradient_norm,
             seed=settings.seed,
+            halves=self.halves,
         )
+        self._facts: dict[str, Any] = {
+            "num_steps": len(self.steps),
+            "fingerprint": dataset.fingerprint,
+            "world_size": world_size,
+            "adjustments": adjustments.to_json(),
+        }
         self.state = TrainingState(
             self.model,
             self.parameters,
@@ -139,11 +187,9 @@ class Engine:
             step=self.step,
             judge=self.judge,
             ema=self.ema,
-            facts={
-                "num_steps": len(self.steps),
-                "fingerprint": dataset.fingerprint,
-                "world_size": world_size,
-            },
+            skips=self.skips,
+            halves=self.halves,
+            facts=self._facts,
         )
         # fp32 weights are multiplied in TF32 on matrix units only where the spec says so.
         torch.set_float32_matmul_precision("high" if precision.precision == "tf32" else "highest")
@@ -153,10 +199,15 @@ class Engine:
 
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite; nothing is saved after it.
+            OutOfMemoryError: not even one row passes through the model.
+            PassTooLargeError: on one of several ranks; the adjustments are remembered, and all
+                ranks have to start again.
             CheckpointError: a checkpoint could not be written.
             PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
         done = self.resume(checkpoints)
+        if self.settings.micro_batch_tokens == "auto" and self.feed.micro_batch_tokens is None:
+            self._measure()
         writer = CheckpointWriter(checkpoints, self.state, self.parallel)
         notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
@@ -170,13 +221,24 @@ class Engine:
                 f"the workers ended after step {self.last_step}: {preempted}",
                 hint="submit the run again: it goes on from there",
             )
+        self._check_weights()
         self._finish(checkpoints)
+
+    def _check_weights(self) -> None:
+        """Refuse to end with weights that the last steps have spoiled."""
+        import torch
+
+        finite = [torch.isfinite(p).all() for p in self.parameters.values()]
+        if self.parallel.total(int(not torch.stack(finite).all())):
+            raise NonFiniteError(
+                f"step {self.last_step}: weights are NaN or infinite", step=self.last_step
+            )
 
     def _run(
         self, batches: Iterable[StepBatch], writer: CheckpointWriter, notices: Notices
     ) -> str | None:
         """Take steps; return why they ended early and saved, if they did."""
-        window = Window(self.parallel)
+        window = Window(self.parallel, self.skips)
         for batch in batches:
             planned = batch.planned
             window.add(batch, self._move(batch))
@@ -187,7 +249,8 @@ class Engine:
             ends = planned.step == len(self.steps)
             if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
                 continue
-            self._report("step", **window.facts(planned, self.step))
+            facts = window.facts(planned, self.step)
+            self._tell(planned, facts, window.skipped)
             if evaluates:
                 is_best = self._judge(planned.step)
                 ends = ends or self.judge.stops
@@ -195,12 +258,14 @@ class Engine:
             if ends:
                 # Not saved: an attempt that goes on from here would train past the end.
                 break
-            if saves:
+            # What follows broken batches is not yet known to be good.
+            if saves and (preempted or not self.skips.in_a_row):
                 pinned = self.judge.best_step if self.settings.keeps_best else None
                 writer.save(planned.step, pinned=pinned)
             if preempted:
                 return preempted
-            window = Window(self.parallel)
+            if facts is not None:
+                window = Window(self.parallel, self.skips)
         return None
 
     def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
@@ -217,19 +282,71 @@ class Engine:
         for answer in writer.mirrored(wait=wait):
             self._report("mirrored", step=answer.step, seconds=answer.seconds, error=answer.error)
 
+    def _tell(
+        self, planned: PlannedStep, facts: Mapping[str, Any] | None, skipped: Sequence[int]
+    ) -> None:
+        if skipped:
+            total, allowed = len(self.skips.steps), self.skips.allowed
+            self._report(
+                "skipped", step=planned.step, steps=list(skipped), total=total, allowed=allowed
+            )
+        if facts is not None:
+            self._report("step", **facts)
+
     def _move(self, batch: StepBatch) -> StepOutcome:
         planned = batch.planned
-        outcome = self.step(batch, planned.learning_rate * self.judge.rate_scale)
+        # Prepared before a pass was found to be too large.
+        if batch.micro_batch_tokens != self.feed.micro_batch_tokens:
+            batch = self.feed.prepare(planned)
+        while (outcome := self._attempt(batch)) is None:
+            free_cached(self.device.type)
+            batch = self.feed.prepare(planned)
         if self.ema is not None:
             self.ema.update(planned.step)
         self.last_step = self.weights_step = planned.step
         return outcome
+
+    def _attempt(self, batch: StepBatch) -> StepOutcome | None:
+        """Take a step; None when it did not fit into the memory, and the next attempt is smaller.
+
+        The failed pass is held by its exception until this returns.
+        """
+        try:
+            return self.step(batch, batch.planned.learning_rate * self.judge.rate_scale)
+        except PassTooLargeError as error:
+            self._shrink(batch.planned.step, halved(batch), error)
+        return None
+
+    def _shrink(self, step: int, micro_batch_tokens: int, error: Exception) -> None:
+        """Go on with smaller passes; on several ranks all have to start again to agree on them.
+
+        Raises:
+            PassTooLargeError: there are several ranks, and others wait for this one in vain.
+        """
+        self._adjust(micro_batch_tokens, writes=True)
+        self._report_any("shrunk", step=step, micro_batch_tokens=micro_batch_tokens)
+        if self.parallel.world_size > 1:
+            raise error
+
+    def _measure(self) -> None:
+        budget = measure_budget(self, limit_bytes=self._memory_bytes)
+        self._adjust(budget.micro_batch_tokens, writes=self.parallel.is_main)
+        self._report("measured", **budget.to_json())
+
+    def _adjust(self, micro_batch_tokens: int, *, writes: bool) -> None:
+        self.adjustments = replace(self.adjustments, micro_batch_tokens=micro_batch_tokens)
+        self.feed.micro_batch_tokens = micro_batch_tokens
+        self._facts["adjustments"] = self.adjustments.to_json()
+        if self._remember is not None:
+            self._remember(self.adjustments, writes)
 
     def _judge(self, step: int) -> bool:
         """Evaluate; return whether this step is the best so far."""
         started = time.perf_counter()
         with self.ema.applied() if self.ema else nullcontext():
             metrics = self.evaluate()
+        if broken := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
+            raise NonFiniteError(f"step {step}: evaluation gave {broken}", step=step)
         seconds = time.perf_counter() - started
         self._report("evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds)
         is_best = self.judge.hear(step, metrics)
@@ -252,12 +369,34 @@ class Engine:
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""
+        while (metrics := self._attempt_evaluation()) is None:
+            free_cached(self.device.type)
+        return metrics
+
+    def _attempt_evaluation(self) -> dict[str, float] | None:
+        """Score; None when a batch did not fit into the memory, and the next attempt's are smaller.
+
+        Raises:
+            OutOfMemoryError: the batch was the smallest.
+        """
+        try:
+            return self._score()
+        except (RuntimeError, MemoryError) as error:
+            limit = self.feed.micro_batch_tokens or self.settings.max_tokens
+            if not is_out_of_memory(error):
+                raise
+            self._shrink(
+                self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error))
+            )
+        return None
+
+    def _score(self) -> dict[str, float]:
         import torch
 
         split, max_length = self.evaluation_split, self.dataset.facts["max_length"]
         tally = self.task.tally(self.dataset, split, self.device)
         longest = bucket_length(int(split.lengths.max()), max_length)
-        budget = self.settings.micro_batch_tokens or self.settings.max_tokens
+        budget = self.feed.micro_batch_tokens or self.settings.max_tokens
         batches = make_batches(
             split.lengths,
             fingerprint=self.dataset.fingerprint,
@@ -267,7 +406,9 @@ class Engine:
             max_length=max_length,
         )
         self.model.eval()
-        with torch.inference_mode():
+        # Under autocast torchao's layers do not compute in inference mode.
+        in_fp8 = self.precision.precision == "fp8"
+        with torch.no_grad() if in_fp8 else torch.inference_mode():
             for batch in batches[self.parallel.rank :: self.parallel.world_size]:
                 found = self.task.collate(
                     split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0

@@ -53,6 +53,8 @@ class StepBatch:
         is_global: whether no exchange is needed to know the targets of all ranks.
         num_tokens: tokens of the global batch without padding.
         num_padded: tokens of the global batch with padding.
+        rows_per_pass: the most rows of a micro-batch, on any rank.
+        micro_batch_tokens: the limit that it was cut by.
     """
 
     planned: PlannedStep
@@ -61,6 +63,8 @@ class StepBatch:
     is_global: bool
     num_tokens: int
     num_padded: int
+    rows_per_pass: int
+    micro_batch_tokens: int | None
 
 
 class Feed:
@@ -73,6 +77,9 @@ class Feed:
         micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
         pad_id: the token that fills rows.
         seed: of what a task draws, with the epoch.
+
+    Attributes:
+        micro_batch_tokens: may be lowered at any time; steps in preparation do not hear of it.
     """
 
     def __init__(
@@ -88,15 +95,16 @@ class Feed:
         self._task = task
         self._split = split
         self._parallel = parallel
-        self._micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens = micro_batch_tokens
         self._pad_id = pad_id
         self._seed = seed
 
     def prepare(self, planned: PlannedStep) -> StepBatch:
         """Collate this rank's rows of one step; uses no random generator of torch."""
-        batch = planned.batch
+        batch, limit = planned.batch, self.micro_batch_tokens
         known = self._task.num_targets(self._split, batch.rows)
-        prepared = [self._collate(rows, planned) for rows in self._cut(planned)]
+        pieces = self._cut(planned, limit)
+        prepared = [self._collate(rows, planned) for rows in pieces]
         return StepBatch(
             planned,
             tuple(micro_batch for micro_batch, _ in prepared),
@@ -104,19 +112,30 @@ class Feed:
             is_global=known is not None,
             num_tokens=int(self._split.lengths[batch.rows].sum()),
             num_padded=batch.longest * len(batch.rows),
+            rows_per_pass=-(-self._most_rows(planned) // len(pieces)),
+            micro_batch_tokens=limit,
         )
 
-    def _cut(self, planned: PlannedStep) -> list[NDArray[np.int64]]:
+    def probe(self, rows: NDArray[np.int64], length: int) -> MicroBatch:
+        """Collate some rows for a pass that teaches nothing."""
+        found = self._task.collate(self._split, rows, length, pad_id=self._pad_id, seed=0)
+        inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
+        return MicroBatch(inputs, self._tensor(found.targets))
+
+    def _cut(self, planned: PlannedStep, limit: int | None) -> list[NDArray[np.int64]]:
         """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
         import numpy as np
 
-        batch, ranks = planned.batch, self._parallel.world_size
-        rows = deal(batch, self._parallel.rank, ranks)
-        if self._micro_batch_tokens is None:
+        batch = planned.batch
+        rows = deal(batch, self._parallel.rank, self._parallel.world_size)
+        if limit is None:
             return [rows]
-        most = -(-len(batch.rows) // ranks)
-        capacity = max(1, self._micro_batch_tokens // batch.longest)
-        return np.array_split(rows, -(-most // capacity))
+        capacity = max(1, limit // batch.longest)
+        return np.array_split(rows, -(-self._most_rows(planned) // capacity))
+
+    def _most_rows(self, planned: PlannedStep) -> int:
+        """Return the rows of the rank that has the most."""
+        return -(-len(planned.batch.rows) // self._parallel.world_size)
 
     def _collate(self, rows: NDArray[np.int64], planned: PlannedStep) -> tuple[MicroBatch, int]:
         stands_in = len(rows) == 0

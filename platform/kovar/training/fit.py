@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.config import format_size
@@ -11,6 +12,7 @@ from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
 from kovar.training.method import Lora, MethodSettings
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     from kovar.models.size import LoraShape
@@ -68,15 +70,17 @@ def fit_memory(
         lora: adapters of this shape instead of training all weights.
 
     Returns:
-        None when the architecture or the precision is not known.
+        None when the architecture or the precision is not known, or the task predicts tokens.
     """
+    if TASKS[spec.task].predicts_tokens:
+        return None
     precision = precision or plan.precision.precision
-    if precision in ("auto", "fp8"):
+    if precision == "auto":
         return None
     num_workers = spec.resources.num_workers.min
-    memory = estimate_training(
+    estimate = partial(
+        estimate_training,
         config,
-        _passed_at_once(spec.training, num_workers),
         # With the fewest workers each holds the most.
         num_workers=num_workers,
         max_length=spec.data.max_length,
@@ -85,17 +89,22 @@ def fit_memory(
         device_kind=DEVICE_KINDS[plan.request.kind],
         lora=lora or _lora_shape(spec.method),
     )
+    memory = estimate(_passed_at_once(spec.training, num_workers))
     if memory is None:
         return None
     room = plan.room
-    return MemoryFit(
-        memory, room, memory.largest_token_budget(room.size_bytes) if room is not None else None
-    )
+    largest = None if room is None else memory.largest_token_budget(room.size_bytes)
+    if spec.training.micro_batch_tokens == "auto":
+        # What fits is measured by the workers; here it is estimated, at least a row.
+        longest, wanted = spec.data.max_length, spec.training.max_tokens
+        at_once = wanted if room is None else min(wanted, largest or num_workers * longest)
+        memory = estimate(spec.training.model_copy(update={"max_tokens": at_once})) or memory
+    return MemoryFit(memory, room, largest)
 
 
 def _passed_at_once(training: TrainingSettings, num_workers: int) -> TrainingSettings:
     """Return the settings with the tokens that all workers pass through the model at a time."""
-    if training.micro_batch_tokens is None:
+    if not isinstance(training.micro_batch_tokens, int):
         return training
     at_once = min(training.max_tokens, training.micro_batch_tokens * num_workers)
     return training.model_copy(update={"max_tokens": at_once})
@@ -119,7 +128,7 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
     if fit is None or fit.room is None or fit.memory.total <= fit.room.size_bytes * TOLERANCE:
         return
     needs = f"training needs about {format_size(fit.memory.total)} per worker; there are {fit.room}"
-    if fit.largest_tokens is not None and spec.training.micro_batch_tokens is not None:
+    if fit.largest_tokens is not None and isinstance(spec.training.micro_batch_tokens, int):
         most = fit.largest_tokens // spec.resources.num_workers.min
         raise SpecError(
             needs,
@@ -134,7 +143,7 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
             got=spec.training.max_tokens,
             allowed=f"at most {fit.largest_tokens}",
             hint=f"use training.micro_batch_tokens: "
-            f"{fit.largest_tokens // spec.resources.num_workers.min}, or more workers, "
+            f"{fit.largest_tokens // spec.resources.num_workers.min} or auto, or more workers, "
             "which share the tokens",
         )
     on_cpu = spec.resources.worker.kind == "cpu"

@@ -41,6 +41,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def adjustments(self) -> Path:
+        """What the run changed about itself to go on; see kovar.training.adjustments."""
+        return self.root / "adjustments.json"
+
+    @property
     def attempts(self) -> Path:
         """A file for each start of the workers; see kovar.training.attempt."""
         return self.root / "attempts"

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from kovar.data import LADDER
 from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
 from kovar.models.encoder import record
-from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
+from kovar.models.forward import BF16_BYTES, FP32_BYTES, NOTHING, Arithmetic, DeviceKind
 from kovar.models.heap import Churn
 from kovar.models.liveness import Alive, inference_moments, training_moments
 from kovar.models.size import LoraShape, ModelSize, model_size
@@ -177,11 +177,11 @@ def estimate_training(
 
     Args:
         config: content of config.json.
-        settings: the token budget.
+        settings: the token budget, and the format that weights are kept in.
         num_workers: workers that share a batch.
         max_length: longest row in tokens.
         num_labels: classes.
-        precision: as resolved, "fp32", "tf32", "bf16" or "fp16"; below fp32 the weights stay fp32.
+        precision: as resolved, "fp32", "tf32", "bf16", "fp16" or "fp8": tensors are those of bf16.
         device_kind: torch's name of the device. For "xla" the figure is an upper bound: the
             compiler may fuse what autograd would keep.
         lora: trains adapters in place of all weights.
@@ -197,7 +197,7 @@ def estimate_training(
         size,
         num_workers=num_workers,
         length=max_length,
-        arithmetic=Arithmetic.training(precision),
+        arithmetic=Arithmetic.training(precision, settings.weights),
         device=device_kind,
         lora=lora,
     )
@@ -208,11 +208,17 @@ def estimate_training(
         max_tokens=settings.max_tokens,
         max_length=max_length,
         num_workers=num_workers,
-        weights=(size.total + adapters) * FP32_BYTES,
+        weights=_weight_bytes(size, lora, settings) + adapters * FP32_BYTES,
         optimizer=2 * size.trainable(lora) * FP32_BYTES,
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
     return _memory(workload, phases, phases)
+
+
+def _weight_bytes(size: ModelSize, lora: LoraShape | None, settings: TrainingSettings) -> int:
+    """Return the bytes of the base's weights: trained ones in bf16 have a second half."""
+    is_frozen = lora is not None
+    return size.total * (BF16_BYTES if settings.weights == "bf16" and is_frozen else FP32_BYTES)
 
 
 def _phases(
@@ -231,11 +237,16 @@ def _phases(
     serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
     if step is None or score is None or serve is None:
         return None
-    buckets = size.trainable(lora) * FP32_BYTES if num_workers > 1 else 0
+    halves = arithmetic.weight_bytes == BF16_BYTES and lora is None
+    buckets = size.trainable(lora) * (BF16_BYTES if halves else FP32_BYTES) * (num_workers > 1)
+    moments = training_moments(step, gradients_stay=num_workers > 1)
+    if halves:
+        # Of all weights and gradients in fp32, while they are updated.
+        moments = (*moments, Alive(NOTHING, 2 * size.trainable(lora) * FP32_BYTES))
     return (
         Phase(
             "step",
-            training_moments(step, gradients_stay=num_workers > 1),
+            moments,
             churn=Churn(step) if device == "cpu" else None,
         ),
         Phase("evaluation", inference_moments(score), gradients=buckets),

@@ -67,6 +67,17 @@ class Parallel:
 
         return int(self.add_up(torch.tensor(number, dtype=torch.int64, device=self.device)))
 
+    def least(self, number: int) -> int:
+        """Return the smallest of every rank's number."""
+        if self.world_size == 1:
+            return number
+        import torch
+        import torch.distributed
+
+        tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
+        return int(tensor)
+
     def from_main(self, number: int) -> int:
         """Return rank 0's number on every rank."""
         if self.world_size == 1:
@@ -77,3 +88,13 @@ class Parallel:
         tensor = torch.tensor(number, dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(tensor, src=0)
         return int(tensor)
+
+    def text_from_main(self, text: str) -> str:
+        """Return rank 0's text on every rank."""
+        if self.world_size == 1:
+            return text
+        import torch.distributed
+
+        told: list[Any] = [text]
+        torch.distributed.broadcast_object_list(told, src=0, device=self.device)
+        return str(told[0])

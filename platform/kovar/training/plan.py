@@ -18,6 +18,7 @@ from kovar.resources import (
     places_of,
     plan_placement,
 )
+from kovar.training.recovery import check_weights
 
 if TYPE_CHECKING:
     from kovar.resources import MemoryRoom, Request
@@ -106,7 +107,7 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
     """Refuse what can be placed but not trained.
 
     Raises:
-        SpecError: a TPU, or fp8.
+        SpecError: a TPU, or weights in bf16 where passes compute in another precision.
     """
     if spec.resources.worker.kind == "tpu":
         raise SpecError(
@@ -115,11 +116,4 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
             got="tpu",
             allowed="cpu, gpu",
         )
-    if precision.precision == "fp8":
-        raise SpecError(
-            "the engine does not train in fp8",
-            field="precision",
-            got="fp8",
-            allowed="bf16, fp16, tf32, fp32, auto",
-            hint="use bf16 on this chip",
-        )
+    check_weights(spec.training.weights, precision.precision)

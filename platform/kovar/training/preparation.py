@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar import __version__
 from kovar.config import canonical_json
@@ -16,6 +16,7 @@ from kovar.settings import Settings, ensure_writable, is_simulated
 from kovar.training.cluster import connected_cluster
 from kovar.training.fit import check_fit, fit_memory
 from kovar.training.folder import RunFolder
+from kovar.training.fp8 import check_fp8
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
@@ -24,7 +25,7 @@ from kovar.training.spec import FineTuneSpec
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
-    from kovar.data import TokenizedDataset
+    from kovar.data import TokenizedDataset, TokenizerSettings
     from kovar.models import BaseModelFiles, ModelSpec
     from kovar.registry import Registry
     from kovar.resources import Cluster
@@ -101,6 +102,7 @@ def _decisive_packages(spec: FineTuneSpec) -> tuple[str, ...]:
     extras = {
         "bitsandbytes": isinstance(spec.training.optimizer, AdamW8bit),
         "peft": isinstance(spec.method, Lora),
+        "torchao": spec.precision == "fp8",
     }
     return (*DECISIVE_PACKAGES, *(name for name, is_used in extras.items() if is_used))
 
@@ -118,7 +120,7 @@ def prepare_inputs(
     """Check placement, model and data; download and tokenize what is not cached yet.
 
     Raises:
-        MissingExtraError: an optimizer or a method whose library is not installed.
+        MissingExtraError: an optimizer, a method or a precision whose library is not installed.
         UserError: the spec, the data, the model or the placement is at fault.
     """
     from kovar.data import prepare_dataset
@@ -128,16 +130,22 @@ def prepare_inputs(
     check_optimizer(spec.training.optimizer)
     check_method(spec.method)
     plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
+    if plan.precision.precision == "fp8":
+        check_fp8()
     if plan.placement is not None:
         check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
     ensure_writable(settings.cache_dir, field="cache_dir")
-    base = resolve_base(
-        _pinned(spec.model, registry),
-        cache_dir=settings.cache_dir,
-        registry=registry,
-        base_dir=base_dir,
-        progress=progress,
-    )
+    places: dict[str, Any] = {
+        "cache_dir": settings.cache_dir,
+        "base_dir": base_dir,
+        "progress": progress,
+    }
+    config, tokenizer = spec.model.config, spec.model.tokenizer
+    if config is None or tokenizer is None:
+        base = resolve_base(_pinned(spec.model, registry), registry=registry, **places)
+    else:
+        base = _from_scratch(spec, config, tokenizer, **places)
+    TASKS[spec.task].check_base(base)
     check_max_length(base, spec.data.max_length)
     check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
@@ -152,9 +160,49 @@ def prepare_inputs(
     return base, dataset, plan
 
 
+def _from_scratch(
+    spec: FineTuneSpec,
+    config: Mapping[str, Any],
+    tokenizer: TokenizerSettings,
+    *,
+    cache_dir: Path,
+    base_dir: Path,
+    progress: RunProgress,
+) -> BaseModelFiles:
+    """Train the tokenizer on the training rows and draw the weights."""
+    from kovar.data import training_texts
+    from kovar.models import find_architecture, scratch_base
+
+    architecture = find_architecture(str(config["model_type"]))
+    decoder = architecture is not None and architecture.is_decoder
+    if decoder and tokenizer.kind != "bytes":
+        raise SpecError(
+            "a model that writes text needs a tokenizer that keeps all of it",
+            field="model.tokenizer.kind",
+            got=tokenizer.kind,
+            allowed="bytes",
+        )
+    texts = training_texts(
+        spec.data,
+        layout=TASKS[spec.task].layout,
+        cache_dir=cache_dir,
+        base_dir=base_dir,
+        progress=progress,
+    )
+    return scratch_base(
+        config,
+        tokenizer,
+        texts=lambda: texts.rows,
+        texts_digest=texts.digest,
+        decoder=decoder,
+        seed=spec.training.seed,
+        cache_dir=cache_dir,
+    )
+
+
 def _pinned(model: ModelSpec, registry: Registry) -> ModelSpec:
     """Name a registered base by its digest: its alias may move before the run ends."""
-    kind, _, reference = model.base.partition(":")
+    kind, _, reference = model.source.partition(":")
     if kind != "version":
         return model
     version = registry.resolve(reference)

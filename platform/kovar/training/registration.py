@@ -14,10 +14,13 @@ from kovar.errors import NotFoundError
 from kovar.events import read_events
 from kovar.registry import GoldenResult, Parent
 from kovar.registry.exchange import import_folder
+from kovar.training.history.incident import incidents
 from kovar.training.method import Lora
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from kovar.registry import Registry, Version, VersionFacts
     from kovar.training.preparation import Prepared
     from kovar.training.progress import RunProgress
@@ -120,6 +123,7 @@ def _facts(
     )
 
     revision = trained["source_revision"]
+    told: list[JsonValue] = [*incidents(read_events(prepared.folder.events))]
     spec, base, dataset = prepared.spec, prepared.base, prepared.dataset
     return VersionFacts(
         base_model=BaseFacts(
@@ -145,6 +149,7 @@ def _facts(
             "weights_step": trained["weights_step"],
             "num_workers": trained["num_workers"],
             "weights_digest": trained["weights_digest"],
+            **({"incidents": told} if told else {}),
         },
         environment=EnvironmentFacts.model_validate(trained["environment"]),
         source_revision=SourceFacts.model_validate(revision) if revision else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from kovar.config import Config
 from kovar.data import LAYOUTS, DataSpec
@@ -13,6 +13,7 @@ from kovar.models import ModelSpec
 from kovar.precision import Precision
 from kovar.registry.reference import check_name
 from kovar.resources import Resources
+from kovar.training.halves import Weights
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
@@ -45,11 +46,16 @@ class TrainingSettings(Config):
         ge=1,
         description="padded tokens in one global batch, shared by all workers",
     )
-    micro_batch_tokens: int | None = Field(
+    micro_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         default=None,
-        ge=1,
         description="padded tokens that one worker passes through the model at a time; gradients "
-        "add up until the global batch is done; absent: all of the worker's share at once",
+        "add up until the global batch is done; auto: as many as fit, by measured memory; "
+        "absent: all of the worker's share at once",
+    )
+    weights: Weights = Field(
+        default="fp32",
+        description="number format that weights are kept in between steps: fp32, or bf16, which "
+        "takes less memory and needs precision bf16 or fp8",
     )
     learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
     optimizer: OptimizerSettings = Field(
@@ -105,6 +111,12 @@ class TrainingSettings(Config):
     )
     checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+
+    @model_validator(mode="after")
+    def _averages_in_fp32(self) -> TrainingSettings:
+        if self.weights == "bf16" and self.ema_decay is not None:
+            raise ValueError("ema_decay needs weights: fp32: bf16 would round the average away")
+        return self
 
     @field_validator("warmup")
     @classmethod

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.training.halves import take_low_halves
 from kovar.training.optimizer import optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
     from kovar.training.checkpoint import Checkpoint, State
     from kovar.training.ema import Ema
+    from kovar.training.halves import Halves
     from kovar.training.judge import Judge
+    from kovar.training.skips import Skips
     from kovar.training.step import OptimizerStep
 
 
@@ -68,6 +71,8 @@ class TrainingState:
         step: its loss scale is held.
         judge: of evaluations.
         ema: the average of the weights, where there is one.
+        skips: of steps.
+        halves: of weights that are kept in bf16.
         facts: what else a checkpoint says about the run, as JSON types.
     """
 
@@ -80,6 +85,8 @@ class TrainingState:
         step: OptimizerStep,
         judge: Judge,
         ema: Ema | None,
+        skips: Skips,
+        halves: Halves | None,
         facts: Mapping[str, Any],
     ) -> None:
         self._model = model
@@ -88,6 +95,10 @@ class TrainingState:
         self._step = step
         self._judge = judge
         self._ema = ema
+        self._skips = skips
+        self._halves = halves
+        # Those that the optimizer moves.
+        self._moved = parameters if halves is None else halves.whole
         self._facts = facts
         self._held: dict[str, torch.Tensor] = {}
 
@@ -96,8 +107,9 @@ class TrainingState:
 
         The memory is kept and filled again: write a snapshot before the next one is taken.
         """
-        moments, numbers = optimizer_state(self._optimizer, self._parameters)
+        moments, numbers = optimizer_state(self._optimizer, self._moved)
         moments |= self._ema.tensors() if self._ema else {}
+        moments |= self._halves.tensors() if self._halves else {}
         tensors = {
             "model.safetensors": self._copied("model", self._weights()),
             "optimizer.safetensors": self._copied("optimizer", moments),
@@ -111,6 +123,7 @@ class TrainingState:
             "scaler": self._step.scaler.state_dict(),
             "optimizer": numbers,
             "judge": self._judge.state(),
+            "skips": self._skips.state(),
         }
         return Snapshot(step, tensors, state)
 
@@ -125,9 +138,11 @@ class TrainingState:
         average = {name: tensors.pop(name) for name in list(tensors) if name.startswith("ema/")}
         if self._ema is not None:
             self._ema.restore(average)
-        restore_optimizer(self._optimizer, self._parameters, tensors, state["optimizer"])
+        take_low_halves(tensors, self._parameters, self._halves)
+        restore_optimizer(self._optimizer, self._moved, tensors, state["optimizer"])
         self._step.scaler.load_state_dict(state["scaler"])
         self._judge.restore(state["judge"])
+        self._skips.restore(state["skips"])
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return what training changes, each tensor once: parameters trained, and buffers."""

@@ -11,11 +11,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kovar.training.shrinking import PassTooLargeError, is_out_of_memory
+
 if TYPE_CHECKING:
     import torch
 
     from kovar.precision import ResolvedPrecision
     from kovar.training.feed import MicroBatch, StepBatch
+    from kovar.training.halves import Halves
     from kovar.training.parallel import Parallel
 
 Objective = Callable[[Any, "MicroBatch"], "torch.Tensor"]
@@ -29,11 +32,13 @@ class StepOutcome:
     Args:
         loss: summed over this rank's targets.
         gradient_norm: of the whole batch, before clipping.
+        changed: whether the weights moved: not where a gradient is NaN or infinite.
         num_targets: of all ranks.
     """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
+    changed: torch.Tensor
     num_targets: int
 
 
@@ -49,6 +54,7 @@ class OptimizerStep:
         precision: of the passes.
         max_gradient_norm: gradients above this L2 norm are scaled down to it.
         seed: of dropout, with the step and the rank.
+        halves: where the weights are kept in bf16: `parameters` are their fp32 form.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class OptimizerStep:
         precision: ResolvedPrecision,
         max_gradient_norm: float,
         seed: int,
+        halves: Halves | None = None,
     ) -> None:
         import torch
 
@@ -73,6 +80,7 @@ class OptimizerStep:
         self._precision = precision
         self._max_gradient_norm = max_gradient_norm
         self._seed = seed
+        self._halves = halves
         self.scaler = torch.amp.GradScaler(parallel.device.type, enabled=precision.scaler)
         self.learning_rate = 0.0
 
@@ -87,12 +95,27 @@ class OptimizerStep:
         mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.rank
         torch.manual_seed(mixed & ((1 << 63) - 1))
         self._model.train()
+        try:
+            loss = self._passes(batch, num_targets)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._optimizer.zero_grad()
+            self._model.zero_grad()
+            raise PassTooLargeError(str(error)) from error
+        norm = self._update(learning_rate)
+        return StepOutcome(loss, norm, torch.isfinite(norm), num_targets)
+
+    def _passes(self, batch: StepBatch, num_targets: int) -> torch.Tensor:
+        """Add up the gradients of all micro-batches; return their summed loss."""
+        import torch
+
         loss = torch.zeros((), device=self._parallel.device)
         for micro_batch in batch.micro_batches[:-1]:
             with self._parallel.accumulating(self._model):
                 loss += self._backward(micro_batch, num_targets)
         loss += self._backward(batch.micro_batches[-1], num_targets)
-        return StepOutcome(loss, self._update(learning_rate), num_targets)
+        return loss
 
     def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
         """Add the gradient of one micro-batch; return its summed loss."""
@@ -108,20 +131,82 @@ class OptimizerStep:
         return loss.detach()
 
     def _update(self, learning_rate: float) -> torch.Tensor:
+        """Clip the gradient and move the weights, unless it is not finite; return its norm."""
         import torch
 
         self.learning_rate = learning_rate
+        if self._halves is not None:
+            self._halves.join()
         self.scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm).detach()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self.scaler.step(self._optimizer)
-        self.scaler.update()
-        self._optimizer.zero_grad()
         if self._precision.scaler:
             # The scaler skips a step whose gradients overflow, and lowers its scale.
-            norm = norm.nan_to_num(posinf=0.0)
-        return norm.detach()
+            self.scaler.step(self._optimizer)
+            self.scaler.update()
+        else:
+            self._step_if_finite(norm)
+        self._optimizer.zero_grad()
+        if self._halves is not None:
+            self._halves.split()
+        return norm
+
+    def _step_if_finite(self, norm: torch.Tensor) -> None:
+        """Skip a step that would spoil every weight, without waiting for the device."""
+        import torch
+
+        optimizer: Any = self._optimizer
+        # Fused kernels read a flag on the device. The first step makes the optimizer's state, part
+        # of which a kernel that is told to skip would leave unwritten.
+        has_flag = getattr(optimizer, "_step_supports_amp_scaling", False) and optimizer.state
+        if norm.device.type == "cpu" or not has_flag:
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+            return
+        optimizer.found_inf = (~torch.isfinite(norm)).float()
+        optimizer.step()
+
+    def probe(self, micro_batch: MicroBatch) -> None:
+        """Make a pass over a micro-batch that leaves nothing but gradients."""
+        self._model.train()
+        with self._parallel.accumulating(self._model):
+            self._backward(micro_batch, 1)
+
+    def probe_state(self) -> int:
+        """Return the bytes of the optimizer's state; drop what a probe has left."""
+        import torch
+
+        had_state = bool(self._optimizer.state)
+        if not had_state:
+            self._make_state()
+        size = sum(
+            value.nbytes
+            for state in self._optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        )
+        if not had_state:
+            self._optimizer.state.clear()
+        self._optimizer.zero_grad()
+        self._model.zero_grad()
+        return size
+
+    def _make_state(self) -> None:
+        """Take a step of no gradient at no rate: weights stay as they are."""
+        import torch
+
+        if self._halves is not None:
+            self._halves.join()
+        torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        for group in self._optimizer.param_groups:
+            group["lr"] = 0.0
+        self._optimizer.step()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if self._halves is not None:
+            self._halves.split()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Cast operations as the precision says while the block runs."""
@@ -129,4 +214,4 @@ class OptimizerStep:
 
         if not self._precision.autocast:
             return nullcontext()
-        return torch.autocast(self._parallel.device.type, dtype=self._precision.torch_dtype)
+        return torch.autocast(self._parallel.device.type, dtype=self._precision.autocast_dtype)

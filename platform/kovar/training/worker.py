@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import KovarError, PreemptedError, SupersededError
+from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
 from kovar.events import EventLog
 from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
@@ -18,6 +18,8 @@ from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
 from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
+from kovar.training.parallel import Parallel
+from kovar.training.recovery import Numbers, Recovery, check_weights
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from kovar.events import EventKind
-    from kovar.precision import ResolvedPrecision
+    from kovar.precision import Device
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -105,7 +107,6 @@ def execute(
     ):
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
-            precision = rank_precision(task.spec.precision, chip, task.spec.resources.worker)
             with _reporting(log, paths, device, rank, observe) as report:
                 engine = _train(
                     task,
@@ -113,11 +114,8 @@ def execute(
                     attempt,
                     report,
                     lambda: terminated() or hears(),
-                    precision,
-                    device,
-                    rank,
-                    world_size,
-                    chip=chip.name,
+                    Parallel(rank, world_size, device),
+                    chip,
                 )
             if rank == 0:
                 write_version_folder(task, paths, attempt, engine, log, chip=chip.name)
@@ -146,54 +144,84 @@ def _train(
     attempt: Attempt,
     report: Report,
     hears: Hears,
-    precision: ResolvedPrecision,
-    device: torch.device,
-    rank: int,
-    world_size: int,
-    *,
-    chip: str,
+    parallel: Parallel,
+    chip: Device,
+) -> Engine:
+    """Train to the end, in safer numbers where those that the spec asks for do not suffice."""
+    settings, resources = task.spec.training, task.spec.resources
+    precision = rank_precision(task.spec.precision, chip, resources.worker)
+    check_weights(settings.weights, precision.precision)
+    root = task.checkpoint_mirror
+    checkpoints = CheckpointFolder(
+        paths.checkpoints,
+        keep=settings.keep_checkpoints,
+        attempt=attempt,
+        mirror=None if root is None else Mirror.open(root, paths.run),
+    )
+    recovery = Recovery(
+        paths,
+        checkpoints,
+        parallel,
+        chip=chip,
+        begun_with=Numbers(precision, settings.weights),
+        guard=attempt.check,
+    )
+    has_started = False
+    while True:
+        engine = _build(task, recovery, report, hears, parallel)
+        if not has_started:
+            report("started", **_start_facts(engine, parallel, chip))
+        has_started = True
+        try:
+            engine.train(checkpoints)
+        except NonFiniteError as error:
+            broken = error.with_traceback(None)  # its frames would keep the model
+        else:
+            return engine
+        recovery.after(broken, report)
+
+
+def _build(
+    task: WorkerTask, recovery: Recovery, report: Report, hears: Hears, parallel: Parallel
 ) -> Engine:
     import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
     built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
-    engine = Engine(
+    return Engine(
         apply_method(built, task.spec.method),
         task.dataset,
         task=kind,
         settings=settings,
-        precision=precision,
-        device=device,
+        precision=recovery.numbers.precision,
+        weights=recovery.numbers.weights,
+        device=parallel.device,
         report=report,
         hears=hears,
-        rank=rank,
-        world_size=world_size,
+        rank=parallel.rank,
+        world_size=parallel.world_size,
+        memory_bytes=task.request.memory,
+        adjustments=recovery.adjustments,
+        remember=recovery.remember,
     )
-    report(
-        "started",
-        world_size=world_size,
-        num_steps=len(engine.steps),
-        epochs=settings.epochs,
-        device=str(device),
-        precision=precision.precision,
-        reason=precision.reason,
-        metric=engine.judge.metric,
-        pid=os.getpid(),
-        chip=chip,
-        flops_per_token=flops_per_token(engine.model),
-        peak_flops=peak_flops(chip, precision.precision),
-    )
-    root = task.checkpoint_mirror
-    engine.train(
-        CheckpointFolder(
-            paths.checkpoints,
-            keep=settings.keep_checkpoints,
-            attempt=attempt,
-            mirror=None if root is None else Mirror.open(root, paths.run),
-        )
-    )
-    return engine
+
+
+def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, Any]:
+    precision = engine.precision
+    return {
+        "world_size": parallel.world_size,
+        "num_steps": len(engine.steps),
+        "epochs": engine.settings.epochs,
+        "device": str(parallel.device),
+        "precision": precision.precision,
+        "reason": precision.reason,
+        "metric": engine.judge.metric,
+        "pid": os.getpid(),
+        "chip": chip.name,
+        "flops_per_token": flops_per_token(engine.model),
+        "peak_flops": peak_flops(chip.name, precision.precision),
+    }
 
 
 @contextlib.contextmanager

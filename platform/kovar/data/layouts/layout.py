@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SplitName = Literal["train", "evaluation"]
 
-LayoutName = Literal["text-label"]
+LayoutName = Literal["text-label", "text-labels", "tagged-words", "masked-text", "causal-text"]
 """The layouts of the table; tasks name them."""
 
 
@@ -137,6 +137,10 @@ class Layout(ABC):
     @abstractmethod
     def keys(self, table: pa.Table) -> Iterable[str]:
         """Yield a text of each row of a checked table; rows with equal texts stay together."""
+
+    def written(self, table: pa.Table, spec: DataSpec) -> Iterable[str]:
+        """Yield what people wrote in each row of a checked table: a tokenizer learns from it."""
+        return self.keys(table)
 
     @abstractmethod
     def targets(self, spec: DataSpec) -> tuple[pa.Field, ...]:

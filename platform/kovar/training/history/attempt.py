@@ -69,6 +69,8 @@ class _Reader:
                 self._reach(current.resumed_from, moment)
             case "step":
                 self._take_step(current, int(number(event, "step")), moment)
+            case "rolled_back":
+                current.precision = str(event.get("precision", ""))
             case "finished":
                 current.outcome = "finished"
             case "preempted":

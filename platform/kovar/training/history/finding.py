@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kovar.config import format_duration
+from kovar.training.history.incident import incidents
 from kovar.training.history.run_history import RunHistory
 from kovar.training.history.timeline import Phase
 
@@ -40,7 +41,11 @@ def why_ended(history: RunHistory) -> Finding | None:
 
 def findings(history: RunHistory) -> list[Finding]:
     """Return what stands out in where the time went, the costliest first."""
-    found = [*_crashes(history), *(one for rule in _RULES if (one := rule(history)) is not None)]
+    found = [
+        *_crashes(history),
+        *_incidents(history),
+        *(one for rule in _RULES if (one := rule(history)) is not None),
+    ]
     return [one for one in found if one is not None]
 
 
@@ -102,6 +107,10 @@ def _crashes(history: RunHistory) -> list[Finding]:
         )
         found += [Finding(f"a checkpoint was ignored: {reason}") for reason in after.ignored]
     return found
+
+
+def _incidents(history: RunHistory) -> list[Finding]:
+    return [Finding(told, advice) for told, advice in incidents(history.events).items()]
 
 
 def _slow(

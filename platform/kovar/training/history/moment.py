@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from kovar.events import DRIVER_RANK
 
 Event = Mapping[str, Any]
+
+_OF_ONE_RANK: Final = ("failed", "shrunk")
 
 
 def seconds_of(event: Event) -> float:
@@ -17,7 +19,9 @@ def seconds_of(event: Event) -> float:
 
 
 def leading(events: Iterable[Event]) -> list[Event]:
-    """Keep what the driver and rank 0 wrote, in order of time: they tell the whole story.
+    """Keep what the driver and rank 0 wrote, in order of time: they tell almost the whole story.
+
+    What befell another rank alone, a failure or a full memory, belongs to it.
 
     Lines without a readable time are left out.
     """
@@ -27,7 +31,7 @@ def leading(events: Iterable[Event]) -> list[Event]:
             moment = seconds_of(event)
         except (KeyError, TypeError, ValueError):
             continue
-        if event.get("rank", 0) in (DRIVER_RANK, 0) or event.get("event") == "failed":
+        if event.get("rank", 0) in (DRIVER_RANK, 0) or event.get("event") in _OF_ONE_RANK:
             kept.append((moment, event))
     return [event for _, event in sorted(kept, key=lambda pair: pair[0])]
 

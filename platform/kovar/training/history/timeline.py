@@ -138,6 +138,9 @@ class _Walker:
                 self._take_step(event, moment)
             case "compiled" | "checkpoint" | "evaluated" | "preparing":
                 self._take_timed(event, moment)
+            case "rolled_back":
+                self.fill(self.waiting_for, moment)
+                self.waiting_for, self._stepped = "recovering", False
             case "finished" | "registered":
                 self._move("registering", moment)
             case "failed":

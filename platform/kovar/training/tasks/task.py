@@ -7,9 +7,11 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from kovar.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
     from kovar.models import BaseModelFiles, BuiltModel
     from kovar.registry import DatasetPredictions, Golden, Signature
 
-TaskName = Literal["text-classification"]
+TaskName = Literal[
+    "text-classification",
+    "multilabel-classification",
+    "token-classification",
+    "masked-lm",
+    "causal-lm",
+]
 """The tasks of the table, as a spec names them."""
 
 Direction = Literal["max", "min"]
@@ -93,12 +101,25 @@ class Task(ABC):
         layout: what the rows of its data sets are made of.
         metric: the metric that says which of two models is better, unless the spec names another.
         metrics: every metric that an evaluation reports, and whether more or less of it is better.
+        predicts_tokens: whether the last layer is as wide as the vocabulary: a plan does not know
+            the memory of such models.
     """
 
+    predicts_tokens: bool = False
     name: TaskName
     layout: LayoutName
     metric: str
     metrics: Mapping[str, Direction]
+
+    def check_base(self, base: BaseModelFiles) -> None:
+        """Refuse a base that cannot learn this task: unless it says otherwise, one that writes.
+
+        Raises:
+            ModelError: naming the kinds of models that can.
+        """
+        from kovar.models import ARCHITECTURES
+
+        refuse_unless(not base.architecture.is_decoder, base, self.name, ARCHITECTURES)
 
     @abstractmethod
     def build_model(
@@ -171,6 +192,22 @@ class Task(ABC):
             split: the evaluation split, which keeps the texts.
             progress: called with (rows done, rows in all).
         """
+
+
+def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[str]) -> None:
+    """Refuse a base of a kind that does not suit a task.
+
+    Raises:
+        ModelError: naming the kinds that do.
+    """
+    if not fits:
+        raise ModelError(
+            f"{task} does not train such models",
+            field="model.base",
+            got=f"{base.source} ({base.config['model_type']})",
+            allowed=", ".join(sorted(kinds)),
+            hint="choose another model or another task",
+        )
 
 
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:

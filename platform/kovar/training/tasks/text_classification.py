@@ -1,10 +1,11 @@
-"""One label for a whole text."""
+"""One label for a whole text, or for two texts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from kovar.data import collate
+from kovar.data.layouts import SECOND, segments
 from kovar.evaluation import classification_metrics
 from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
 
@@ -45,7 +46,7 @@ class TextClassification(Task):
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Return token ids and mask of shape (rows, length), targets of shape (rows)."""
-        inputs: dict[str, NDArray[Any]] = {**collate(split, rows, length, pad_id)}
+        inputs = collate_texts(split, rows, length, pad_id=pad_id)
         return Collated(inputs, split.labels[rows], num_targets=len(rows))
 
     def loss(
@@ -54,7 +55,7 @@ class TextClassification(Task):
         """Return the cross-entropy in nats, summed over the rows."""
         from torch.nn.functional import cross_entropy
 
-        logits = outputs.logits if outputs.logits.element_size() > 4 else outputs.logits.float()
+        logits = at_least_fp32(outputs.logits)
         return cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
 
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
@@ -63,18 +64,7 @@ class TextClassification(Task):
 
     def signature(self, labels: tuple[str, ...], *, max_length: int) -> Signature:
         """Return a text in, its label and the probability of every label out."""
-        from kovar.registry import Signature, TensorFacts
-
-        return Signature(
-            task=self.name,
-            inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
-            outputs=(
-                TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
-                TensorFacts(name="scores", datatype="FP32", shape=(-1, len(labels))),
-            ),
-            labels=labels,
-            max_length=max_length,
-        )
+        return classifier_signature(self.name, labels, max_length=max_length)
 
     def examine(
         self, runtime: Any, split: Split, *, progress: Callable[[int, int], None] | None = None
@@ -83,31 +73,18 @@ class TextClassification(Task):
         from kovar.evaluation import evaluate
         from kovar.registry import DatasetPredictions, rows_digest
 
-        labels, texts = tuple(runtime.labels), split.texts
+        labels, texts = tuple(runtime.labels), texts_of(split)
         found = evaluate(runtime, texts, split.labels, progress=progress)
         true = split.labels.tolist()
+        rows = ((text, labels[index]) for text, index in zip(texts, true, strict=True))
         predictions = DatasetPredictions(
-            rows=rows_digest(
-                (text, labels[index]) for text, index in zip(texts, true, strict=True)
-            ),
+            rows=rows_digest(rows),
             labels=labels,
             true=tuple(true),
             predicted=tuple(found.predicted.tolist()),
         )
         golden = golden_of(runtime, texts[:NUM_GOLDEN])
         return Examined(found.metrics.to_json(), golden, predictions)
-
-
-def golden_of(runtime: Runtime, texts: Sequence[Text]) -> GoldenExamples:
-    """Return what a runtime answers to a few texts."""
-    from kovar.registry import GoldenExample, GoldenExamples
-
-    pairs = [(text, None) if isinstance(text, str) else text for text in texts]
-    examples = tuple(
-        GoldenExample(text=first, text_pair=second, label=one.label, scores=one.scores)
-        for (first, second), one in zip(pairs, runtime.predict(texts), strict=True)
-    )
-    return GoldenExamples(labels=tuple(runtime.labels), examples=examples)
 
 
 class _Tally(Tally):
@@ -140,3 +117,54 @@ class _Tally(Tally):
             "macro_f1": found.macro_f1,
             "loss": float(self._loss) / len(self._split),
         }
+
+
+def collate_texts(
+    split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int
+) -> dict[str, NDArray[Any]]:
+    """Return what a model reads of texts or of pairs, each array of shape (rows, length)."""
+    inputs: dict[str, NDArray[Any]] = {**collate(split, rows, length, pad_id)}
+    if split.has(SECOND):
+        second = split.column(SECOND)[rows]
+        inputs["token_type_ids"] = segments(second, split.lengths[rows], length)
+    return inputs
+
+
+def at_least_fp32(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in which a loss may be summed."""
+    return logits if logits.element_size() > 4 else logits.float()
+
+
+def texts_of(split: Split) -> list[Text]:
+    """Return the texts of all rows of the evaluation split; of a pair, both."""
+    if not split.has("text_pair"):
+        return list(split.texts)
+    return list(zip(split.texts, split.kept("text_pair"), strict=True))
+
+
+def classifier_signature(task: str, labels: tuple[str, ...], *, max_length: int) -> Signature:
+    """Return the signature of a version that scores labels of texts."""
+    from kovar.registry import Signature, TensorFacts
+
+    return Signature(
+        task=task,
+        inputs=(TensorFacts(name="text", datatype="BYTES", shape=(-1,)),),
+        outputs=(
+            TensorFacts(name="label", datatype="BYTES", shape=(-1,)),
+            TensorFacts(name="scores", datatype="FP32", shape=(-1, len(labels))),
+        ),
+        labels=labels,
+        max_length=max_length,
+    )
+
+
+def golden_of(runtime: Runtime, texts: Sequence[Text]) -> GoldenExamples:
+    """Return what a runtime answers to a few texts."""
+    from kovar.registry import GoldenExample, GoldenExamples
+
+    pairs = [(text, None) if isinstance(text, str) else text for text in texts]
+    examples = tuple(
+        GoldenExample(text=first, text_pair=second, label=one.label, scores=one.scores)
+        for (first, second), one in zip(pairs, runtime.predict(texts), strict=True)
+    )
+    return GoldenExamples(labels=tuple(runtime.labels), examples=examples)

@@ -1,0 +1,299 @@
+"""Training with Kovar against the Hugging Face Trainer and plain loops, interleaved.
+
+usage: python benchmarks/training.py [--rounds 7] [--rows 960] [--part NAME …]
+
+Prints tables and writes benchmarks/results/training.json; with --part, the other parts keep what an
+earlier run wrote. Every contender is a process of its own, started once and asked in turn, so that
+none profits from another one's settings; each round begins with another contender, and the first
+round of each is not counted. Model, data and seeds are those of jobs/movie-sentiment.yaml.
+
+- speed: rows per second of training MiniLM, by precision. Trainer runs with its defaults (which
+  include fused AdamW) at 32 rows a batch (its own default of 8 is slower), and with rows grouped by
+  length besides. Evaluation and checkpoints are left out on both sides.
+- quality: accuracy on the held-out rows after one epoch, each contender once.
+- peak: floating-point operations of the tokens without padding, over the time of a step and the
+  measured peak of matrix products on the same threads.
+- ranks: two workers of one thread against one worker of two threads.
+- checkpoints: what saving keeps a step waiting, and what exact resumption costs.
+- start: from the call to the first step's end, two workers on a running Ray: Kovar's own worker and
+  a plain TorchTrainer that loads the same model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+CONTENDER = Path(__file__).with_name("training_contender.py")
+PARTS = ("speed", "quality", "peak", "ranks", "checkpoints", "start")
+KOVAR, DEFAULT, BEST = "Kovar", "Trainer, defaults", "Trainer, best flags"
+
+
+class Contender:
+    """A process that trains when it is asked to."""
+
+    def __init__(self, kind: str, work: Path, *, threads: int = 2) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CONTENDER), kind, str(work)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+        )
+
+    def ask(self, what: str, **options: Any) -> dict[str, Any]:
+        """Let it do one thing; return what it says."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"what": what, **options}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a contender ended: {self.process.args}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def rotated(names: Sequence[str], number: int) -> list[str]:
+    """Return the names, beginning with another one each time."""
+    start = number % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Summarize repeated measurements."""
+    return {
+        "median": statistics.median(values),
+        "minimum": min(values),
+        "maximum": max(values),
+        "num": len(values),
+    }
+
+
+def speed(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Rows per second of every contender and precision, and what Kovar is ahead by."""
+    running = {name: Contender(kind, work) for name, kind in
+               ((KOVAR, "kovar"), (DEFAULT, "trainer"), (BEST, "trainer-best"))}  # fmt: skip
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "bf16"):
+        rates: dict[str, list[float]] = {name: [] for name in running}
+        for number in track(range(rounds + 1), f"speed in {precision}"):
+            for name in rotated(list(running), number):
+                answer = running[name].ask("train", precision=precision, rows=rows)
+                if number:
+                    rates[name].append(rows / answer["seconds"])
+        found[precision] = {
+            "rows_per_second": {name: spread(values) for name, values in rates.items()},
+            **{
+                key: spread([a / b for a, b in zip(rates[KOVAR], rates[other], strict=True)])
+                for key, other in (("over_defaults", DEFAULT), ("over_best_flags", BEST))
+            },
+        }
+    for contender in running.values():
+        contender.close()
+    return found
+
+
+def quality(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Accuracy after one epoch."""
+    del rounds, rows
+    found = {}
+    for name, kind in track(
+        ((KOVAR, "kovar"), (DEFAULT, "trainer"), (BEST, "trainer-best")), "quality"
+    ):
+        contender = Contender(kind, work)
+        found[name] = contender.ask("quality", precision="fp32")["accuracy"]
+        contender.close()
+    return {"accuracy": found}
+
+
+def peak(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Share of the peak of fp32 and bf16 matrix products that a step reaches."""
+    contender = Contender("kovar", work)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        answers = [
+            contender.ask("peak", precision=precision, rows=rows)
+            for _ in track(range(rounds + 1), f"peak in {precision}")
+        ][1:]
+        found[precision] = {
+            "share": spread([answer["share"] for answer in answers]),
+            "peak_flops": spread([answer["peak_flops"] for answer in answers]),
+            "padding": answers[0]["padding"],
+        }
+    contender.close()
+    return found
+
+
+def ranks(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Two workers of one thread against one of two."""
+    rates: dict[str, list[float]] = {"one": [], "two": []}
+    one = Contender("kovar", work)
+    pair = Contender("pair", work, threads=1)
+    for number in track(range(rounds + 1), "ranks"):
+        for name in rotated(("one", "two"), number):
+            contender = one if name == "one" else pair
+            answer = contender.ask("train", precision="fp32", rows=rows)
+            if number:
+                rates[name].append(rows / answer["seconds"])
+    one.close()
+    pair.close()
+    return {
+        "rows_per_second": {name: spread(values) for name, values in rates.items()},
+        "two_over_one": spread([b / a for a, b in zip(rates["one"], rates["two"], strict=True)]),
+    }
+
+
+def checkpoints(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Share of the time that a save keeps training waiting, and that exact resumption takes."""
+    del rows
+    contender = Contender("kovar", work)
+    answers = [
+        contender.ask("checkpoints", precision="fp32")
+        for _ in track(range(max(2, rounds // 2) + 1), "checkpoints")
+    ][1:]
+    contender.close()
+    return {
+        key: spread([answer[key] for answer in answers])
+        for key in ("stall_seconds", "stall_share", "slowdown", "bookkeeping_share")
+    }
+
+
+def start(work: Path, rounds: int, rows: int) -> dict[str, Any]:
+    """Seconds from the call to the first step, on a Ray that runs already."""
+    del rows
+    contender = Contender("ray", work, threads=1)
+    seconds: dict[str, list[float]] = {"Kovar": [], "plain Ray Train": []}
+    for number in track(range(max(3, rounds // 2) + 1), "start"):
+        for name in rotated(list(seconds), number):
+            answer = contender.ask("start", contender=name)
+            if number:
+                seconds[name].append(answer["seconds"])
+    contender.close()
+    pairs = zip(seconds["Kovar"], seconds["plain Ray Train"], strict=True)
+    return {
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "ours": spread([ours - plain for ours, plain in pairs]),
+    }
+
+
+FIGURES = (
+    ("Trainer, defaults, fp32: times as fast", ("speed", "fp32", "over_defaults"), ">=", 2.2),
+    ("Trainer, best flags, fp32: times as fast", ("speed", "fp32", "over_best_flags"), ">=", 1.3),
+    ("Trainer, defaults, bf16: times as fast", ("speed", "bf16", "over_defaults"), ">=", None),
+    ("Trainer, best flags, bf16: times as fast", ("speed", "bf16", "over_best_flags"), ">=", None),
+    ("share of the fp32 peak in a step", ("peak", "fp32", "share"), ">=", 0.7),
+    ("share of the bf16 peak in a step", ("peak", "bf16", "share"), ">=", None),
+    ("2 workers × 1 thread over 1 × 2", ("ranks", "two_over_one"), ">=", 0.9),
+    ("start over plain Ray Train, s", ("start", "ours"), "<=", 1.0),
+    ("checkpoint stall every 50 steps, share", ("checkpoints", "stall_share"), "<=", 0.02),
+    ("exact resumption, share of a step", ("checkpoints", "bookkeeping_share"), "<=", 0.01),
+)
+
+
+def figures(parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold what was measured against its targets."""
+    rows = []
+    for name, path, relation, target in FIGURES:
+        value: Any = parts
+        for key in path:
+            value = value.get(key, {}) if isinstance(value, dict) else {}
+        if not value:
+            continue
+        middle = value["median"]
+        met = None
+        if target is not None:
+            met = middle >= target if relation == ">=" else middle <= target
+        rows.append({
+            "name": name, "value": middle, "minimum": value["minimum"], "maximum": value["maximum"],
+            "target": f"{relation} {target}" if target is not None else None, "met": met,
+        })  # fmt: skip
+    return rows
+
+
+def show(content: dict[str, Any]) -> None:
+    """Print the tables."""
+    console = Console()
+    for precision, part in content["parts"].get("speed", {}).items():
+        if precision not in ("fp32", "bf16"):
+            continue
+        table = Table("contender", "rows/s", "minimum", "maximum", title=f"speed, {precision}")
+        for name, values in part["rows_per_second"].items():
+            each = (values[key] for key in ("median", "minimum", "maximum"))
+            table.add_row(name, *(f"{value:.1f}" for value in each))
+        console.print(table)
+    if "quality" in content["parts"]:
+        table = Table("contender", "accuracy", title="one epoch, held-out rows")
+        for name, accuracy in content["parts"]["quality"]["accuracy"].items():
+            table.add_row(name, f"{accuracy:.4f}")
+        console.print(table)
+    summary = Table("figure", "median", "spread", "target", "met")
+    for row in content["figures"]:
+        met = {True: "yes", False: "no", None: "–"}[row["met"]]
+        between = f"{row['minimum']:.3g} to {row['maximum']:.3g}"
+        summary.add_row(row["name"], f"{row['value']:.3g}", between, row["target"] or "–", met)
+    console.print(summary)
+
+
+def cpu_name() -> str:
+    """Return the name of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds")
+    parser.add_argument("--rows", type=int, default=960, help="training rows of a round")
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this")
+    options = parser.parse_args()
+    content: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    content.setdefault("parts", {})
+    content["machine"] = {
+        "cpu": cpu_name(),
+        "num_cpus": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "platform": platform.platform(),
+    }
+    content["versions"] = {"python": platform.python_version()} | {
+        name: installed(name) for name in ("torch", "transformers", "accelerate", "ray")
+    }
+    with tempfile.TemporaryDirectory() as place:
+        for part in options.part or PARTS:
+            load = os.getloadavg()
+            found = globals()[part](Path(place), options.rounds, options.rows)
+            found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+            found["load_average_before"] = load
+            content["parts"][part] = found
+            content["figures"] = figures(content["parts"])
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    show(content)
+    Console().print(f"written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

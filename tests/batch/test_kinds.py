@@ -1,0 +1,75 @@
+"""Batch jobs with versions of other tasks than one label a text."""
+
+import json
+
+import pytest
+
+from kovar.batch import EvaluateSpec, PredictSpec
+from kovar.batch.evaluate import evaluate_version
+from kovar.batch.predict import predict_files
+from kovar.config import Document
+from kovar.registry import Registry
+from tiny_version import settings_in
+
+pytestmark = pytest.mark.ray
+
+
+def evaluated(folder, name):
+    fields = {
+        "kind": "evaluate",
+        "model": "tiny",
+        "precision": "fp32",
+        "data": {"name": name, "source": "rows.jsonl", "split": "evaluation", "evaluation": 24},
+        "slices": {"lengths": [5]},
+    }
+    spec = Document.of(fields).parse(EvaluateSpec)
+    return evaluate_version(spec, base_dir=folder, settings=settings_in(folder))
+
+
+def predicted(folder, rows, **source):
+    (folder / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    fields = {
+        "kind": "predict",
+        "model": "tiny",
+        "precision": "fp32",
+        "input": {"source": "texts.jsonl", "bad_rows": "null", **source},
+        "output": {"folder": "answers", "format": "jsonl"},
+    }
+    spec = Document.of(fields).parse(PredictSpec)
+    predict_files(spec, base_dir=folder, settings=settings_in(folder))
+    lines = (folder / "answers").glob("part-*.jsonl")
+    return [json.loads(line) for part in lines for line in part.read_text().splitlines()]
+
+
+def test_held_out_texts_with_many_labels_score_as_in_the_run(ray_session, trained_topics):
+    folder, run = trained_topics
+    found = evaluated(folder, "topics")
+    assert found.assessment.metrics.micro_f1 == pytest.approx(run.metrics["micro_f1"])
+    low, high = found.stored.record.intervals["micro_f1"]
+    assert low <= found.assessment.metrics.micro_f1 <= high
+    assert sum(one.num_rows for one in found.assessment.slices) == 24
+    assert "| micro F1 |" in found.folder.report.read_text()
+    assert found.folder.page.read_text().count("data:image/png;base64,") == 1
+
+
+def test_held_out_sentences_score_as_in_the_run(ray_session, trained_entities):
+    folder, run = trained_entities
+    found = evaluated(folder, "entities")
+    assert found.assessment.metrics.f1 == pytest.approx(run.metrics["f1"])
+    assert sum(one.num_rows for one in found.assessment.slices) == 24
+    assert "| F1 of entities |" in found.folder.report.read_text()
+    with Registry.open(settings_in(folder)) as registry:
+        assert set(registry.evaluations(run.version)) == {"entities"}
+
+
+def test_predictions_name_all_labels_of_a_text(ray_session, trained_topics):
+    rows = [{"text": "the acting plot is great"}, {"text": ""}]
+    good, bad = predicted(trained_topics[0], rows)
+    assert good["labels"] == ["acting", "good", "plot"]
+    assert set(good["scores"]) == {"acting", "good", "plot"}
+    assert bad == {"labels": None, "scores": None}
+
+
+def test_predictions_give_every_word_a_tag(ray_session, trained_entities):
+    (found,) = predicted(trained_entities[0], [{"text": "the plot is very awful 7"}])
+    assert found["tags"] == ["O", "B-THING", "O", "B-HOW", "I-HOW", "O"]

@@ -1,0 +1,118 @@
+"""A run whose numbers break goes back to its last good checkpoint and on in a safer precision."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broken import BrokenBelow
+from kovar.errors import NonFiniteError, SpecError
+from kovar.events import read_events
+from kovar.precision import Device, resolve
+from kovar.registry import Registry, card
+from kovar.training.adjustments import Adjustments, Change
+from kovar.training.recovery import Numbers, check_weights, safer
+from kovar.training.tasks import TASKS
+from tiny_run import run_spec, spoil_weights, write_spec
+from tiny_version import settings_in
+
+CPU = Device("cpu", "CPU", bf16_matrix_units=True)
+H100 = Device("cuda", "H100", bf16_matrix_units=True, capability=(9, 0))
+V100 = Device("cuda", "V100", bf16_matrix_units=False, capability=(7, 0))
+BOUND = 0.3
+
+
+def chain(precision, chip, weights="fp32"):
+    numbers = Numbers(resolve(precision, chip), weights)
+    told = []
+    while (numbers := safer(numbers, chip)) is not None:
+        told.append(str(numbers))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("precision", "chip", "follows"),
+    [
+        ("fp8", H100, ["bf16", "fp32"]),
+        ("fp16", H100, ["bf16", "fp32"]),
+        ("fp16", V100, ["fp32"]),
+        ("tf32", H100, ["fp32"]),
+        ("bf16", CPU, ["fp32"]),
+        ("fp32", CPU, []),
+    ],
+)
+def test_every_precision_has_safer_ones_down_to_fp32(precision, chip, follows):
+    assert chain(precision, chip) == follows
+
+
+def test_weights_in_bf16_go_before_the_precision_does():
+    assert chain("bf16", CPU, "bf16") == ["bf16", "fp32"]
+
+
+def test_weights_in_bf16_need_passes_in_bf16():
+    check_weights("bf16", "bf16")
+    with pytest.raises(SpecError, match=r"training\.weights"):
+        check_weights("bf16", "fp32")
+
+
+def test_a_change_made_after_the_checkpoint_in_use_is_forgotten():
+    changes = tuple(Change(step, "fp32", "fp32", "") for step in (20, 40))
+    found = Adjustments(changes, 64)
+    assert found.resumed_at(20) == Adjustments(changes[:1], 64)
+    assert Adjustments.of(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.fixture
+def broken_task(monkeypatch):
+    def put(**options):
+        monkeypatch.setitem(TASKS, "text-classification", BrokenBelow(BOUND, **options))
+
+    return put
+
+
+def stories(result, *kinds):
+    return [e for e in read_events(result.folder.events) if e["event"] in kinds]
+
+
+def weights_of(result):
+    return (result.folder.model / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_back_and_on_in_fp32_and_says_so(tmp_path, broken_task):
+    broken_task()
+    settings = settings_in(tmp_path)
+    result = run_spec(write_spec(tmp_path, precision="bf16"), settings)
+    (told,) = stories(result, "rolled_back")
+    assert (told["was"], told["precision"]) == ("bf16", "fp32")
+    assert told["to_step"] < told["step"] <= told["to_step"] + 20 + 10
+    assert result.version.manifest.precision == "fp32"
+    with Registry.open(settings) as registry:
+        text = card(registry.version("tiny", "champion"))
+    assert f"went back from step {told['step']} to step {told['to_step']}" in text
+
+
+def test_a_run_interrupted_after_it_went_back_repeats_the_decision(tmp_path, broken_task):
+    broken_task()
+    undisturbed = run_spec(
+        write_spec(tmp_path / "one", precision="bf16"), settings_in(tmp_path / "one")
+    )
+    spec, settings = write_spec(tmp_path / "two", precision="bf16"), settings_in(tmp_path / "two")
+    broken_task(stop_in_fp32=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_spec(spec, settings)
+    resumed = run_spec(spec, settings)
+    assert len(stories(resumed, "rolled_back")) == 1
+    assert weights_of(resumed) == weights_of(undisturbed)
+
+
+def test_a_run_that_stays_broken_fails_in_fp32_and_is_not_registered(tmp_path):
+    settings = settings_in(tmp_path)
+    path = write_spec(tmp_path, precision="bf16")
+    spoil_weights(tmp_path / "encoder")
+    with pytest.raises(NonFiniteError, match=r"step \d+: loss"):
+        run_spec(path, settings)
+    (run,) = settings.runs_dir.iterdir()
+    assert [e["event"] for e in read_events(run / "events.jsonl")].count("rolled_back") == 1
+    with Registry.open(settings) as registry:
+        assert registry.models() == ()
