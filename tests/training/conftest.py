@@ -48,7 +48,6 @@ def engines(tiny_inputs):
             settings=settings,
             precision=precision,
             device=torch.device("cpu"),
-            **options,
             report=lambda event, **fields: (
                 events.append((event, fields)) if events is not None else None
             ),
