@@ -215,6 +215,7 @@ class Engine:
             notices.close()
             writer.drain()
             self._acknowledge(writer, wait=preempted is not None)
+        self.state.release()
         if preempted:
             self._report("preempted", step=self.last_step, reason=preempted)
             raise PreemptedError(

@@ -127,6 +127,10 @@ class TrainingState:
         }
         return Snapshot(step, tensors, state)
 
+    def release(self) -> None:
+        """Give the memory of snapshots back; the last one is written."""
+        self._held.clear()
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
         import torch
