@@ -219,9 +219,8 @@ def estimate_training(
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
     if device_kind == "cpu":
-        # An accelerator's worker has its copy in the memory of the host.
-        held = workload.optimizer + size.trainable(lora) * FP32_BYTES
-        workload = replace(workload, snapshot=held)
+        # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
+        workload = replace(workload, snapshot=workload.optimizer * 3 // 2)
     return _memory(workload, phases, phases)
 
 
