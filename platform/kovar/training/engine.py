@@ -236,7 +236,8 @@ class Engine:
             preempted = self._run(batches, writer, notices)
             notices.close()
             writer.drain()
-            self._acknowledge(writer)
+            self._acknowledge(writer, wait=preempted is not None)
+        self.state.release()
         if preempted:
             self._report("preempted", step=self.last_step, reason=preempted)
             raise PreemptedError(
@@ -305,7 +306,7 @@ class Engine:
                 window = Window(self.parallel, self.skips)
         return None
 
-    def _acknowledge(self, writer: CheckpointWriter) -> None:
+    def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
         for done in writer.acknowledged():
             saved = done.saved
             self._report(
@@ -316,6 +317,8 @@ class Engine:
                 seconds=done.stall_s,
                 write_seconds=done.write_s,
             )
+        for answer in writer.mirrored(wait=wait):
+            self._report("mirrored", step=answer.step, seconds=answer.seconds, error=answer.error)
 
     def _tell(
         self, planned: PlannedStep, facts: Mapping[str, Any] | None, skipped: Sequence[int]

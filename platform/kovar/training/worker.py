@@ -17,6 +17,7 @@ from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.padding import ResolvedPadding, resolve_padding
 from kovar.training.parallel import Ddp, Parallel
@@ -156,8 +157,12 @@ def _train(
     settings, resources = task.spec.training, task.spec.resources
     precision = rank_precision(task.spec.precision, chip, resources.worker)
     check_weights(settings.weights, precision.precision)
+    root = task.checkpoint_mirror
     checkpoints = CheckpointFolder(
-        paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt
+        paths.checkpoints,
+        keep=settings.keep_checkpoints,
+        attempt=attempt,
+        mirror=None if root is None else Mirror.open(root, paths.run),
     )
     recovery = Recovery(
         paths,
