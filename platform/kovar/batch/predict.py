@@ -23,7 +23,7 @@ from kovar.batch.worker import RuntimeChoice, answer, problem_row
 from kovar.config import format_size
 from kovar.errors import DataError, KovarError, RunError, UserError
 from kovar.evaluation import THRESHOLD
-from kovar.inference import TorchTagger
+from kovar.inference import TorchScorer, TorchTagger
 from kovar.settings import Settings
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import write_json
@@ -186,6 +186,12 @@ def _columns(
     if isinstance(runtime, TorchTagger):
         tags = [one.tags for one in runtime.tag(texts, max_tokens=max_tokens)]
         return {"tags": column(tags, pa.list_(pa.string()))}
+    if isinstance(runtime, TorchScorer):
+        losses = runtime.score(texts, max_tokens=max_tokens)
+        return {
+            "loss": column([one.loss for one in losses], pa.float32()),
+            "num_tokens": column([one.num_tokens for one in losses], pa.int32()),
+        }
     labels = runtime.labels
     scores = answer(runtime, texts, max_tokens=max_tokens).table(len(labels))
     each = [column(scores[:, index], pa.float32()) for index in range(len(labels))]
