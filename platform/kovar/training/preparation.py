@@ -19,10 +19,12 @@ from kovar.training.folder import RunFolder
 from kovar.training.fp8 import check_fp8
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
+from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
 from kovar.training.tasks import TASKS
+from kovar.training.tokenizing import tokenizing_map
 
 if TYPE_CHECKING:
     from kovar.data import TokenizedDataset, TokenizerSettings
@@ -147,6 +149,7 @@ def prepare_inputs(
         base = _from_scratch(spec, config, tokenizer, **places)
     TASKS[spec.task].check_base(base)
     check_max_length(base, spec.data.max_length)
+    check_tensor_plan(spec, base.config)
     check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,
@@ -155,6 +158,7 @@ def prepare_inputs(
         cache_dir=settings.cache_dir,
         base_dir=base_dir,
         progress=progress,
+        ordered_map=tokenizing_map(),
     )
     check_budget(spec, longest=int(dataset.open("train").lengths.max()))
     return base, dataset, plan
