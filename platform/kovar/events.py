@@ -27,6 +27,7 @@ EventKind = Literal[
     "compiled",
     "step",
     "checkpoint",
+    "mirrored",
     "resumed",
     "skipped",
     "rolled_back",
@@ -49,7 +50,8 @@ FIELDS: Final[dict[EventKind, str]] = {
     "placed": "num_workers, nodes (host names)",
     "preparing": "what (for example evaluating), done, total",
     "waiting": "seconds, reason (what keeps the workers from starting)",
-    "started": "world_size, num_steps, epochs, device, precision, reason, pid (each rank's own), "
+    "started": "world_size, num_steps, epochs, device, precision, reason, padding (longest row or "
+    "none), padding_reason, pid (each rank's own), "
     "metric (the primary one), chip, flops_per_token (forward and backward), "
     "peak_flops (of one chip; null if unknown)",
     "compiled": "step, seconds",
@@ -57,6 +59,7 @@ FIELDS: Final[dict[EventKind, str]] = {
     "memory_bytes",
     "checkpoint": "step, path, size_bytes, seconds (for which training stood still), "
     "write_seconds (beside training; from now on it survives a power cut)",
+    "mirrored": "step, seconds (of the copy to remote storage), error (null for a whole copy)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "skipped": "step, steps (whose gradients were not finite: they changed no weight), "
     "total (of the run), allowed",

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kovar.data import LADDER, Batch, bucket_length, collate, deal, make_batches
+from kovar.data import LADDER, Batch, EpochBatches, bucket_length, collate, deal, make_batches
 
 GOLDEN = [([7, 3], 24), ([1, 6, 8], 16), ([9], 40), ([0, 2, 4, 11, 10, 5], 8)]
 GOLDEN_DIGEST = "1f8c75957a0e58ea2d9857be345671f2f24cd97768808786d70926ac16e95bc4"
@@ -23,7 +23,7 @@ some_lengths = st.lists(st.integers(1, 300), min_size=1, max_size=400)
 
 def batches_of(
     lengths: Sequence[int], *, seed: int = 0, epoch: int = 0, max_tokens: int = 1024
-) -> list[Batch]:
+) -> EpochBatches:
     return make_batches(
         np.array(lengths, dtype=np.int32),
         fingerprint="f" * 64,
@@ -34,7 +34,7 @@ def batches_of(
     )
 
 
-def as_lists(batches: list[Batch]) -> list[tuple[list[int], int]]:
+def as_lists(batches: Sequence[Batch]) -> list[tuple[list[int], int]]:
     return [(batch.rows.tolist(), batch.length) for batch in batches]
 
 
@@ -142,7 +142,7 @@ def test_other_processes_and_hash_seeds_form_the_same_batches() -> None:
 
 
 def test_no_rows_form_no_batches() -> None:
-    assert batches_of([]) == []
+    assert len(batches_of([])) == 0
 
 
 @pytest.mark.parametrize("lengths", [[5, 0], [5, 301], [290]])

@@ -57,6 +57,14 @@ def test_max_steps_cuts_the_plan_and_the_decay_fits_the_cut():
     assert steps[-1].learning_rate == pytest.approx(0.1)
 
 
+def test_a_plan_from_some_step_on_is_the_end_of_the_whole_plan():
+    steps = plan(epochs=3)
+    rest = steps[len(steps) // 2 :]
+    assert len(steps) == len(list(steps))
+    expected = [(step.step, step.epoch, step.batch.rows.tolist()) for step in steps]
+    assert [(s.step, s.epoch, s.batch.rows.tolist()) for s in rest] == expected[-len(rest) :]
+
+
 def test_another_seed_gives_another_order():
     def order(seed):
         return [step.batch.rows.tolist() for step in plan(epochs=1, seed=seed)]

@@ -7,8 +7,10 @@ The order of work is `DataSpec` → `load_table` → `prepare_dataset` → `make
 from kovar.data.batches import (
     LADDER,
     Batch,
+    EpochBatches,
     bucket_length,
     collate,
+    cut_rows,
     deal,
     make_batches,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Batch",
     "DataFacts",
     "DataSpec",
+    "EpochBatches",
     "EvaluationSource",
     "LayoutName",
     "Package",
@@ -48,6 +51,7 @@ __all__ = [
     "UnknownData",
     "bucket_length",
     "collate",
+    "cut_rows",
     "deal",
     "fetch_package",
     "find_package",

@@ -6,7 +6,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,20 +17,30 @@ from numpy.typing import NDArray
 
 from kovar.config import canonical_json
 from kovar.data.cache import ensure_folder, read_meta
+from kovar.data.files import MEMORY_BYTES
 from kovar.data.layouts import LAYOUTS, EncodedRows, Encoding, Layout, LayoutName, SplitName
 from kovar.data.progress import Progress, silent
 from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
-from kovar.data.split import split_rows
+from kovar.data.split import held_out
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from kovar.errors import DataError
 
 FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
+TOKENS_PER_BATCH: Final = 1 << 24
+"""A record batch ends at either: rows of thousands of tokens would fill the memory before."""
+
 ROWS_PER_CALL: Final = 1_024
 
 CONSTANTS: Final = b"kovar.constants"
 """Where the schema of a stored split keeps the layout's constants, as JSON."""
+
+Call = tuple[pa.Table, NDArray[np.int64]]
+"""Rows to tokenize, and their numbers in the source."""
+
+OrderedMap = Callable[[Callable[[Call], "Tokenized"], Iterator[Call]], Iterable["Tokenized"]]
+"""Applies a pure function to each call and yields the results in order, as `map` does."""
 
 
 class Split:
@@ -43,7 +53,6 @@ class Split:
 
     Attributes:
         lengths: number of tokens of each row, int32.
-        rows: each row's number in the source, int64.
         constants: what the layout says of all rows, see `Layout.constants`.
     """
 
@@ -61,7 +70,6 @@ class Split:
         self.lengths: NDArray[np.int32] = _joined(
             [np.diff(each).astype(np.int32) for each in offsets], np.int32
         )
-        self.rows: NDArray[np.int64] = self.column("row")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -87,6 +95,11 @@ class Split:
             self._lists[name] = [_Lists.of(batch.column(name)) for batch in self._batches]
         index = bisect_right(self._starts, row) - 1
         return self._lists[name][index].at(int(row) - self._starts[index])
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Each row's number in the source."""
+        return self.column("row")
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -189,15 +202,50 @@ class TokenizedDataset:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Rows of a source that form one split, and how often each label stands in them."""
+    """Rows of a source that form one split.
+
+    Args:
+        source: where they are.
+        chosen: of each row of the source, whether it is one of them.
+        num_rows: how many they are.
+        label_counts: how often each label stands in them.
+    """
 
     source: Source
-    rows: NDArray[np.int64]
+    chosen: NDArray[np.bool_]
+    num_rows: int
     label_counts: Counter[str]
 
     @classmethod
-    def of(cls, source: Source, rows: NDArray[np.int64], layout: Layout) -> _Part:
-        return cls(source, rows, layout.label_counts(source.table.take(pa.array(rows))))
+    def of(cls, source: Source, chosen: NDArray[np.bool_], layout: Layout) -> _Part:
+        part = cls(source, chosen, int(chosen.sum()), Counter())
+        for table, _ in part.tables():
+            part.label_counts.update(layout.label_counts(table))
+        return part
+
+    def tables(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """Yield the rows in order, with their numbers in the source."""
+        start = 0
+        for table in self.source.rows:
+            own = np.flatnonzero(self.chosen[start : start + table.num_rows])
+            if len(own):
+                yield table.take(pa.array(own)), own + start
+            start += table.num_rows
+
+    def calls(self) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
+        """Yield the same, `ROWS_PER_CALL` rows at a time but for the last."""
+        tables: list[pa.Table] = []
+        numbers = [np.empty(0, np.int64)]
+        for table, own in self.tables():
+            tables.append(table)
+            numbers.append(own)
+            held, rows = pa.concat_tables(tables), np.concatenate(numbers)
+            num_full = len(rows) - len(rows) % ROWS_PER_CALL
+            for first in range(0, num_full, ROWS_PER_CALL):
+                yield held.slice(first, ROWS_PER_CALL), rows[first : first + ROWS_PER_CALL]
+            tables, numbers = [held.slice(num_full)], [rows[num_full:]]
+        if len(numbers[0]):
+            yield tables[0], numbers[0]
 
 
 def prepare_dataset(
@@ -208,6 +256,8 @@ def prepare_dataset(
     cache_dir: Path,
     base_dir: Path,
     progress: Progress | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+    ordered_map: OrderedMap = map,
 ) -> TokenizedDataset:
     """Read, validate, split and tokenize a data set, or find the result in the cache.
 
@@ -220,6 +270,8 @@ def prepare_dataset(
         cache_dir: the cache folder of the settings.
         base_dir: the folder of the specification.
         progress: told about downloads (bytes) and tokenizing (rows).
+        memory_bytes: of a source of more than this, a piece at a time is in memory.
+        ordered_map: does the tokenizing; the result is the same wherever that is.
 
     Raises:
         DataError: a mistake in the data, or a label that one of the splits lacks.
@@ -229,7 +281,7 @@ def prepare_dataset(
     report = progress or silent
     kind = LAYOUTS[layout]
     tokenizer = load_tokenizer(tokenizer_dir)
-    train, evaluation, split_facts = _split(spec, kind, cache_dir, base_dir, report)
+    train, evaluation, split_facts = _split(spec, kind, cache_dir, base_dir, report, memory_bytes)
     labels = _check_labels(train, evaluation, spec, kind)
     identity = {
         "format": FORMAT,
@@ -249,7 +301,7 @@ def prepare_dataset(
         counts: dict[str, dict[str, Any]] = {}
         for name, part in parts.items():
             encoding = Encoding(spec, tokenizer, tokenizer_dir, labels, name)
-            counts[name] = _write_split(folder, part, kind, encoding, report)
+            counts[name] = _write_split(folder, part, kind, encoding, report, ordered_map)
             if counts[name]["rows"] == 0:
                 raise DataError(
                     f"no row of the {name} split has anything to learn in its first "
@@ -293,7 +345,12 @@ def _check(folder: Path) -> None:
 
 
 def _split(
-    spec: DataSpec, layout: Layout, cache_dir: Path, base_dir: Path, progress: Progress
+    spec: DataSpec,
+    layout: Layout,
+    cache_dir: Path,
+    base_dir: Path,
+    progress: Progress,
+    memory_bytes: int,
 ) -> tuple[_Part, _Part, dict[str, Any]]:
     load: Callable[..., Source] = load_table
     places = {
@@ -301,20 +358,21 @@ def _split(
         "cache_dir": cache_dir,
         "base_dir": base_dir,
         "progress": progress,
+        "memory_bytes": memory_bytes,
     }
     source = load(spec, **places)
     if isinstance(spec.evaluation, EvaluationSource):
         other = spec.model_copy(update={"source": spec.evaluation.source})
         fewest = min(1, layout.min_labels)
-        held_out = load(other, **places, field="data.evaluation.source", min_labels=fewest)
+        other_rows = load(other, **places, field="data.evaluation.source", min_labels=fewest)
         parts = [
-            _Part.of(part, np.arange(part.num_rows, dtype=np.int64), layout)
-            for part in (source, held_out)
+            _Part.of(part, np.ones(part.num_rows, dtype=np.bool_), layout)
+            for part in (source, other_rows)
         ]
         return parts[0], parts[1], {"evaluation": "source"}
-    train, evaluation = _divided(source, spec.evaluation, layout, seed=spec.split_seed)
-    facts = {"evaluation": len(evaluation), "seed": spec.split_seed}
-    return _Part.of(source, train, layout), _Part.of(source, evaluation, layout), facts
+    chosen = _held_out(source, spec.evaluation, layout, seed=spec.split_seed)
+    train, evaluation = _Part.of(source, ~chosen, layout), _Part.of(source, chosen, layout)
+    return train, evaluation, {"evaluation": evaluation.num_rows, "seed": spec.split_seed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,11 +402,11 @@ def training_texts(
         DataError: a mistake in the data.
     """
     kind = LAYOUTS[layout]
-    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent)
+    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent, MEMORY_BYTES)
     identity = {"content": train.source.content_digest, "split": split, "layout": layout}
     digest = hashlib.sha256(canonical_json(identity)).hexdigest()
-    table = train.source.table.take(pa.array(train.rows))
-    return TrainingTexts(list(kind.written(table, spec)), digest)
+    rows = [text for table, _ in train.tables() for text in kind.written(table, spec)]
+    return TrainingTexts(rows, digest)
 
 
 def held_out_rows(
@@ -365,13 +423,14 @@ def held_out_rows(
             field="data.evaluation",
             hint="name that one as the source, and evaluate all of its rows",
         )
-    return _divided(source, spec.evaluation, LAYOUTS[layout], seed=spec.split_seed)[1]
+    chosen = _held_out(source, spec.evaluation, LAYOUTS[layout], seed=spec.split_seed)
+    return np.flatnonzero(chosen)
 
 
-def _divided(
+def _held_out(
     source: Source, asked: int | float, layout: Layout, *, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training rows and the held-out rows of one source."""
+) -> NDArray[np.bool_]:
+    """Say of each row of a source whether it is held out."""
     num_rows = source.num_rows
     num_evaluation = max(1, round(asked * num_rows)) if isinstance(asked, float) else asked
     if num_evaluation >= num_rows:
@@ -381,7 +440,8 @@ def _divided(
             got=asked,
             allowed=f"at most {num_rows - 1:,}: the data set has {num_rows:,} rows",
         )
-    return split_rows(layout.keys(source.table), num_evaluation=num_evaluation, seed=seed)
+    keys = (key for table in source.rows for key in layout.keys(table))
+    return held_out(keys, num_evaluation=num_evaluation, seed=seed)
 
 
 def _check_labels(
@@ -413,39 +473,41 @@ def _check_labels(
 
 
 def _write_split(
-    folder: Path, part: _Part, layout: Layout, encoding: Encoding, progress: Progress
+    folder: Path,
+    part: _Part,
+    layout: Layout,
+    encoding: Encoding,
+    progress: Progress,
+    ordered_map: OrderedMap,
 ) -> dict[str, Any]:
     """Tokenize the rows of one split into `<split>.arrow`; return counts."""
     name = encoding.split
     keeps = layout.texts(encoding.spec) if name == "evaluation" else ()
-    table = part.source.table.take(pa.array(part.rows))
+    given = next(iter(part.source.rows)).schema
     schema = pa.schema(
         [
             pa.field("input_ids", pa.list_(pa.int32())),
             *layout.targets(encoding.spec),
             pa.field("row", pa.int64()),
-            *(table.schema.field(text) for text in keeps),
+            *(given.field(text) for text in keeps),
         ]
     )
     if constants := layout.constants(encoding):
         schema = schema.with_metadata({CONSTANTS: canonical_json(constants)})
-    num_tokens = num_truncated = num_stored = 0
-    progress(f"tokenizing {name}", 0, table.num_rows)
+    num_tokens = num_truncated = num_stored = num_read = 0
+    progress(f"tokenizing {name}", 0, part.num_rows)
+    batch = _Batch()
     with pa.ipc.new_file(str(folder / f"{name}.arrow"), schema) as writer:
-        for start in range(0, table.num_rows, ROWS_PER_BATCH):
-            found = []
-            for first in range(start, min(start + ROWS_PER_BATCH, table.num_rows), ROWS_PER_CALL):
-                rows = min(ROWS_PER_CALL, start + ROWS_PER_BATCH - first)
-                some = table.slice(first, rows)
-                encoded = layout.encode(some, encoding)
-                num_truncated += encoded.num_truncated
-                found.append(_stored(encoded, some, part.rows[first : first + rows], schema))
-                progress(f"tokenizing {name}", first + some.num_rows, table.num_rows)
-            # One batch, or none where nothing was stored.
-            for batch in pa.Table.from_batches(found).combine_chunks().to_batches():
-                num_tokens += len(batch.column("input_ids").values)
-                num_stored += batch.num_rows
-                writer.write_batch(batch)
+        work = _Tokenizing(layout, encoding, schema)
+        for done in ordered_map(work, part.calls()):
+            num_read += done.num_rows
+            num_truncated += done.num_truncated
+            num_tokens += done.num_tokens
+            num_stored += done.stored.num_rows
+            batch.add(done)
+            if batch.is_full or num_read == part.num_rows:
+                batch.write(writer)
+            progress(f"tokenizing {name}", num_read, part.num_rows)
     counts = part.label_counts
     return {
         "rows": num_stored,
@@ -453,6 +515,64 @@ def _write_split(
         "truncated": num_truncated,
         "labels": {label: counts[label] for label in encoding.labels},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A thousand rows or so, as they are stored.
+
+    Args:
+        stored: the rows.
+        num_rows: rows of the source that they were made of.
+        num_truncated: rows that lost their end.
+    """
+
+    stored: pa.RecordBatch
+    num_rows: int
+    num_truncated: int
+
+    @property
+    def num_tokens(self) -> int:
+        """All tokens of the rows."""
+        return len(self.stored.column("input_ids").values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenizing:
+    """The work on a thousand rows or so: pure, and picklable, so it can be done anywhere."""
+
+    layout: Layout
+    encoding: Encoding
+    schema: pa.Schema
+
+    def __call__(self, call: Call) -> Tokenized:
+        table, rows = call
+        encoded = self.layout.encode(table, self.encoding)
+        stored = _stored(encoded, table, rows, self.schema)
+        return Tokenized(stored, table.num_rows, encoded.num_truncated)
+
+
+class _Batch:
+    """Rows that are written together."""
+
+    def __init__(self) -> None:
+        self._parts: list[pa.RecordBatch] = []
+        self._num_rows = self._num_tokens = 0
+
+    def add(self, done: Tokenized) -> None:
+        self._parts.append(done.stored)
+        self._num_rows += done.num_rows
+        self._num_tokens += done.num_tokens
+
+    @property
+    def is_full(self) -> bool:
+        return self._num_rows >= ROWS_PER_BATCH or self._num_tokens >= TOKENS_PER_BATCH
+
+    def write(self, writer: pa.RecordBatchWriter) -> None:
+        # One record batch, or none where nothing was stored.
+        for batch in pa.Table.from_batches(self._parts).combine_chunks().to_batches():
+            writer.write_batch(batch)
+        self._parts, self._num_rows, self._num_tokens = [], 0, 0
 
 
 def _stored(

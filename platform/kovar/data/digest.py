@@ -1,47 +1,60 @@
-"""The digest of a table's values, whatever file format and chunks hold them."""
+"""The digest of a table's values, whatever file format, pieces and chunks hold them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_Chunks = Callable[[], Iterator[pa.Array]]
+"""Begins to read a column again: all lengths are hashed before the first value."""
 
-def content_digest(table: pa.Table, columns: Sequence[str], *, header: str) -> str:
+
+def content_digest(pieces: Iterable[pa.Table], columns: Sequence[str], *, header: str) -> str:
     """Hash values rather than files: the same rows in CSV and in Parquet are the same content.
 
     Args:
-        table: without nulls.
+        pieces: the rows in order, without nulls; iterated several times.
         columns: the columns that count, of strings, or of lists or structures of strings.
         header: names the meaning of the columns; part of the digest.
     """
     digest = hashlib.sha256(f"{header}\n".encode())
     for name in columns:
-        _update(digest, table.column(name))
+        _update(digest, partial(_column, pieces, name))
     return digest.hexdigest()
 
 
-def _update(digest: hashlib._Hash, column: pa.ChunkedArray) -> None:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        for chunk in column.chunks:
-            lengths = pc.list_value_length(chunk).to_numpy(zero_copy_only=False)
-            digest.update(lengths.astype("<i8").tobytes())
-        digest.update(b"\n")
-        inner = [chunk.flatten() for chunk in column.chunks]
-        _update(digest, pa.chunked_array(inner, type=column.type.value_type))
+def _column(pieces: Iterable[pa.Table], name: str) -> Iterator[pa.Array]:
+    return (chunk for piece in pieces for chunk in piece.column(name).chunks)
+
+
+def _field(chunks: _Chunks, index: int) -> Iterator[pa.Array]:
+    return (chunk.flatten()[index] for chunk in chunks())
+
+
+def _values(chunks: _Chunks) -> Iterator[pa.Array]:
+    return (chunk.flatten() for chunk in chunks())
+
+
+def _update(digest: hashlib._Hash, chunks: _Chunks) -> None:
+    kind = next(chunks()).type
+    if pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            _update(digest, partial(_field, chunks, index))
         return
-    if pa.types.is_struct(column.type):
-        for part in column.flatten():
-            _update(digest, part)
-        return
-    for chunk in column.chunks:
-        lengths = pc.binary_length(chunk).to_numpy(zero_copy_only=False)
-        digest.update(lengths.astype("<i8").tobytes())
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    length_of = pc.list_value_length if is_list else pc.binary_length
+    for chunk in chunks():
+        digest.update(length_of(chunk).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
     digest.update(b"\n")
-    for chunk in column.chunks:
+    if is_list:
+        _update(digest, partial(_values, chunks))
+        return
+    for chunk in chunks():
         digest.update(_utf8(chunk))
 
 

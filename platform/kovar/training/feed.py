@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kovar.data import deal
+from kovar.training.padding import PADDED, ResolvedPadding, in_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kovar.data import Split
     from kovar.training.parallel import Parallel
     from kovar.training.schedule import PlannedStep
-    from kovar.training.tasks import Task
+    from kovar.training.tasks import Collated, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class MicroBatch:
     Args:
         inputs: what the model's `forward` takes, by name.
         targets: what the loss compares the outputs with.
+        longest: tokens of the longest row, where rows stand in one line.
         weight: 1, or 0 for a row that only stands in, on a rank that has none: it computes with
             the others and changes nothing.
     """
@@ -33,13 +35,22 @@ class MicroBatch:
     inputs: dict[str, torch.Tensor]
     targets: torch.Tensor
     weight: float = 1.0
+    longest: int | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the model is called with."""
+        if self.longest is None:
+            return {**self.inputs}
+        return {**self.inputs, "max_length_q": self.longest}
 
     def to(self, device: torch.device) -> MicroBatch:
         """Copy to a device; from pinned memory without waiting."""
         if device.type == "cpu":
             return self
         inputs = {name: t.to(device, non_blocking=True) for name, t in self.inputs.items()}
-        return MicroBatch(inputs, self.targets.to(device, non_blocking=True), self.weight)
+        targets = self.targets.to(device, non_blocking=True)
+        return MicroBatch(inputs, targets, self.weight, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ class Feed:
         pad_id: the token that fills rows.
         seed: of what a task draws, with the epoch.
         on_ladder: pad to the lengths of the ladder, which are few, not to the longest row.
+        padding: whether rows are padded or stand in one line.
 
     Attributes:
         micro_batch_tokens: may be lowered at any time; steps in preparation do not hear of it.
@@ -93,7 +105,9 @@ class Feed:
         pad_id: int = 0,
         seed: int = 0,
         on_ladder: bool = False,
+        padding: ResolvedPadding = PADDED,
     ) -> None:
+        self._padding = padding
         self._task = task
         self._split = split
         self._parallel = parallel
@@ -106,6 +120,7 @@ class Feed:
         """Collate this rank's rows of one step; uses no random generator of torch."""
         batch, limit = planned.batch, self.micro_batch_tokens
         known = self._task.num_targets(self._split, batch.rows)
+        num_tokens = int(self._split.lengths[batch.rows].sum())
         pieces = self._cut(planned, limit)
         prepared = [self._collate(rows, planned) for rows in pieces]
         return StepBatch(
@@ -113,8 +128,10 @@ class Feed:
             tuple(micro_batch for micro_batch, _ in prepared),
             num_targets=sum(count for _, count in prepared) if known is None else known,
             is_global=known is not None,
-            num_tokens=int(self._split.lengths[batch.rows].sum()),
-            num_padded=self._length(planned) * len(batch.rows),
+            num_tokens=num_tokens,
+            num_padded=num_tokens
+            if self._padding.padding_free
+            else self._length(planned) * len(batch.rows),
             rows_per_pass=-(-self._most_rows(planned) // len(pieces)),
             micro_batch_tokens=limit,
         )
@@ -126,8 +143,7 @@ class Feed:
     def probe(self, rows: NDArray[np.int64], length: int) -> MicroBatch:
         """Collate some rows for a pass that teaches nothing."""
         found = self._task.collate(self._split, rows, length, pad_id=self._pad_id, seed=0)
-        inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
-        return MicroBatch(inputs, self._tensor(found.targets))
+        return self._micro_batch(found, rows)
 
     def _length(self, planned: PlannedStep) -> int:
         return planned.batch.length if self._on_ladder else planned.batch.longest
@@ -157,9 +173,20 @@ class Feed:
             pad_id=self._pad_id,
             seed=self._seed * 1_000_003 + planned.epoch,
         )
-        inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
         weight, count = (0.0, 0) if stands_in else (1.0, found.num_targets)
-        return MicroBatch(inputs, self._tensor(found.targets), weight), count
+        return self._micro_batch(found, rows, weight), count
+
+    def _micro_batch(
+        self, found: Collated, rows: NDArray[np.int64], weight: float = 1.0
+    ) -> MicroBatch:
+        import numpy as np
+
+        longest = None
+        if self._padding.padding_free:
+            found = in_line(found, self._split.lengths[rows], self._padding.first_position)
+            longest = int(np.diff(found.inputs["cu_seq_lens_q"]).max())
+        inputs = {name: self._tensor(array) for name, array in found.inputs.items()}
+        return MicroBatch(inputs, self._tensor(found.targets), weight, longest)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         import torch

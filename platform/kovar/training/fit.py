@@ -73,7 +73,7 @@ def fit_memory(
     Returns:
         None when the architecture or the precision is not known, or the task predicts tokens.
     """
-    if TASKS[spec.task].predicts_tokens:
+    if TASKS[spec.task].predicted_share:
         return None
     precision = precision or plan.precision.precision
     if precision == "auto":

@@ -62,8 +62,9 @@ class TrainingMemory:
         activations: what autograd keeps, copies that autocast makes, gradients on their way, and
             scratch.
         fragmentation: on a CPU, holes in the C library's heap (models/heap.py).
-        copies: further copies of weights: gathered ones where they are cut over the workers; of
-            the whole model while the finished version is checked.
+        copies: further copies: of gathered weights, where they are cut over the workers; on a CPU
+            of what a checkpoint holds, while it is written; of the whole model, while the finished
+            version is checked.
         runtime: torch, Ray and their libraries; a GPU's context.
         moment: when that is: in a step, in an evaluation, or when the version is made.
     """
@@ -133,6 +134,7 @@ class Workload:
     weights: int
     optimizer: int
     runtime: int
+    snapshot: int = 0
 
     def tokens(self, moment: Moment) -> int:
         """Return the padded tokens that one worker computes at once."""
@@ -145,6 +147,10 @@ class Workload:
                 return worker_tokens(budget, self.max_length, 1)
             case "version":
                 return max(SCORING_TOKENS, self.max_length)
+
+    def copies(self, moment: Moment) -> int:
+        """Return the bytes of a checkpoint's copy; training gives it back before the version."""
+        return 0 if moment == "version" else self.snapshot
 
 
 @dataclass(frozen=True)
@@ -236,6 +242,9 @@ def estimate_training(
         optimizer=2 * size.trainable(lora) * FP32_BYTES // shards,
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
+    if device_kind == "cpu":
+        # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
+        workload = replace(workload, snapshot=workload.optimizer * 3 // 2)
     return _memory(workload, phases, phases)
 
 
@@ -346,7 +355,8 @@ def _memory(
     def needed(pair: tuple[Phase, Alive]) -> float:
         phase, alive = pair
         tokens = workload.tokens(phase.moment)
-        return alive.at(tokens) + phase.gradients + phase.copies + holes[phase.moment]
+        copies = phase.copies + workload.copies(phase.moment)
+        return alive.at(tokens) + phase.gradients + copies + holes[phase.moment]
 
     holes = {one.moment: one.holes(workload.tokens(one.moment)) for one in considered}
     phase, alive = max(((phase, one) for phase in considered for one in phase.alive), key=needed)
@@ -356,7 +366,7 @@ def _memory(
         optimizer=workload.optimizer,
         activations=round(alive.activations.at(workload.tokens(phase.moment))),
         fragmentation=round(holes[phase.moment]),
-        copies=phase.copies,
+        copies=phase.copies + workload.copies(phase.moment),
         runtime=workload.runtime,
         moment=phase.moment,
         phases=phases,

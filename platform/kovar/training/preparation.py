@@ -24,6 +24,7 @@ from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
 from kovar.training.spec import FineTuneSpec
 from kovar.training.tasks import TASKS
+from kovar.training.tokenizing import tokenizing_map
 
 if TYPE_CHECKING:
     from kovar.data import TokenizedDataset, TokenizerSettings
@@ -157,6 +158,7 @@ def prepare_inputs(
         cache_dir=settings.cache_dir,
         base_dir=base_dir,
         progress=progress,
+        ordered_map=tokenizing_map(),
     )
     check_budget(spec, longest=int(dataset.open("train").lengths.max()))
     return base, dataset, plan

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Literal, overload
 
 from pydantic import BeforeValidator, Field
 
 from kovar.config import Config, name_as_kind
-from kovar.data import Batch, make_batches
+from kovar.data import Batch, EpochBatches, cut_rows, make_batches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,13 +74,62 @@ class PlannedStep:
     ends_epoch: bool
 
 
+class PlannedSteps(Sequence[PlannedStep]):
+    """Every step of a run, each made when it is asked for; slices are plans of some of them.
+
+    Only the rows of the epoch that was asked for last are in order in memory, so a plan of many
+    epochs of ten million rows takes no more than one of them.
+
+    Args:
+        epoch_batches: forms the batches of an epoch, as many for each.
+        per_epoch: how many.
+        settings: epochs, schedule and seed.
+    """
+
+    def __init__(
+        self,
+        epoch_batches: Callable[[int], EpochBatches],
+        *,
+        per_epoch: int,
+        settings: TrainingSettings,
+    ) -> None:
+        self._batches = lru_cache(maxsize=1)(epoch_batches)
+        self._per_epoch = per_epoch
+        self._settings = settings
+        num_steps = settings.epochs * per_epoch
+        self._numbers = range(num_steps)[: settings.max_steps]
+        self._total = len(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> PlannedStep: ...
+    @overload
+    def __getitem__(self, index: slice) -> PlannedSteps: ...
+    def __getitem__(self, index: int | slice) -> PlannedStep | PlannedSteps:
+        if isinstance(index, slice):
+            part = copy(self)
+            part._numbers = self._numbers[index]
+            return part
+        number = self._numbers[index]
+        epoch, local = divmod(number, self._per_epoch)
+        return PlannedStep(
+            number + 1,
+            epoch,
+            self._batches(epoch)[local],
+            learning_rate(number + 1, self._total, self._settings),
+            ends_epoch=local == self._per_epoch - 1,
+        )
+
+
 def plan_steps(
     lengths: npt.NDArray[np.int32],
     *,
     fingerprint: str,
     max_length: int,
     settings: TrainingSettings,
-) -> list[PlannedStep]:
+) -> PlannedSteps:
     """List every step of a run, the same for any number of workers.
 
     Args:
@@ -85,27 +137,20 @@ def plan_steps(
         fingerprint: the tokenized data set's.
         max_length: longest row in tokens.
         settings: epochs, budget, schedule and seed.
+
+    Raises:
+        ValueError: a row is empty, longer than `max_length`, or does not fit into the budget.
     """
-    planned = [
-        (epoch, batch, index == len(batches) - 1)
-        for epoch in range(settings.epochs)
-        for batches in [
-            make_batches(
-                lengths,
-                fingerprint=fingerprint,
-                seed=settings.seed,
-                epoch=epoch,
-                max_tokens=settings.max_tokens,
-                max_length=max_length,
-            )
-        ]
-        for index, batch in enumerate(batches)
-    ][: settings.max_steps]
-    total = len(planned)
-    return [
-        PlannedStep(number, epoch, batch, learning_rate(number, total, settings), ends_epoch)
-        for number, (epoch, batch, ends_epoch) in enumerate(planned, start=1)
-    ]
+    sizes = {"max_tokens": settings.max_tokens, "max_length": max_length}
+    # Which rows share a batch differs between epochs; how many batches there are does not.
+    per_epoch = len(cut_rows(lengths, **sizes))
+
+    def epoch_batches(epoch: int) -> EpochBatches:
+        return make_batches(
+            lengths, fingerprint=fingerprint, seed=settings.seed, epoch=epoch, **sizes
+        )
+
+    return PlannedSteps(epoch_batches, per_epoch=per_epoch, settings=settings)
 
 
 def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> float:

@@ -17,6 +17,7 @@ from kovar.training.halves import Weights
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
+from kovar.training.padding import PaddingFree
 from kovar.training.parallel import DDP, ParallelismSettings
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
@@ -57,6 +58,11 @@ class TrainingSettings(Config):
         default="fp32",
         description="number format that weights are kept in between steps: fp32, or bf16, which "
         "takes less memory and needs precision bf16 or fp8",
+    )
+    padding_free: PaddingFree = Field(
+        default="auto",
+        description="pass rows in one line without padding, attending within each: auto where one "
+        "kernel does that, true or false",
     )
     learning_rate: float = Field(default=5e-5, gt=0, le=1, description="peak learning rate")
     optimizer: OptimizerSettings = Field(
@@ -123,6 +129,13 @@ class TrainingSettings(Config):
         if self.weights == "bf16" and self.ema_decay is not None:
             raise ValueError("ema_decay needs weights: fp32: bf16 would round the average away")
         return self
+
+    @field_validator("compile")
+    @classmethod
+    def _padded(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("padding_free") is True:
+            raise ValueError("compiled models take padded rows: padding_free may not be true")
+        return value
 
     @field_validator("warmup")
     @classmethod

@@ -41,11 +41,19 @@ class Snapshot:
     state: State | None = None
 
     def write(self, folder: Path) -> Sequence[str]:
-        """Write a file for each group of tensors, and `state.json`; return the names."""
+        """Write a file for each group of tensors, and `state.json`; return the names.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         for name, tensors in self.tensors.items():
-            save_file(dict(tensors), folder / name)
+            try:
+                save_file(dict(tensors), folder / name)
+            except SafetensorError as error:
+                raise OSError(f"{name}: {error}") from error
         if self.state is None:
             return list(self.tensors)
         told = json.dumps({"step": self.step, **self.state}, sort_keys=True)
@@ -108,6 +116,10 @@ class TrainingState:
         }
         self._wait_for_copies()
         return Snapshot(step, tensors, self._told(numbers))
+
+    def release(self) -> None:
+        """Give the memory of snapshots back; the last one is written."""
+        self._held.clear()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""

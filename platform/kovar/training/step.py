@@ -131,7 +131,7 @@ class OptimizerStep:
 
         micro_batch = micro_batch.to(self._parallel.device)
         with self.autocast():
-            outputs = self._model(**micro_batch.inputs)
+            outputs = self._model(**micro_batch.arguments)
         loss = micro_batch.weight * self._objective(outputs, micro_batch)
         # The true mean divides by the targets of all ranks, however they exchange gradients.
         mean = loss * self._parallel.gradient_scale / max(1, num_targets)

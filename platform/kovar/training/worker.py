@@ -17,8 +17,10 @@ from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
-from kovar.training.parallel import Parallel
+from kovar.training.padding import ResolvedPadding, resolve_padding
+from kovar.training.parallel import Ddp, Parallel
 from kovar.training.recovery import Numbers, Recovery, check_weights
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kovar.events import EventKind
-    from kovar.precision import Device
+    from kovar.models import BuiltModel
+    from kovar.precision import Device, ResolvedPrecision
+    from kovar.training.spec import FineTuneSpec
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -153,8 +157,12 @@ def _train(
     settings, resources = task.spec.training, task.spec.resources
     precision = rank_precision(task.spec.precision, chip, resources.worker)
     check_weights(settings.weights, precision.precision)
+    root = task.checkpoint_mirror
     checkpoints = CheckpointFolder(
-        paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt
+        paths.checkpoints,
+        keep=settings.keep_checkpoints,
+        attempt=attempt,
+        mirror=None if root is None else Mirror.open(root, paths.run),
     )
     recovery = Recovery(
         paths,
@@ -185,8 +193,9 @@ def _build(
 ) -> Engine:
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
+    built = _built(task)
     return Engine(
-        _model(task),
+        apply_method(built, task.spec.method),
         task.dataset,
         task=kind,
         settings=settings,
@@ -195,6 +204,7 @@ def _build(
         device=parallel.device,
         report=report,
         hears=hears,
+        padding=_padding(task.spec, built.model, parallel, recovery.numbers.precision),
         rank=parallel.rank,
         world_size=parallel.world_size,
         parallelism=task.spec.parallelism,
@@ -204,14 +214,33 @@ def _build(
     )
 
 
-def _model(task: WorkerTask) -> PreTrainedModel | PeftModel:
-    """Build the model before training, the same on every rank."""
+def _built(task: WorkerTask) -> BuiltModel:
+    """Build the model with its head, the same on every rank."""
     import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
     torch.manual_seed(settings.seed)  # the new head's weights
-    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
-    return apply_method(built, task.spec.method)
+    return kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+
+
+def _model(task: WorkerTask) -> PreTrainedModel | PeftModel:
+    """Return the whole model before training."""
+    return apply_method(_built(task), task.spec.method)
+
+
+def _padding(
+    spec: FineTuneSpec, model: PreTrainedModel, parallel: Parallel, precision: ResolvedPrecision
+) -> ResolvedPadding:
+    asked = spec.training.padding_free
+    if asked == "auto" and (spec.training.compile or not isinstance(spec.parallelism, Ddp)):
+        return ResolvedPadding(False, "models that are compiled or divided take padded rows")
+    return resolve_padding(
+        asked,
+        model.config.to_dict(),
+        classifies_rows="ForSequenceClassification" in type(model).__name__,
+        device_type=parallel.device.type,
+        precision=precision,
+    )
 
 
 def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, Any]:
@@ -223,10 +252,16 @@ def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, 
         "device": str(parallel.device),
         "precision": precision.precision,
         "reason": precision.reason,
+        "padding": "none" if engine.padding.padding_free else "longest row",
+        "padding_reason": engine.padding.reason,
         "metric": engine.judge.metric,
         "pid": os.getpid(),
         "chip": chip.name,
-        "flops_per_token": flops_per_token(engine.model),
+        "flops_per_token": flops_per_token(
+            engine.model,
+            output=engine.model.get_output_embeddings(),
+            output_share=engine.task.predicted_share,
+        ),
         "peak_flops": peak_flops(chip.name, precision.precision),
     }
 

@@ -36,10 +36,12 @@ class Content:
     Args:
         table: the layout's own columns under the layout's own names, without nulls.
         labels: the distinct labels in the order of their indexes; none where nothing is labeled.
+        numeric: whether the labels are integers, which are ordered as such.
     """
 
     table: pa.Table
     labels: tuple[str, ...] = ()
+    numeric: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Layout(ABC):
     def read(self, table: pa.Table, spec: DataSpec) -> Content:
         """Check a source's columns and return them under the layout's own names.
 
+        Of a large source this is called for one piece after the other.
+
         Raises:
             DataError: with the field and the rows at fault.
         """
@@ -126,9 +130,10 @@ class Layout(ABC):
         """Return what collating must know beside the rows; `Split.constants` gives it back."""
         return {}
 
-    def digest(self, table: pa.Table) -> str:
-        """Return the digest of a checked table."""
-        return content_digest(table, table.column_names, header=f"kovar {self.name} 1")
+    def digest(self, pieces: Iterable[pa.Table]) -> str:
+        """Return the digest of checked tables, which are iterated several times."""
+        names = next(iter(pieces)).column_names
+        return content_digest(pieces, names, header=f"kovar {self.name} 1")
 
     def label_counts(self, table: pa.Table) -> Counter[str]:
         """Return how often each label stands in a checked table."""

@@ -50,12 +50,12 @@ class Texts(Layout):
             return {}
         return {"segments": has_segments(tokenizer_dir)}
 
-    def digest(self, table: pa.Table) -> str:
+    def digest(self, pieces: Iterable[pa.Table]) -> str:
         """Return the digest of texts and labels."""
-        pair = "text_pair" in table.column_names
+        pair = "text_pair" in next(iter(pieces)).column_names
         names = ("text", "text_pair", "label") if pair else ("text", "label")
         header = f"kovar {'/'.join(names)} 1"
-        return content_digest(table, names, header=header)
+        return content_digest(pieces, names, header=header)
 
     def keys(self, table: pa.Table) -> Iterable[str]:
         """Return the texts; of a pair, both."""

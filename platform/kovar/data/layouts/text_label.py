@@ -36,7 +36,7 @@ class TextLabel(Texts):
         names, numeric = label_column(table, label)
         found = names.unique().to_pylist()
         labels = sorted(found, key=int) if numeric else sorted(found)
-        return Content(pa.table({**texts, "label": names}), tuple(labels))
+        return Content(pa.table({**texts, "label": names}), tuple(labels), numeric)
 
     def label_counts(self, table: pa.Table) -> Counter[str]:
         """Count rows by label."""

@@ -43,7 +43,7 @@ class TextLabels(Texts):
         found = {name for row in names for name in row}
         labels = sorted(found, key=int) if numeric else sorted(found)
         lists = pa.chunked_array([pa.array(names, pa.list_(pa.string()))])
-        return Content(pa.table({**texts, "label": lists}), tuple(labels))
+        return Content(pa.table({**texts, "label": lists}), tuple(labels), numeric)
 
     def identity(self, spec: DataSpec, tokenizer_dir: Path | None = None) -> dict[str, Any]:
         """Return the name: lists are numbered in another way than single labels."""

@@ -96,8 +96,14 @@ class Parallel:
     ) -> torch.Tensor:
         """Scale gradients whose L2 norm is above the limit; return the norm before."""
         import torch
+        from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-        return torch.nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
+        norm: torch.Tensor = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # Scaled by NaN, rows that no token touched would be NaN too, and on a CPU tables keep the
+        # memory of their gradients (models/embedding.py).
+        if norm.device.type != "cpu" or bool(torch.isfinite(norm)):
+            clip_grads_with_norm_(parameters, max_gradient_norm, norm)
+        return norm
 
     @contextmanager
     def scoring(self, model: torch.nn.Module, *, inference: bool = True) -> Iterator[None]:
