@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
+import torch.multiprocessing
 
-from kovar.training.tasks import Collated, TextClassification
+from kovar.training.task import WorkerTask
+from kovar.training.tasks import TASKS, Collated, TextClassification
+from kovar.training.worker import execute
 
 
 class WithRows(TextClassification):
@@ -68,3 +74,28 @@ class SmallMemory(TextClassification):
                 torch.empty(1 << 50)
             raise torch.OutOfMemoryError("out of memory")
         return super().loss(outputs, targets, **options)
+
+
+def attempt_broken(task: WorkerTask, store: Path, broken: Sequence[Any]) -> list[int]:
+    """Run a rank for each task that breaks, once; return their exit codes."""
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["broken", "transformers", "torch.optim"])
+    ranks = [
+        context.Process(target=_run_broken, args=(task, str(store), rank, len(broken), how))
+        for rank, how in enumerate(broken)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    return [process.exitcode for process in ranks]
+
+
+def _run_broken(task: WorkerTask, store: str, rank: int, world_size: int, how: Any) -> None:
+    tasks: Any = TASKS
+    tasks["text-classification"] = how
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
+    )
+    execute(task, device=torch.device("cpu"), rank=rank, world_size=world_size)

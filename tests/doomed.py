@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed
 import torch.multiprocessing
@@ -20,6 +23,18 @@ from kovar.training.task import WorkerTask
 from kovar.training.worker import execute
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
+
+PRELOADED = (
+    "doomed",
+    "sklearn.metrics",
+    "transformers.models.bert.modeling_bert",
+    "torch.utils.tensorboard",
+    "torch._dynamo",
+)
+"""Imported once, in the process that ranks are forked from."""
+
+FULL_DISK = 0
+"""In place of a signal: from now on no file may grow beyond 64 KiB."""
 
 Death = tuple[int, int]
 """A step, and the signal that the rank sends to itself after it."""
@@ -65,9 +80,11 @@ def start_rank(
 ) -> Any:
     """Start one rank; return its process, which exits with 0 when the attempt ended normally."""
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["doomed", "transformers", "torch.optim"])
+    context.set_forkserver_preload(list(PRELOADED))
     process = context.Process(target=_run, args=(task, str(store), rank, world_size, death))
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, sys.path)))
+        process.start()
     return process
 
 
@@ -113,7 +130,9 @@ def _dies(folder: Path, death: Death) -> Callable[[], None]:
     def hear() -> None:
         nonlocal done
         done += 1
-        if done == step:
+        if done == step and sent == FULL_DISK:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        elif done == step:
             os.kill(os.getpid(), sent)
 
     return hear

@@ -161,6 +161,20 @@ def fine_tune(spec: str, home: str) -> Any:
     return {"metrics": result.metrics, "events": list(read_events(result.folder.events))}
 
 
+def drain(resource: str, seconds: float) -> int:
+    """Announce that the nodes with a resource go away, as a cloud does; return their number."""
+    import time
+
+    import ray
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline_ms = int((time.time() + seconds) * 1000)
+    found = [n["NodeID"] for n in ray.nodes() if n["Alive"] and resource in n["Resources"]]
+    gcs = ray._private.worker.global_worker.gcs_client
+    return sum(gcs.drain_node(node, reason, "spot", deadline_ms)[0] for node in found)
+
+
 def main() -> None:
     """Answer each line of standard input."""
     import logging

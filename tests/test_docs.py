@@ -38,6 +38,7 @@ from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, Lora
 from kovar.training.optimizer import SGD, Adafactor, AdamW, AdamW8bit
+from kovar.training.parallel import Ddp, Fsdp
 from kovar.training.schedule import CosineRestarts, Plateau
 from kovar.tuning import SweepSpec
 
@@ -59,6 +60,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
         *((kind, "training.optimizer.") for kind in (AdamW, AdamW8bit, Adafactor, SGD)),
         *((kind, "training.schedule.") for kind in (CosineRestarts, Plateau)),
         (EarlyStopping, "training.early_stopping."),
+        *((kind, "parallelism.") for kind in (Ddp, Fsdp)),
         (Resources, "resources."),
         (WorkerRange, "resources.num_workers."),
         (CpuRequest, "resources.worker."),

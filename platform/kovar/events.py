@@ -27,6 +27,7 @@ EventKind = Literal[
     "compiled",
     "step",
     "checkpoint",
+    "mirrored",
     "resumed",
     "skipped",
     "rolled_back",
@@ -58,6 +59,7 @@ FIELDS: Final[dict[EventKind, str]] = {
     "memory_bytes",
     "checkpoint": "step, path, size_bytes, seconds (for which training stood still), "
     "write_seconds (beside training; from now on it survives a power cut)",
+    "mirrored": "step, seconds (of the copy to remote storage), error (null for a whole copy)",
     "resumed": "step, path, ignored (checkpoints that did not verify, with reasons)",
     "skipped": "step, steps (whose gradients were not finite: they changed no weight), "
     "total (of the run), allowed",

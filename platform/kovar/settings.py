@@ -49,6 +49,15 @@ class Settings(Config):
         description="seconds that work may wait for nodes in all: until they have booted, "
         "or until other work frees them",
     )
+    hang_timeout_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="seconds after which a training worker that does not answer is replaced",
+    )
+    checkpoint_mirror: str | None = Field(
+        default=None,
+        description="folder or URL (s3://, gs://, hdfs://) that checkpoints are copied to",
+    )
     signing_key: Path | None = Field(
         default=None, description="private key that signs each version that is registered"
     )
@@ -76,6 +85,8 @@ class _File(Config):
     cache_max_bytes: SizeBytes | None = Field(default=None, ge=0)
     infeasible_timeout_s: float = Field(default=30.0, gt=0)
     placement_timeout_s: float = Field(default=600.0, gt=0)
+    hang_timeout_s: float = Field(default=120.0, gt=0)
+    checkpoint_mirror: str | None = None
     signing_key: str | None = None
     trusted_keys: tuple[str, ...] = ()
     webhook_urls: tuple[str, ...] = ()
@@ -117,6 +128,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         )
     if "://" not in values["artifact_root"]:
         values["artifact_root"] = str(_path(values["artifact_root"]))
+    mirror = environ.get("KOVAR_CHECKPOINT_MIRROR") or stored.checkpoint_mirror
     signing_key = environ.get("KOVAR_SIGNING_KEY") or stored.signing_key
     keys = [key for key in environ.get("KOVAR_TRUSTED_KEYS", "").split(os.pathsep) if key]
     return Settings(
@@ -127,6 +139,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cache_max_bytes=_cache_bound(environ, stored),
         infeasible_timeout_s=_seconds(environ, stored, "infeasible_timeout_s"),
         placement_timeout_s=_seconds(environ, stored, "placement_timeout_s"),
+        hang_timeout_s=_seconds(environ, stored, "hang_timeout_s"),
+        checkpoint_mirror=str(_path(mirror)) if mirror and "://" not in mirror else mirror,
         signing_key=_path(signing_key) if signing_key else None,
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),

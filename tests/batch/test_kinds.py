@@ -2,16 +2,19 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 
 from kovar.batch import EvaluateSpec, PredictSpec
 from kovar.batch.evaluate import evaluate_version
-from kovar.batch.predict import predict_files
+from kovar.batch.output import OutputFolder
+from kovar.batch.parts import divide, find_inputs
+from kovar.batch.plan import unplanned_workers
+from kovar.batch.predict import PredictWorker
+from kovar.batch.worker import RuntimeChoice, raise_problem
 from kovar.config import Document
 from kovar.registry import Registry
 from tiny_version import settings_in
-
-pytestmark = pytest.mark.ray
 
 
 def evaluated(folder, name):
@@ -26,21 +29,28 @@ def evaluated(folder, name):
     return evaluate_version(spec, base_dir=folder, settings=settings_in(folder))
 
 
-def predicted(folder, rows, **source):
+def predicted(folder, run, rows):
+    """Predict rows as a worker does, in this process."""
     (folder / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     fields = {
         "kind": "predict",
         "model": "tiny",
         "precision": "fp32",
-        "input": {"source": "texts.jsonl", "bad_rows": "null", **source},
+        "input": {"source": "texts.jsonl", "bad_rows": "null"},
         "output": {"folder": "answers", "format": "jsonl"},
     }
     spec = Document.of(fields).parse(PredictSpec)
-    predict_files(spec, base_dir=folder, settings=settings_in(folder))
-    lines = (folder / "answers").glob("part-*.jsonl")
-    return [json.loads(line) for part in lines for line in part.read_text().splitlines()]
+    parts = divide(find_inputs(folder / "texts.jsonl"), part_size=1 << 20)
+    output = OutputFolder(folder / "answers", "jsonl")
+    output.root.mkdir(exist_ok=True)
+    choice = RuntimeChoice.of(spec, run.version, unplanned_workers(spec), settings_in(folder))
+    worker = PredictWorker(choice, spec, output, {part.number: part for part in parts})
+    raise_problem(worker(pa.table({"part": [0]})))
+    (part,) = (folder / "answers").glob("part-*.jsonl")
+    return [json.loads(line) for line in part.read_text().splitlines()]
 
 
+@pytest.mark.ray
 def test_held_out_texts_with_many_labels_score_as_in_the_run(ray_session, trained_topics):
     folder, run = trained_topics
     found = evaluated(folder, "topics")
@@ -52,6 +62,7 @@ def test_held_out_texts_with_many_labels_score_as_in_the_run(ray_session, traine
     assert found.folder.page.read_text().count("data:image/png;base64,") == 1
 
 
+@pytest.mark.ray
 def test_held_out_sentences_score_as_in_the_run(ray_session, trained_entities):
     folder, run = trained_entities
     found = evaluated(folder, "entities")
@@ -62,14 +73,14 @@ def test_held_out_sentences_score_as_in_the_run(ray_session, trained_entities):
         assert set(registry.evaluations(run.version)) == {"entities"}
 
 
-def test_predictions_name_all_labels_of_a_text(ray_session, trained_topics):
+def test_predictions_name_all_labels_of_a_text(trained_topics):
     rows = [{"text": "the acting plot is great"}, {"text": ""}]
-    good, bad = predicted(trained_topics[0], rows)
+    good, bad = predicted(*trained_topics, rows)
     assert good["labels"] == ["acting", "good", "plot"]
     assert set(good["scores"]) == {"acting", "good", "plot"}
-    assert bad == {"labels": None, "scores": None}
+    assert (bad["labels"], set(bad["scores"].values())) == (None, {None})
 
 
-def test_predictions_give_every_word_a_tag(ray_session, trained_entities):
-    (found,) = predicted(trained_entities[0], [{"text": "the plot is very awful 7"}])
+def test_predictions_give_every_word_a_tag(trained_entities):
+    (found,) = predicted(*trained_entities, [{"text": "the plot is very awful 7"}])
     assert found["tags"] == ["O", "B-THING", "O", "B-HOW", "I-HOW", "O"]

@@ -218,7 +218,7 @@ def test_too_little_memory_of_a_machine_is_refused_with_the_reservation_that_men
     (folder / "train.yaml").write_text(
         TRAIN.replace("MAX_TOKENS", "2048").replace("{kind: gpu, type: L4}", "{kind: cpu}")
     )
-    (folder / "cluster.yaml").write_text(CLUSTER.replace("23622320128", "1500000000"))
+    (folder / "cluster.yaml").write_text(CLUSTER.replace("23622320128", "2000000000"))
     with pytest.raises(SpecError, match=r"train\.yaml:8: resources\.worker\.memory") as refusal:
         plan(folder, "train.yaml")
     reservation = re.search(r"memory: (\d+MiB)", refusal.value.hint)[1]

@@ -137,6 +137,22 @@ def test_a_node_killed_under_a_run_is_replaced_and_the_run_goes_on(simulated, tm
     assert result["metrics"]["accuracy"] > 0.9
 
 
+def test_a_run_on_a_node_that_is_drained_moves_and_repeats_nothing(simulated, client, tmp_path):
+    spec = write_spec(
+        tmp_path, resources=RESOURCES, training=TRAINING, precision="fp16", max_failures=0
+    )
+    home = tmp_path / "home"
+    with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as trainer:
+        answer = trainer.start("fine_tune", str(spec), str(home))
+        simulated.wait(lambda _: answer.done() or checkpointed(home), timeout_s=2 * SOON_S)
+        assert client.call("drain", "accelerator_type:L4", SOON_S) == 1
+        events = answer.result(timeout=2 * SOON_S)["events"]
+    [preempted] = [event for event in events if event["event"] == "preempted"]
+    [resumed] = [event for event in events if event["event"] == "resumed"]
+    assert "Ray drains" in preempted["reason"]
+    assert resumed["step"] == preempted["step"]
+
+
 RESOURCES = {"num_workers": 1, "worker": {"kind": "gpu", "type": "L4", "cpus": 1}}
 TRAINING = {
     "epochs": 60, "max_tokens": 128, "learning_rate": 0.005,

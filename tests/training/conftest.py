@@ -31,7 +31,7 @@ def tiny_inputs(tmp_path_factory):
     return base, dataset
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engines(tiny_inputs):
     """Return a function that builds an engine on one rank."""
     base, dataset = tiny_inputs

@@ -22,6 +22,12 @@ def test_an_output_layer_that_shares_the_embeddings_weights_does_cost():
     assert flops_per_token(torch.nn.Sequential(table, head)) == 6 * 80
 
 
+def test_a_layer_that_computes_some_tokens_costs_its_share():
+    head = torch.nn.Linear(8, 100)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), head)
+    assert flops_per_token(model, output=head, output_share=0.15) == 6 * 64 + 720
+
+
 @pytest.mark.parametrize(
     ("chip", "precision", "tera"),
     [

@@ -151,6 +151,14 @@ def test_documents_in_one_row_do_not_see_each_other(kind, tmp_path):
     assert not torch.allclose(model(input_ids=ids).logits, packed)
 
 
+def test_documents_stay_apart_in_the_model_that_the_engine_trains(engine_of):
+    model = engine_of("causal-lm", precision=FP64).model.train()
+    ids = torch.arange(3, 15).reshape(1, 12)
+    packed = model(input_ids=ids, position_ids=torch.tensor([[*range(5), *range(7)]])).logits
+    apart = [model(input_ids=ids[:, a:b]).logits for a, b in pairwise((0, 5, 12))]
+    torch.testing.assert_close(packed, torch.cat(apart, dim=1), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", TASK_NAMES)
 def test_only_the_asked_places_are_computed_and_they_are_the_same(name, engine_of):
     model = engine_of(name).model.eval()

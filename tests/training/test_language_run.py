@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kovar.batch.kinds import kind_of
 from kovar.config import load_document
-from kovar.errors import GoldenError, ModelError
+from kovar.errors import GoldenError, ModelError, SpecError
 from kovar.inference import TorchScorer, load_any, load_runtime, load_version
 from kovar.registry import Registry
 from kovar.training import FineTuneSpec
@@ -93,6 +94,8 @@ def test_conversations_are_learned_and_the_version_scores_them(method, settings,
         assert again.loss == pytest.approx(example["numbers"][0], abs=1e-4)
         with pytest.raises(ModelError, match="does not classify texts"):
             load_runtime(folder)
+        with pytest.raises(SpecError, match="cannot be evaluated here"):
+            kind_of(result.version)
 
 
 def test_a_model_from_scratch_learns_to_answer_by_the_recipe(settings):

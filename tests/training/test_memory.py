@@ -65,7 +65,7 @@ def test_the_smallest_budget_needs_all_gradients_at_once():
 
 
 def test_the_version_is_checked_beside_the_trained_model():
-    memory = estimate(max_tokens=64)
+    memory = estimate(max_tokens=64, lora=LoraShape(8))
     assert memory.moment == "version"
     assert memory.copies == 2 * 4 * PARAMETERS
 
@@ -174,7 +174,7 @@ def test_a_training_that_runs_needs_what_is_estimated(tmp_path, precision, weigh
         False,
         "",
     )
-    budget = TrainingSettings(max_tokens=1024, max_steps=3)
+    budget = TrainingSettings(max_tokens=1024, max_steps=3, checkpoint_every=1)
     model = build_classifier(base, labels=dataset.labels)
     engine = Engine(
         model,

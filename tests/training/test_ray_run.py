@@ -36,13 +36,13 @@ def undisturbed(ray_session, tmp_path_factory):
     return run_spec(path, settings_in(folder), in_process=False)
 
 
-def kill_a_worker_after(events, *, checkpoint, rank, killed):
-    """Wait for a checkpoint, then SIGKILL one worker by its pid."""
+def kill_a_worker_after(events, *, checkpoint, rank, killed, sent=signal.SIGKILL):
+    """Wait for a checkpoint, then send a signal to one worker by its pid."""
     while not killed.is_set():
         seen = list(read_events(events))
         if any(e["event"] == "checkpoint" and e["step"] >= checkpoint for e in seen):
             pids = [e["pid"] for e in seen if e["event"] == "started" and e["rank"] == rank]
-            os.kill(pids[0], signal.SIGKILL)
+            os.kill(pids[0], sent)
             killed.set()
         killed.wait(0.02)
 
@@ -69,22 +69,29 @@ def test_another_run_with_as_many_workers_ends_with_the_same_weights(undisturbed
     assert again.version.digest == undisturbed.version.digest
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_with_a_killed_worker_resumes_and_ends_with_the_same_weights(
-    undisturbed, tmp_path, rank
-):
-    path = write_spec(tmp_path, resources=TWO_WORKERS, training=LONG)
-    settings = settings_in(tmp_path)
+def run_under_fire(folder, undisturbed, *, rank, sent, hang_timeout_s=120.0, **changes):
+    """Run the same spec, and send a signal to a worker after step 30; return the result."""
+    path = write_spec(folder, resources=TWO_WORKERS, training=LONG, **changes)
+    settings = settings_in(folder).model_copy(update={"hang_timeout_s": hang_timeout_s})
     events = settings.runs_dir / undisturbed.folder.run / "events.jsonl"
     killed = threading.Event()
-    options = {"checkpoint": 30, "rank": rank, "killed": killed}
+    options = {"checkpoint": 30, "rank": rank, "killed": killed, "sent": sent}
     killer = threading.Thread(target=kill_a_worker_after, args=(events,), kwargs=options)
     killer.start()
     try:
-        result = run_spec(path, settings, in_process=False)
+        return run_spec(path, settings, in_process=False)
     finally:
         killed.set()
         killer.join()
+
+
+@pytest.mark.parametrize(
+    ("rank", "sent"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
+)
+def test_a_run_whose_worker_dies_or_hangs_resumes_and_ends_with_the_same_weights(
+    undisturbed, tmp_path, rank, sent
+):
+    result = run_under_fire(tmp_path, undisturbed, rank=rank, sent=sent, hang_timeout_s=3.0)
     story = list(read_events(result.folder.events))
     resumed = [e for e in story if e["event"] == "resumed"]
     assert len(resumed) == 1
@@ -94,6 +101,16 @@ def test_a_run_with_a_killed_worker_resumes_and_ends_with_the_same_weights(
     crashed, last = read_history(result.folder).attempts
     assert (crashed.outcome, last.outcome) == ("crashed", "finished")
     assert read_history(result.folder).timeline.seconds["recovering"] >= crashed.lost_s > 0
+    assert weights_of(result) == weights_of(undisturbed)
+
+
+def test_a_worker_that_is_told_to_end_costs_no_step_and_no_failure(undisturbed, tmp_path):
+    options = {"rank": 1, "sent": signal.SIGTERM, "max_failures": 0}
+    result = run_under_fire(tmp_path, undisturbed, **options)
+    preempted, last = read_history(result.folder).attempts
+    assert (preempted.outcome, last.outcome) == ("preempted", "finished")
+    assert last.resumed_from == preempted.last_step
+    assert last.num_repeated == 0
     assert weights_of(result) == weights_of(undisturbed)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from broken import BrokenBelow
+from broken import BrokenBelow, SmallMemory, attempt_broken
+from doomed import tiny_task
 from kovar.errors import NonFiniteError, SpecError
 from kovar.events import read_events
 from kovar.precision import Device, resolve
@@ -116,3 +118,27 @@ def test_a_run_that_stays_broken_fails_in_fp32_and_is_not_registered(tmp_path):
     assert [e["event"] for e in read_events(run / "events.jsonl")].count("rolled_back") == 1
     with Registry.open(settings) as registry:
         assert registry.models() == ()
+
+
+def events_of(task, kind):
+    return [e for e in read_events(task.folder / "events.jsonl") if e["event"] == kind]
+
+
+def test_two_ranks_go_back_together(tmp_path):
+    task = tiny_task(tmp_path, checkpoint_every=20)
+    task = replace(task, spec=task.spec.model_copy(update={"precision": "bf16"}))
+    assert attempt_broken(task, tmp_path / "store", [BrokenBelow(BOUND)] * 2) == [0, 0]
+    (told,) = events_of(task, "rolled_back")
+    assert (told["was"], told["precision"]) == ("bf16", "fp32")
+    assert events_of(task, "finished")
+
+
+def test_a_full_memory_on_one_of_two_ranks_makes_both_pass_less_at_a_time(tmp_path):
+    task = tiny_task(tmp_path, checkpoint_every=10, epochs=2)
+    small = [SmallMemory(100), SmallMemory(4)]
+    codes = [attempt_broken(task, tmp_path / f"store-{n}", small) for n in range(2)]
+    assert codes == [[1, 1], [0, 0]]
+    (told,) = events_of(task, "shrunk")
+    assert told["rank"] == 1
+    (finished,) = events_of(task, "finished")
+    assert finished["attempt"] == 2

@@ -81,3 +81,10 @@ def test_a_base_of_several_workers_is_refused_with_the_override_that_helps(tmp_p
     path = write_sweep(tmp_path, GRID, overrides={"resources.num_workers": 1})
     write_spec(tmp_path, resources={"num_workers": 2})
     assert load_sweep(path).trials
+
+
+def test_a_task_without_the_metric_of_the_sweep_is_refused(tmp_path):
+    sweep = write_sweep(tmp_path, GRID)
+    write_spec(tmp_path, task="masked-lm")
+    with pytest.raises(SpecError, match="accuracy, which masked-lm does not have"):
+        load_sweep(sweep)

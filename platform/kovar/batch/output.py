@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from kovar.batch.parts import Part
 from kovar.errors import SettingsError, UserError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _TEMPORARY = ".tmp"
+
+ANSWERS: Final = ("label", "labels", "tags")
+"""What a version answers with stands in one of these columns; null where it has no answer."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +172,14 @@ def _to_disk(path: Path) -> None:
 def _count_parquet(path: Path) -> tuple[int, int]:
     from pyarrow import parquet
 
-    column = parquet.read_table(path, columns=["label"]).column("label")
+    with parquet.ParquetFile(path) as file:
+        name = next(name for name in ANSWERS if name in file.schema_arrow.names)
+        column = file.read(columns=[name]).column(name)
     return len(column), int(column.null_count)
 
 
 def _count_lines(path: Path) -> tuple[int, int]:
     with path.open("rb") as file:
-        labels = [json.loads(line)["label"] for line in file]
-    return len(labels), labels.count(None)
+        rows = [json.loads(line) for line in file]
+    answers = [next(row[name] for name in ANSWERS if name in row) for row in rows]
+    return len(answers), answers.count(None)

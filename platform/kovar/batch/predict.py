@@ -23,7 +23,7 @@ from kovar.batch.worker import RuntimeChoice, answer, problem_row
 from kovar.config import format_size
 from kovar.errors import DataError, KovarError, RunError, UserError
 from kovar.evaluation import THRESHOLD
-from kovar.inference import TorchTagger
+from kovar.inference import TorchScorer, TorchTagger
 from kovar.settings import Settings
 from kovar.training.cluster import connected_cluster
 from kovar.training.folder import write_json
@@ -151,12 +151,13 @@ class PredictWorker:
         ]
         rows = [None if None in row else row for row in zip(*columns, strict=True)]
         wanted = [row[0] if len(row) == 1 else row for row in rows if row is not None]
-        answered = _columns(self._runtime, wanted, max_tokens=self._choice.max_tokens)
         # A row without text takes no answer: its place in the list of answers is null.
         places = iter(range(len(wanted)))
         order = pa.array([None if row is None else next(places) for row in rows], pa.int64())
+        max_tokens = self._choice.max_tokens
+        answered = _columns(self._runtime, wanted, order, max_tokens=max_tokens)
         kept = {name: table.column(name) for name in self._spec.input.keep}
-        return pa.table(kept | {name: each.take(order) for name, each in answered.items()})
+        return pa.table(kept | answered)
 
 
 def _inputs(spec: PredictSpec) -> tuple[str, ...]:
@@ -165,28 +166,43 @@ def _inputs(spec: PredictSpec) -> tuple[str, ...]:
     return (spec.input.text,) if pair is None else (spec.input.text, pair)
 
 
-def _columns(runtime: Loaded, texts: Sequence[Any], *, max_tokens: int) -> dict[str, pa.Array]:
-    """Return what a version answers, by column of the output."""
+def _columns(
+    runtime: Loaded, texts: Sequence[Any], order: pa.Int64Array, *, max_tokens: int
+) -> dict[str, pa.Array]:
+    """Return what a version answers, by column of the output.
+
+    Args:
+        runtime: a loaded version.
+        texts: what it reads.
+        order: of each row of the output, the place of its text; null without an answer.
+        max_tokens: padded tokens that a batch may have.
+    """
     import numpy as np
     import pyarrow as pa
 
+    def column(values: Any, kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(order)
+
     if isinstance(runtime, TorchTagger):
         tags = [one.tags for one in runtime.tag(texts, max_tokens=max_tokens)]
-        return {"tags": pa.array(tags, pa.list_(pa.string()))}
+        return {"tags": column(tags, pa.list_(pa.string()))}
+    if isinstance(runtime, TorchScorer):
+        losses = runtime.score(texts, max_tokens=max_tokens)
+        return {
+            "loss": column([one.loss for one in losses], pa.float32()),
+            "num_tokens": column([one.num_tokens for one in losses], pa.int32()),
+        }
     labels = runtime.labels
-    scores = np.zeros((0, len(labels)))
-    if texts:
-        scores = answer(runtime, texts, max_tokens=max_tokens).table(len(labels))
-    each = [pa.array(scores[:, index], pa.float32()) for index in range(len(labels))]
-    table = {"scores": pa.StructArray.from_arrays(each, names=list(labels))}
+    scores = answer(runtime, texts, max_tokens=max_tokens).table(len(labels))
+    each = [column(scores[:, index], pa.float32()) for index in range(len(labels))]
+    table = pa.StructArray.from_arrays(each, names=list(labels))
     if runtime.any_labels:
         named = [[labels[i] for i in np.flatnonzero(row >= THRESHOLD)] for row in scores]
-        return {"labels": pa.array(named, pa.list_(pa.string())), **table}
-    best = scores.argmax(axis=1) if len(scores) else []
+        return {"labels": column(named, pa.list_(pa.string())), "scores": table}
     return {
-        "label": pa.array([labels[index] for index in best], pa.string()),
-        "score": pa.array(scores.max(axis=1, initial=0.0), pa.float32()),
-        **table,
+        "label": column([labels[index] for index in scores.argmax(axis=1)], pa.string()),
+        "score": column(scores.max(axis=1, initial=0.0), pa.float32()),
+        "scores": table,
     }
 
 

@@ -20,7 +20,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-PREDICTED: Final = ("label", "score", "scores", "labels", "tags")
+PREDICTED: Final = ("label", "score", "scores", "labels", "tags", "loss", "num_tokens")
 """The columns that output files may have: each task has some of them."""
 
 Columns = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]

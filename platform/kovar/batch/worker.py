@@ -134,7 +134,7 @@ def answer(runtime: Runtime, texts: Sequence[Text], *, max_tokens: int) -> Answe
     """
     import numpy as np
 
-    encoded = runtime.tokenize(texts)
+    encoded = runtime.tokenize(texts) if texts else []
     lengths = np.array([item.length for item in encoded], dtype=np.int64)
     scores = np.empty((len(encoded), len(runtime.labels)))
     for rows in plan_batches(lengths.tolist(), max_tokens=max_tokens):

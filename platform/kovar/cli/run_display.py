@@ -172,6 +172,11 @@ _TEXTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "checkpoint": lambda e: (
         f"step {e['step']}: {format_size(e['size_bytes'])} in {format_duration(e['seconds'])}"
     ),
+    "mirrored": lambda e: (
+        f"step {e['step']} in {format_duration(e['seconds'])}"
+        if e["error"] is None
+        else f"step {e['step']} not copied: {e['error']}"
+    ),
     "resumed": _resumed,
     "evaluated": _evaluated,
     "preempted": lambda e: f"saved step {e['step']}: {e['reason']}",

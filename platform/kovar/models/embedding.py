@@ -35,8 +35,8 @@ def quicken_embeddings(model: torch.nn.Module) -> None:
             continue
         if module.weight.requires_grad and module.max_norm is None and not module.sparse:
             module.__class__ = quick
-            module._gradient = None
-            module._touched = []
+            table: Any = module
+            table._gradient, table._touched = None, []
 
 
 @cache
@@ -52,7 +52,8 @@ def _embedding_module() -> type[torch.nn.Embedding]:
         def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
             if not (self.training and torch.is_grad_enabled()) or self.scale_grad_by_freq:
                 return super().forward(input)
-            rows: torch.Tensor = LookUp.apply(self.weight, input, self)
+            look_up: Any = LookUp
+            rows: torch.Tensor = look_up.apply(self.weight, input, self)
             return rows
 
         def add(self, rows: torch.Tensor, gradients: torch.Tensor) -> None:

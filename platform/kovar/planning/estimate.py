@@ -25,6 +25,7 @@ from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration, estimate_duration
 from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory
 from kovar.training.memory import TrainingMemory
+from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
 from kovar.training.tasks import TASKS
 from kovar.tuning.plan import TrialGroup, placed_trials
@@ -105,6 +106,8 @@ class Estimator:
         if config is None:
             note = f"memory and duration: known once {spec.model.source} is downloaded"
             return Estimate(precisions, notes=(note,))
+        for one, _ in runs:
+            check_tensor_plan(one, config)
         fits = [fit_memory(one, plan, config) for one, plan in runs]
         for (one, _), fit in zip(runs, fits, strict=True):
             check_fit(one, fit)
@@ -183,10 +186,8 @@ def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
 
 def _no_memory(spec: FineTuneSpec, config: Mapping[str, Any]) -> str:
     """Say why there is no estimate of the memory."""
-    predicts_tokens = TASKS[spec.task].predicts_tokens
-    return (
-        f"memory: unknown for {spec.task if predicts_tokens else config.get('model_type')} models"
-    )
+    of = spec.task if TASKS[spec.task].predicted_share else config.get("model_type")
+    return f"memory: unknown for {of} models"
 
 
 def _duration(

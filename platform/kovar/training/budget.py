@@ -76,7 +76,7 @@ def measure_budget(engine: Engine, *, limit_bytes: int | None = None) -> Budget:
     rooms = max(0.0, USABLE * (free - optimizer_bytes) - fixed) / (per_token * longest)
     num_rows = 1 << max(0, int(rooms).bit_length() - 1)
     settings = engine.settings
-    share = -(-settings.max_tokens // engine.parallel.world_size)
+    share = -(-settings.max_tokens // engine.parallel.data_size)
     tokens = settings.max_tokens if num_rows * longest >= share else num_rows * longest
     return Budget(
         engine.parallel.least(tokens),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from kovar.training.attempt import Attempt
+    from kovar.training.mirror import Mirror
 
 _NAME = re.compile(r"^step-(\d{8})$")
 _MANIFEST: Final = "manifest.json"
@@ -92,12 +93,21 @@ class CheckpointFolder:
         root: the run's `checkpoints` folder.
         keep: number of newest checkpoints kept.
         attempt: this start of the workers; unless it is the newest one, nothing is written.
+        mirror: where copies go, and where one comes from when this folder has none.
     """
 
-    def __init__(self, root: Path, *, keep: int, attempt: Attempt | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep: int,
+        attempt: Attempt | None = None,
+        mirror: Mirror | None = None,
+    ) -> None:
         self.root = root
         self.keep = keep
         self.attempt = attempt
+        self.mirror = mirror
 
     def save(
         self, part: Part, *, rank: int = 0, num_parts: int = 1, pinned: int | None = None
@@ -158,7 +168,7 @@ class CheckpointFolder:
             files |= json.loads(listed.read_text())
             listed.unlink()
         manifest = partial / _MANIFEST
-        manifest.write_text(json.dumps({"v": 1, "step": step, "files": files}))
+        manifest.write_text(json.dumps({"v": 1, "sha256": _digest(step, files), "files": files}))
         _fsync(manifest)
         _fsync(partial)
         # A later attempt removes what it finds unfinished before it looks for a checkpoint, so a
@@ -196,12 +206,29 @@ class CheckpointFolder:
         """Return the newest checkpoint that verifies, with what was wrong with newer ones.
 
         Leftovers of interrupted writes, and newer checkpoints that do not verify, are removed.
+        Where none is left, the newest copy of the mirror is fetched.
+
+        Raises:
+            CheckpointError: the mirror cannot be read.
         """
+        found = self._newest()
+        if found is not None or self.mirror is None:
+            return found
+        try:
+            was_there = self.mirror.restore(self.root)
+        except OSError as problem:
+            raise CheckpointError(
+                f"the mirror of checkpoints cannot be read: {problem}",
+                hint="unset checkpoint_mirror to train from the beginning",
+            ) from problem
+        return self._newest() if was_there else None
+
+    def _newest(self) -> Checkpoint | None:
         self._drop([*self.root.glob(".partial-*"), *self.root.glob(f"{_DROPPED}*")])
         ignored: list[str] = []
         for step in reversed(self._steps()):
             found = self.at(step)
-            problem = _problem(found.folder)
+            problem = _problem(found)
             if problem is None:
                 # They would count among the newest that are kept, in place of good ones.
                 self._drop(self.root / reason.partition(":")[0] for reason in ignored)
@@ -216,7 +243,7 @@ class CheckpointFolder:
             CheckpointError: it is gone or damaged.
         """
         found = self.at(step)
-        if problem := _problem(found.folder):
+        if problem := _problem(found):
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be used: {problem}",
                 hint=f"remove {self.root} and submit the run again",
@@ -254,13 +281,22 @@ def _facts(path: Path) -> dict[str, Any]:
         }
 
 
-def _problem(folder: Path) -> str | None:
+def _digest(step: int, files: dict[str, Any]) -> str:
+    """Return what a manifest says of itself, so that it cannot list too little."""
+    return hashlib.sha256(json.dumps([step, files], sort_keys=True).encode()).hexdigest()
+
+
+def _problem(checkpoint: Checkpoint) -> str | None:
+    folder = checkpoint.folder
     try:
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        files = manifest["files"]
+        if manifest["sha256"] != _digest(checkpoint.step, files):
+            return f"{_MANIFEST} does not match its digest"
         for name, facts in files.items():
             if _facts(folder / name) != facts:
                 return f"{name} does not match its digest"
-    except (OSError, ValueError, KeyError, AttributeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         return f"{type(problem).__name__}: {problem}"
     return None
 

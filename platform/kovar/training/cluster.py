@@ -26,18 +26,21 @@ if TYPE_CHECKING:
     from kovar.resources import Cluster
 
 
-def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
+def train_on_ray(task: WorkerTask, settings: Settings) -> None:
     """Run the workers of a task through Ray Train; start Ray if this process has none.
 
     Args:
         task: the run.
-        limits: how long its workers may wait for nodes.
+        settings: how long its workers may wait for nodes, and how long one may not answer.
 
     Raises:
         RunError: the workers failed more often than `max_failures` allows, or could not start.
     """
     # The controller notices a dead worker at its next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # A node that goes away soon is worth a look each second.
+    os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -47,7 +50,7 @@ def train_on_ray(task: WorkerTask, *, limits: WaitLimits) -> None:
     folder = RunFolder(task.folder)
     waiting = WaitingCallback(
         replace(Demand.of(task.spec.resources, name=task.spec.name), request=task.request),
-        limits=limits,
+        limits=wait_limits(settings),
         events=folder.events,
         run=folder.run,
     )

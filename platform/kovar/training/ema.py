@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kovar.training.parallel import local
+
 if TYPE_CHECKING:
     import torch
 
@@ -33,8 +35,9 @@ class Ema:
         import torch
 
         decay = min(self._decay, (1 + step) / (10 + step))
-        live = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(list(self._average.values()), live, 1 - decay)
+        live = [local(parameter.detach()) for parameter in self._parameters.values()]
+        mean = [local(average) for average in self._average.values()]
+        torch._foreach_lerp_(mean, live, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kovar.data import bucket_length, make_batches
@@ -19,6 +20,7 @@ from kovar.errors import NonFiniteError, PreemptedError
 from kovar.models import quicken_dropout, quicken_embeddings, read_rows_in_line
 from kovar.training.adjustments import UNCHANGED, Adjustments
 from kovar.training.budget import measure_budget
+from kovar.training.compiled import Compiled, widest_steps, with_and_without_padding
 from kovar.training.ema import Ema
 from kovar.training.feed import Feed
 from kovar.training.fp8 import multiply_in_fp8
@@ -27,9 +29,10 @@ from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
 from kovar.training.padding import PADDED, ResolvedPadding
-from kovar.training.parallel import Parallel
+from kovar.training.parallel import DDP, Ddp, ParallelismSettings, local, parallel_of, whole
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
+from kovar.training.sharded_state import ShardedState
 from kovar.training.shrinking import (
     PassTooLargeError,
     free_cached,
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from kovar.data import TokenizedDataset
+    from kovar.data import Batch, TokenizedDataset
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
     from kovar.training.checkpoint import CheckpointFolder
@@ -79,6 +82,7 @@ class Engine:
         device: where the model lives.
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
+        parallelism: how the ranks share the model.
         report: receives events; called on rank 0 only, but for what only the rank itself knows.
         hears: says when this rank's machine goes away.
         padding: as resolved for `device`.
@@ -107,6 +111,7 @@ class Engine:
         padding: ResolvedPadding = PADDED,
         rank: int = 0,
         world_size: int = 1,
+        parallelism: ParallelismSettings = DDP,
         weights: Weights = "fp32",
         memory_bytes: int | None = None,
         adjustments: Adjustments = UNCHANGED,
@@ -119,7 +124,7 @@ class Engine:
         self.precision = precision
         self.device = device
         self._hears = hears
-        self.parallel = Parallel(rank, world_size, device)
+        self.parallel = parallel_of(parallelism, rank, world_size, device)
         self.dataset = dataset
         self.evaluation_split = dataset.open("evaluation")
         train_split = dataset.open("train")
@@ -137,8 +142,15 @@ class Engine:
         in_halves = weights == "bf16" and keep_in_bf16(model)
         if precision.precision == "fp8":
             multiply_in_fp8(model, emulate=device.type == "cpu")
-        self.model: PreTrainedModel | PeftModel = model.to(device)
+        self.model = model
         self.pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
+        if settings.gradient_checkpointing:
+            self.model.activation_checkpointing_enable()
+        self.padding = padding
+        if padding.padding_free:
+            read_rows_in_line(self.model)
+        self.compiled = Compiled(self.model) if settings.compile else None
+        self.parallel.place(self.model, precision)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.halves = Halves(self.parameters) if in_halves else None
         moved = self.parameters if self.halves is None else self.halves.whole
@@ -150,12 +162,7 @@ class Engine:
         self.skips = Skips(len(self.steps), scaled=precision.scaler)
         self.last_step = 0
         self.weights_step = 0
-        if settings.gradient_checkpointing:
-            self.model.activation_checkpointing_enable()
-        self.padding = padding
-        if padding.padding_free:
-            read_rows_in_line(self.model)
-        if device.type == "cpu":
+        if device.type == "cpu" and not (settings.compile or self.parallel.in_step):
             quicken_dropout(self.model)
             quicken_embeddings(self.model)
         self.feed = Feed(
@@ -165,6 +172,7 @@ class Engine:
             micro_batch_tokens=adjustments.limit(settings.micro_batch_tokens),
             pad_id=self.pad_id,
             seed=settings.seed,
+            on_ladder=settings.compile,
             padding=self.padding,
         )
         self.step = OptimizerStep(
@@ -187,7 +195,8 @@ class Engine:
             "world_size": world_size,
             "adjustments": adjustments.to_json(),
         }
-        self.state = TrainingState(
+        state = TrainingState if isinstance(parallelism, Ddp) else partial(ShardedState, rank=rank)
+        self.state = state(
             self.model,
             self.parameters,
             optimizer=self.optimizer,
@@ -212,16 +221,23 @@ class Engine:
             CheckpointError: a checkpoint could not be written.
             PreemptedError: a machine goes away; a checkpoint of the last step was saved.
         """
+        with self.compiled.counting() if self.compiled else nullcontext():
+            self._train(checkpoints)
+
+    def _train(self, checkpoints: CheckpointFolder) -> None:
         done = self.resume(checkpoints)
         if self.settings.micro_batch_tokens == "auto" and self.feed.micro_batch_tokens is None:
             self._measure()
-        writer = CheckpointWriter(checkpoints, self.state, self.parallel)
+        self._rehearse(done)
+        num_parts = self.parallel.world_size if self.parallel.in_step else 1
+        writer = CheckpointWriter(checkpoints, self.state, self.parallel, num_parts=num_parts)
         notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
             preempted = self._run(batches, writer, notices)
             notices.close()
             writer.drain()
-            self._acknowledge(writer)
+            self._acknowledge(writer, wait=preempted is not None)
+        self.state.release()
         if preempted:
             self._report("preempted", step=self.last_step, reason=preempted)
             raise PreemptedError(
@@ -231,12 +247,26 @@ class Engine:
         self._check_weights()
         self._finish(checkpoints)
 
+    def _rehearse(self, step: int) -> None:
+        """Settle what whichever step comes first would settle, the same in every attempt."""
+        if self.compiled is not None:
+            for planned in widest_steps(self.steps):
+                for one in with_and_without_padding(self.feed.prepare(planned).micro_batches[0]):
+                    self.step.rehearse(one)
+            self._report_compiled(step)
+        elif self.parallel.orders_gradients:
+            self.step.rehearse(self.feed.sample(self.steps[0]))
+
+    def _report_compiled(self, step: int) -> None:
+        if self.compiled is not None and (seconds := self.compiled.take_seconds()):
+            self._report("compiled", step=step, seconds=seconds)
+
     def _check_weights(self) -> None:
         """Refuse to end with weights that the last steps have spoiled."""
         import torch
 
-        finite = [torch.isfinite(p).all() for p in self.parameters.values()]
-        if self.parallel.total(int(not torch.stack(finite).all())):
+        finite = [torch.isfinite(local(p)).all() for p in self.parameters.values()]
+        if self.parallel.anywhere(not torch.stack(finite).all()):
             raise NonFiniteError(
                 f"step {self.last_step}: weights are NaN or infinite", step=self.last_step
             )
@@ -249,6 +279,7 @@ class Engine:
         for batch in batches:
             planned = batch.planned
             window.add(batch, self._move(batch))
+            self._report_compiled(planned.step)
             self._acknowledge(writer)
             preempted = notices.agreed()
             evaluates = self._evaluates_after(planned)
@@ -275,7 +306,7 @@ class Engine:
                 window = Window(self.parallel, self.skips)
         return None
 
-    def _acknowledge(self, writer: CheckpointWriter) -> None:
+    def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
         for done in writer.acknowledged():
             saved = done.saved
             self._report(
@@ -286,6 +317,8 @@ class Engine:
                 seconds=done.stall_s,
                 write_seconds=done.write_s,
             )
+        for answer in writer.mirrored(wait=wait):
+            self._report("mirrored", step=answer.step, seconds=answer.seconds, error=answer.error)
 
     def _tell(
         self, planned: PlannedStep, facts: Mapping[str, Any] | None, skipped: Sequence[int]
@@ -350,6 +383,7 @@ class Engine:
         started = time.perf_counter()
         with self.ema.applied() if self.ema else nullcontext():
             metrics = self.evaluate()
+        self._report_compiled(step)
         if broken := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
             raise NonFiniteError(f"step {step}: evaluation gave {broken}", step=step)
         seconds = time.perf_counter() - started
@@ -362,8 +396,8 @@ class Engine:
         return is_best
 
     def _finish(self, checkpoints: CheckpointFolder) -> None:
-        """Leave in rank 0's model what is registered: the best step's weights, or their average."""
-        if not self.parallel.is_main:
+        """Leave in the model what is registered: the best step's weights, or their average."""
+        if not (self.parallel.is_main or self.parallel.in_step):
             return
         best = self.judge.best_step
         if self.settings.keeps_best and best is not None and best != self.weights_step:
@@ -371,6 +405,26 @@ class Engine:
             self.weights_step = best
         if self.ema is not None:
             self.ema.apply()
+
+    def unite(self, build: Callable[[], PreTrainedModel | PeftModel]) -> None:
+        """Leave the whole model in rank 0's `model` where ranks hold parts; all ranks call it.
+
+        Args:
+            build: makes the model as it was before training.
+        """
+        if not self.parallel.in_step:
+            return
+        import torch
+
+        model = build() if self.parallel.is_main else None
+        trained = {**self.parameters, **dict(self.model.named_buffers())}
+        names = dict(model.named_parameters()) | dict(model.named_buffers()) if model else {}
+        with torch.no_grad():
+            for name, tensor in trained.items():
+                united = whole(tensor.detach())
+                if name in names:
+                    names[name].copy_(united)
+        self.model = model or self.model
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""
@@ -410,24 +464,31 @@ class Engine:
             max_tokens=max(budget, longest),
             max_length=max_length,
         )
-        self.model.eval()
         # Under autocast torchao's layers do not compute in inference mode.
         in_fp8 = self.precision.precision == "fp8"
-        with torch.no_grad() if in_fp8 else torch.inference_mode():
-            for batch in batches[self.parallel.rank :: self.parallel.world_size]:
-                found = self.task.collate(
-                    split, batch.rows, batch.longest, pad_id=self.pad_id, seed=0
-                )
+        with self.parallel.scoring(self.model, inference=not in_fp8):
+            for batch, counts in self._dealt(batches):
+                length = batch.length if self.compiled else batch.longest
+                found = self.task.collate(split, batch.rows, length, pad_id=self.pad_id, seed=0)
                 inputs = {
                     name: torch.from_numpy(array).to(self.device)
                     for name, array in found.inputs.items()
                 }
                 with self.step.autocast():
                     outputs = self.model(**inputs)
-                tally.add(outputs, torch.from_numpy(found.targets).to(self.device), batch.rows)
+                if counts:
+                    tally.add(outputs, torch.from_numpy(found.targets).to(self.device), batch.rows)
             for tensor in tally.tensors():
                 self.parallel.add_up(tensor)
         return tally.metrics()
+
+    def _dealt(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's share, and whether it counts: some only keep the ranks in step."""
+        own = batches[self.parallel.data_rank :: self.parallel.data_size]
+        yield from ((batch, True) for batch in own)
+        most = -(-len(batches) // self.parallel.data_size)
+        if self.parallel.in_step and len(own) < most:
+            yield batches[0], False
 
     def _evaluates_after(self, planned: PlannedStep) -> bool:
         every = self.settings.evaluate_every

@@ -88,6 +88,7 @@ class Feed:
         micro_batch_tokens: padded tokens of one pass of one rank; None passes all rows at once.
         pad_id: the token that fills rows.
         seed: of what a task draws, with the epoch.
+        on_ladder: pad to the lengths of the ladder, which are few, not to the longest row.
         padding: whether rows are padded or stand in one line.
 
     Attributes:
@@ -103,6 +104,7 @@ class Feed:
         micro_batch_tokens: int | None = None,
         pad_id: int = 0,
         seed: int = 0,
+        on_ladder: bool = False,
         padding: ResolvedPadding = PADDED,
     ) -> None:
         self._padding = padding
@@ -112,6 +114,7 @@ class Feed:
         self.micro_batch_tokens = micro_batch_tokens
         self._pad_id = pad_id
         self._seed = seed
+        self._on_ladder = on_ladder
 
     def prepare(self, planned: PlannedStep) -> StepBatch:
         """Collate this rank's rows of one step; uses no random generator of torch."""
@@ -128,30 +131,37 @@ class Feed:
             num_tokens=num_tokens,
             num_padded=num_tokens
             if self._padding.padding_free
-            else batch.longest * len(batch.rows),
+            else self._length(planned) * len(batch.rows),
             rows_per_pass=-(-self._most_rows(planned) // len(pieces)),
             micro_batch_tokens=limit,
         )
+
+    def sample(self, planned: PlannedStep) -> MicroBatch:
+        """Collate one row of a step, the same on every rank."""
+        return self.probe(planned.batch.rows[:1], self._length(planned))
 
     def probe(self, rows: NDArray[np.int64], length: int) -> MicroBatch:
         """Collate some rows for a pass that teaches nothing."""
         found = self._task.collate(self._split, rows, length, pad_id=self._pad_id, seed=0)
         return self._micro_batch(found, rows)
 
+    def _length(self, planned: PlannedStep) -> int:
+        return planned.batch.length if self._on_ladder else planned.batch.longest
+
     def _cut(self, planned: PlannedStep, limit: int | None) -> list[NDArray[np.int64]]:
         """Cut this rank's rows; as many pieces on every rank, so that all of them compute alike."""
         import numpy as np
 
         batch = planned.batch
-        rows = deal(batch, self._parallel.rank, self._parallel.world_size)
+        rows = deal(batch, self._parallel.data_rank, self._parallel.data_size)
         if limit is None:
             return [rows]
-        capacity = max(1, limit // batch.longest)
+        capacity = max(1, limit // self._length(planned))
         return np.array_split(rows, -(-self._most_rows(planned) // capacity))
 
     def _most_rows(self, planned: PlannedStep) -> int:
         """Return the rows of the rank that has the most."""
-        return -(-len(planned.batch.rows) // self._parallel.world_size)
+        return -(-len(planned.batch.rows) // self._parallel.data_size)
 
     def _collate(self, rows: NDArray[np.int64], planned: PlannedStep) -> tuple[MicroBatch, int]:
         stands_in = len(rows) == 0
@@ -159,7 +169,7 @@ class Feed:
         found = self._task.collate(
             self._split,
             rows,
-            planned.batch.longest,
+            self._length(planned),
             pad_id=self._pad_id,
             seed=self._seed * 1_000_003 + planned.epoch,
         )

@@ -12,6 +12,7 @@ from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
 from kovar.training.memory import TrainingMemory, estimate_training
 from kovar.training.method import Lora, MethodSettings
+from kovar.training.parallel import num_shards, num_shares
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def fit_memory(
     Returns:
         None when the architecture or the precision is not known, or the task predicts tokens.
     """
-    if TASKS[spec.task].predicts_tokens:
+    if TASKS[spec.task].predicted_share:
         return None
     precision = precision or plan.precision.precision
     if precision == "auto":
@@ -88,8 +89,10 @@ def fit_memory(
         precision=precision,
         device_kind=DEVICE_KINDS[plan.request.kind],
         lora=lora or _lora_shape(spec.method),
+        parallelism=spec.parallelism,
     )
-    memory = estimate(_passed_at_once(spec.training, num_workers))
+    shares = num_shares(spec.parallelism, num_workers)
+    memory = estimate(_passed_at_once(spec.training, shares))
     if memory is None:
         return None
     room = plan.room
@@ -97,16 +100,16 @@ def fit_memory(
     if spec.training.micro_batch_tokens == "auto":
         # What fits is measured by the workers; here it is estimated, at least a row.
         longest, wanted = spec.data.max_length, spec.training.max_tokens
-        at_once = wanted if room is None else min(wanted, largest or num_workers * longest)
+        at_once = wanted if room is None else min(wanted, largest or shares * longest)
         memory = estimate(spec.training.model_copy(update={"max_tokens": at_once})) or memory
     return MemoryFit(memory, room, largest)
 
 
-def _passed_at_once(training: TrainingSettings, num_workers: int) -> TrainingSettings:
+def _passed_at_once(training: TrainingSettings, num_shares: int) -> TrainingSettings:
     """Return the settings with the tokens that all workers pass through the model at a time."""
     if not isinstance(training.micro_batch_tokens, int):
         return training
-    at_once = min(training.max_tokens, training.micro_batch_tokens * num_workers)
+    at_once = min(training.max_tokens, training.micro_batch_tokens * num_shares)
     return training.model_copy(update={"max_tokens": at_once})
 
 
@@ -127,9 +130,11 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
     """
     if fit is None or fit.room is None or fit.memory.total <= fit.room.size_bytes * TOLERANCE:
         return
+    workers = spec.resources.num_workers.min
+    shares = num_shares(spec.parallelism, workers)
     needs = f"training needs about {format_size(fit.memory.total)} per worker; there are {fit.room}"
     if fit.largest_tokens is not None and isinstance(spec.training.micro_batch_tokens, int):
-        most = fit.largest_tokens // spec.resources.num_workers.min
+        most = fit.largest_tokens // shares
         raise SpecError(
             needs,
             field="training.micro_batch_tokens",
@@ -143,16 +148,19 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
             got=spec.training.max_tokens,
             allowed=f"at most {fit.largest_tokens}",
             hint=f"use training.micro_batch_tokens: "
-            f"{fit.largest_tokens // spec.resources.num_workers.min} or auto, or more workers, "
+            f"{fit.largest_tokens // shares} or auto, or more workers, "
             "which share the tokens",
         )
     on_cpu = spec.resources.worker.kind == "cpu"
+    cuts = num_shards(spec.parallelism, workers) == 1 and workers > 1
     raise SpecError(
         f"{needs}, too little for any token budget",
         field=f"resources.worker.{fit.room.field or ('memory' if on_cpu else 'type')}",
         got=format_size(fit.room.size_bytes),
         allowed=f"at least {format_size(fit.memory.total)}",
-        hint=f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
+        hint="cut weights and optimizer state over the workers with parallelism: fsdp"
+        if cuts and fit.memory.moment != "version"
+        else f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
         if on_cpu
         else "ask for a larger card or more memory, or choose a smaller base model",
     )

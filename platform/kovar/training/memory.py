@@ -20,6 +20,15 @@ from kovar.models.forward import BF16_BYTES, FP32_BYTES, NOTHING, Arithmetic, De
 from kovar.models.heap import Churn
 from kovar.models.liveness import Alive, inference_moments, training_moments
 from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.training.parallel import (
+    DDP,
+    Ddp,
+    Fsdp,
+    ParallelismSettings,
+    num_shards,
+    num_shares,
+    tensor_size,
+)
 from kovar.training.spec import TrainingSettings
 
 MiB: Final = 1 << 20
@@ -47,13 +56,15 @@ class TrainingMemory:
     all weights: they are counted as far as they exist at that moment.
 
     Args:
-        weights: weights, with LoRA's factors.
+        weights: weights, with LoRA's factors; this worker's part where they are cut.
         gradients: gradients of trained weights.
-        optimizer: AdamW's two moments of each trained weight.
+        optimizer: AdamW's two moments of each trained weight; cut as the weights are.
         activations: what autograd keeps, copies that autocast makes, gradients on their way, and
             scratch.
         fragmentation: on a CPU, holes in the C library's heap (models/heap.py).
-        copies: further copies of the model, while the finished version is checked.
+        copies: further copies: of gathered weights, where they are cut over the workers; on a CPU
+            of what a checkpoint holds, while it is written; of the whole model, while the finished
+            version is checked.
         runtime: torch, Ray and their libraries; a GPU's context.
         moment: when that is: in a step, in an evaluation, or when the version is made.
     """
@@ -123,6 +134,7 @@ class Workload:
     weights: int
     optimizer: int
     runtime: int
+    snapshot: int = 0
 
     def tokens(self, moment: Moment) -> int:
         """Return the padded tokens that one worker computes at once."""
@@ -135,6 +147,10 @@ class Workload:
                 return worker_tokens(budget, self.max_length, 1)
             case "version":
                 return max(SCORING_TOKENS, self.max_length)
+
+    def copies(self, moment: Moment) -> int:
+        """Return the bytes of a checkpoint's copy; training gives it back before the version."""
+        return 0 if moment == "version" else self.snapshot
 
 
 @dataclass(frozen=True)
@@ -172,6 +188,7 @@ def estimate_training(
     precision: str,
     device_kind: DeviceKind,
     lora: LoraShape | None = None,
+    parallelism: ParallelismSettings = DDP,
 ) -> TrainingMemory | None:
     """Estimate the memory of one worker; of the accelerator where there is one, else of the host.
 
@@ -185,6 +202,8 @@ def estimate_training(
         device_kind: torch's name of the device. For "xla" the figure is an upper bound: the
             compiler may fuse what autograd would keep.
         lora: trains adapters in place of all weights.
+        parallelism: how the workers share the model. Layers that several workers compute keep
+            fewer activations than are counted here.
 
     Returns:
         None when the architecture or its activation function is not known.
@@ -192,14 +211,25 @@ def estimate_training(
     size = model_size(config, num_labels=num_labels)
     if size is None or size.decoder:
         return None
+    shards = num_shards(parallelism, num_workers)
+    arithmetic = Arithmetic.training(precision, settings.weights)
     phases = _phases(
         config,
         size,
-        num_workers=num_workers,
         length=max_length,
-        arithmetic=Arithmetic.training(precision, settings.weights),
+        arithmetic=arithmetic,
         device=device_kind,
         lora=lora,
+        sharing=_Sharing.of(
+            size,
+            parallelism,
+            num_workers,
+            lora=lora,
+            precision=precision,
+            gradient_bytes=(
+                BF16_BYTES if arithmetic.weight_bytes == BF16_BYTES and lora is None else FP32_BYTES
+            ),
+        ),
     )
     if phases is None:
         return None
@@ -207,12 +237,59 @@ def estimate_training(
     workload = Workload(
         max_tokens=settings.max_tokens,
         max_length=max_length,
-        num_workers=num_workers,
-        weights=_weight_bytes(size, lora, settings) + adapters * FP32_BYTES,
-        optimizer=2 * size.trainable(lora) * FP32_BYTES,
+        num_workers=num_shares(parallelism, num_workers),
+        weights=(_weight_bytes(size, lora, settings) + adapters * FP32_BYTES) // shards,
+        optimizer=2 * size.trainable(lora) * FP32_BYTES // shards,
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
     )
+    if device_kind == "cpu":
+        # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
+        workload = replace(workload, snapshot=workload.optimizer * 3 // 2)
     return _memory(workload, phases, phases)
+
+
+@dataclass(frozen=True)
+class _Sharing:
+    """What workers hold because they share a model, in bytes.
+
+    Args:
+        buckets: gradients that stay in DDP's buckets between steps.
+        gathered: weights that are whole for a while.
+        gradients: in a step, where they are cut: this worker's part, and those on their way.
+    """
+
+    buckets: int = 0
+    gathered: int = 0
+    gradients: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        size: ModelSize,
+        parallelism: ParallelismSettings,
+        num_workers: int,
+        *,
+        lora: LoraShape | None,
+        precision: str,
+        gradient_bytes: int,
+    ) -> _Sharing:
+        trained = size.trainable(lora) * gradient_bytes
+        if isinstance(parallelism, Ddp):
+            return cls(buckets=trained if num_workers > 1 else 0)
+        shards, group = num_workers, tensor_size(parallelism, num_workers)
+        if num_shares(parallelism, num_workers) == 1:
+            return cls(gradients=trained // shards)
+        outer = size.total - size.layers
+        # The block at work, and the one that travels meanwhile.
+        blocks = 2 * size.layer
+        if isinstance(parallelism, Fsdp) and not parallelism.reshard:
+            blocks = size.layers
+        itemsize = 2 if precision in ("bf16", "fp16") else FP32_BYTES
+        on_their_way = 0 if lora else (outer + size.layer) * itemsize // group
+        return cls(
+            gathered=(outer + blocks) * itemsize // group,
+            gradients=trained // shards + on_their_way,
+        )
 
 
 def _weight_bytes(size: ModelSize, lora: LoraShape | None, settings: TrainingSettings) -> int:
@@ -225,11 +302,11 @@ def _phases(
     config: Mapping[str, Any],
     size: ModelSize,
     *,
-    num_workers: int,
     length: int,
     arithmetic: Arithmetic,
     device: DeviceKind,
     lora: LoraShape | None,
+    sharing: _Sharing,
 ) -> tuple[Phase, ...] | None:
     passed = partial(record, config, size, length=length, device=device)
     step = passed(arithmetic=arithmetic, training=True, lora=lora)
@@ -238,8 +315,9 @@ def _phases(
     if step is None or score is None or serve is None:
         return None
     halves = arithmetic.weight_bytes == BF16_BYTES and lora is None
-    buckets = size.trainable(lora) * (BF16_BYTES if halves else FP32_BYTES) * (num_workers > 1)
-    moments = training_moments(step, gradients_stay=num_workers > 1)
+    moments = training_moments(step, gradients_stay=sharing.buckets > 0)
+    if sharing.gradients is not None:
+        moments = tuple(replace(alive, gradients=sharing.gradients) for alive in moments)
     if halves:
         # Of all weights and gradients in fp32, while they are updated.
         moments = (*moments, Alive(NOTHING, 2 * size.trainable(lora) * FP32_BYTES))
@@ -247,15 +325,24 @@ def _phases(
         Phase(
             "step",
             moments,
+            copies=sharing.gathered,
             churn=Churn(step) if device == "cpu" else None,
         ),
-        Phase("evaluation", inference_moments(score), gradients=buckets),
+        Phase(
+            "evaluation",
+            inference_moments(score),
+            gradients=sharing.buckets,
+            copies=sharing.gathered,
+        ),
         # One copy in fp32 is the reference, another is loaded as it will be served.
         Phase(
             "version",
             inference_moments(serve),
-            gradients=buckets,
-            copies=2 * size.total * FP32_BYTES,
+            gradients=sharing.buckets,
+            # What was cut lies whole in the memory of the first worker's host.
+            copies=(3 if sharing.gradients is not None and device == "cpu" else 2)
+            * size.total
+            * FP32_BYTES,
         ),
     )
 
@@ -268,7 +355,8 @@ def _memory(
     def needed(pair: tuple[Phase, Alive]) -> float:
         phase, alive = pair
         tokens = workload.tokens(phase.moment)
-        return alive.at(tokens) + phase.gradients + phase.copies + holes[phase.moment]
+        copies = phase.copies + workload.copies(phase.moment)
+        return alive.at(tokens) + phase.gradients + copies + holes[phase.moment]
 
     holes = {one.moment: one.holes(workload.tokens(one.moment)) for one in considered}
     phase, alive = max(((phase, one) for phase in considered for one in phase.alive), key=needed)
@@ -278,7 +366,7 @@ def _memory(
         optimizer=workload.optimizer,
         activations=round(alive.activations.at(workload.tokens(phase.moment))),
         fragmentation=round(holes[phase.moment]),
-        copies=phase.copies,
+        copies=phase.copies + workload.copies(phase.moment),
         runtime=workload.runtime,
         moment=phase.moment,
         phases=phases,

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from kovar.config import Config, name_as_kind
 from kovar.errors import MissingExtraError
+from kovar.training.parallel import by_mesh
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +77,8 @@ def build_optimizer(
     plain = [p for p in parameters.values() if p.ndim < 2]
     groups: list[dict[str, Any]] = [
         {"params": members, "weight_decay": decay}
-        for members, decay in ((decayed, settings.weight_decay), (plain, 0.0))
-        if members
+        for some, decay in ((decayed, settings.weight_decay), (plain, 0.0))
+        for members in by_mesh(some)
     ]
     rate, chosen = settings.learning_rate, settings.optimizer
     match chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from kovar.events import EventLog
@@ -29,6 +30,8 @@ def placement_events(folder: RunFolder) -> RayTrainCallback:
             nodes = sorted({worker.metadata.hostname for worker in workers})
             with EventLog(folder.events, run=folder.run) as log:
                 log.emit("placed", num_workers=len(workers), nodes=nodes)
+            # A worker that hangs does not leave its process group, however long it is waited for.
+            os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "5")
             # Before training starts in another thread: signals belong to the main thread.
             for worker in workers:
                 worker.execute_async(install_terminations)

@@ -18,6 +18,7 @@ from kovar.resources import (
     places_of,
     plan_placement,
 )
+from kovar.training.parallel import check_parallelism
 from kovar.training.recovery import check_weights
 
 if TYPE_CHECKING:
@@ -107,8 +108,10 @@ def check_engine(spec: FineTuneSpec, precision: PlannedPrecision) -> None:
     """Refuse what can be placed but not trained.
 
     Raises:
-        SpecError: a TPU, or weights in bf16 where passes compute in another precision.
+        SpecError: a TPU, weights in bf16 where passes compute in another precision, or workers
+            that cannot share the model as the spec says.
     """
+    check_parallelism(spec)
     if spec.resources.worker.kind == "tpu":
         raise SpecError(
             "the engine does not train on TPUs",

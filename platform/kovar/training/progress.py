@@ -25,6 +25,7 @@ from rich.progress import (
 )
 
 from kovar.events import EventTail
+from kovar.training.history.incident import incidents
 from kovar.training.tasks import title
 
 POLL_S = 0.25
@@ -162,6 +163,11 @@ class RunProgress:
                 self._say(f"  resumed from step {record['step']}")
                 for reason in record["ignored"]:
                     self._say(f"  [yellow]ignored checkpoint[/] {escape(reason)}")
+            case "skipped" | "rolled_back" | "shrunk":
+                for told in incidents([record]):
+                    self._say(f"  [yellow]{escape(told)}[/]")
+            case "measured":
+                self._say(f"  measured: {record['micro_batch_tokens']:,} tokens fit in a pass")
             case "waiting":
                 self._say(f"  waiting for {record['seconds']:.0f} s: {escape(record['reason'])}")
             case "preparing" if "total" in record:

@@ -134,8 +134,9 @@ class Recovery:
         reason = f"in {before} the numbers of step {step} were not finite"
         change = Change(to_step, following.precision.precision, following.weights, reason)
         self.adjustments = self.adjustments.with_change(change)
-        if self._parallel.is_main:
-            self._write()
+        if not self._parallel.is_main:
+            return
+        self._write()
         report(
             "rolled_back",
             step=step,

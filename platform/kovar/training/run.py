@@ -18,11 +18,12 @@ from kovar import errors
 from kovar.errors import RunError, UserError
 from kovar.events import EventLog, read_events
 from kovar.settings import Settings
-from kovar.training.cluster import train_on_ray, wait_limits
+from kovar.training.cluster import train_on_ray
 from kovar.training.curve import draw_curve
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.heartbeat import beating
 from kovar.training.history.page import keeping_page
+from kovar.training.mirror import Mirror
 from kovar.training.preparation import Prepared, prepare
 from kovar.training.progress import RunProgress
 from kovar.training.registration import point_alias, register_run
@@ -35,7 +36,6 @@ from kovar.training.worker import execute
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version
     from kovar.resources import Cluster
-    from kovar.resources.pending import WaitLimits
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def run(
                     registry,
                     progress,
                     seconds,
-                    limits=wait_limits(settings),
+                    settings,
                     in_process=in_process,
                 )
         except Timeout:
@@ -168,8 +168,8 @@ def _run_locked(
     registry: Registry,
     progress: RunProgress,
     seconds: float,
+    settings: Settings,
     *,
-    limits: WaitLimits,
     in_process: bool,
 ) -> RunResult:
     from kovar.registry import card
@@ -186,7 +186,7 @@ def _run_locked(
             folder.metrics.unlink(missing_ok=True)
             write_json(folder.plan, plan)
             write_json(folder.spec, spec.model_dump(mode="json"))
-            _train(prepared, log, progress, limits=limits, in_process=in_process)
+            _train(prepared, log, progress, settings, in_process=in_process)
         draw_curve(folder.events, folder.curve, title=f"{spec.name} · {folder.run}")
         registered = register_run(prepared, registry, progress)
         version, adapter = registered.version, registered.adapter
@@ -210,6 +210,8 @@ def _run_locked(
         )
         for leftover in (folder.checkpoints, folder.ray):
             shutil.rmtree(leftover, ignore_errors=True)
+        if settings.checkpoint_mirror is not None:
+            Mirror.open(settings.checkpoint_mirror, folder.run).remove()
     return RunResult(folder, version, reused=trained, adapter=adapter)
 
 
@@ -225,8 +227,8 @@ def _train(
     prepared: Prepared,
     log: EventLog,
     progress: RunProgress,
+    settings: Settings,
     *,
-    limits: WaitLimits,
     in_process: bool,
 ) -> None:
     folder = prepared.folder
@@ -237,6 +239,7 @@ def _train(
         base=prepared.base,
         request=prepared.plan.request,
         num_threads=max(1, int(prepared.plan.request.cpus)),
+        checkpoint_mirror=settings.checkpoint_mirror,
     )
     seen = sum(1 for _ in read_events(folder.events))
     try:
@@ -246,9 +249,9 @@ def _train(
 
                 execute(task, device=torch.device("cpu"))
             else:
-                train_on_ray(task, limits=limits)
+                train_on_ray(task, settings)
                 while _was_preempted(folder):
-                    train_on_ray(task, limits=limits)
+                    train_on_ray(task, settings)
     except BaseException as error:
         log.emit("failed", error=type(error).__name__, message=str(error))
         raise

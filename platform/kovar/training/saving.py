@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kovar.errors import CheckpointError, RunError, SupersededError
+from kovar.training.mirror import Mirrored, Uploads
 
 if TYPE_CHECKING:
     from kovar.training.checkpoint import CheckpointFolder, Part, SavedCheckpoint
@@ -66,6 +67,7 @@ class CheckpointWriter:
         self._waiting: Future[Acknowledged | None] | None = None
         self._done: list[Acknowledged] = []
         self._error: RunError | None = None
+        self._uploads: Uploads | None = None
 
     def save(self, step: int, *, pinned: int | None = None) -> None:
         """Copy the state and have it written; every rank must call it after the same step.
@@ -102,6 +104,10 @@ class CheckpointWriter:
         done, self._done = self._done, []
         return done
 
+    def mirrored(self, *, wait: bool = False) -> list[Mirrored]:
+        """Return what the mirror answered since the last call; wait for the newest if asked to."""
+        return self._uploads.answered(wait=wait) if self._uploads else []
+
     def drain(self) -> None:
         """Wait for the checkpoint that is being written; every rank must call it.
 
@@ -110,7 +116,7 @@ class CheckpointWriter:
         """
         self._collect()
         error = self._error
-        if self._parallel.total(int(error is not None)) == 0:
+        if not self._parallel.anywhere(error is not None):
             return
         raise error or CheckpointError("another rank could not write its part of a checkpoint")
 
@@ -125,14 +131,22 @@ class CheckpointWriter:
             return
         if acknowledged is not None:
             self._done.append(acknowledged)
+            if self._uploads is not None:
+                self._uploads.offer(acknowledged.saved)
 
     @contextmanager
     def open(self) -> Iterator[CheckpointWriter]:
         """Have a thread that writes while the block runs; what it still writes is finished."""
+        if self.folder.mirror is not None and self._parallel.is_main:
+            self._uploads = Uploads(self.folder.mirror)
         with ThreadPoolExecutor(
             1, thread_name_prefix="kovar-checkpoint", initializer=_yield_to_training
         ) as self._thread:
-            yield self
+            try:
+                yield self
+            finally:
+                if self._uploads is not None:
+                    self._uploads.close()
 
 
 def _yield_to_training() -> None:

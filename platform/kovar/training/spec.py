@@ -18,6 +18,7 @@ from kovar.training.judge import EarlyStopping
 from kovar.training.method import Full, MethodSettings
 from kovar.training.optimizer import AdamW, OptimizerSettings
 from kovar.training.padding import PaddingFree
+from kovar.training.parallel import DDP, ParallelismSettings
 from kovar.training.schedule import Linear, ScheduleSettings
 from kovar.training.tasks import TASKS, TaskName
 
@@ -92,6 +93,11 @@ class TrainingSettings(Config):
         default=False,
         description="compute activations again in the backward pass: less memory, more time",
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the transformer blocks with torch.compile, once for each padded "
+        "length: faster steps after minutes of compiling",
+    )
     ema_decay: float | None = Field(
         default=None,
         gt=0,
@@ -123,6 +129,13 @@ class TrainingSettings(Config):
         if self.weights == "bf16" and self.ema_decay is not None:
             raise ValueError("ema_decay needs weights: fp32: bf16 would round the average away")
         return self
+
+    @field_validator("compile")
+    @classmethod
+    def _padded(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("padding_free") is True:
+            raise ValueError("compiled models take padded rows: padding_free may not be true")
+        return value
 
     @field_validator("warmup")
     @classmethod
@@ -161,6 +174,11 @@ class FineTuneSpec(Config):
     data: DataSpec
     training: TrainingSettings = TrainingSettings()
     precision: Precision = Field(default="auto", description="number format of the compute")
+    parallelism: ParallelismSettings = Field(
+        default=DDP,
+        description="how several workers share the model: ddp, fsdp or tensor, or a block with "
+        "such a kind",
+    )
     resources: Resources = Resources()
     max_failures: int = Field(
         default=3, ge=0, description="worker crashes survived before the run is given up"

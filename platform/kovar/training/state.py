@@ -18,7 +18,7 @@ from kovar.training.optimizer import optimizer_state, restore_optimizer
 if TYPE_CHECKING:
     import torch
 
-    from kovar.training.checkpoint import Checkpoint, State
+    from kovar.training.checkpoint import Checkpoint, Part, State
     from kovar.training.ema import Ema
     from kovar.training.halves import Halves
     from kovar.training.judge import Judge
@@ -41,11 +41,19 @@ class Snapshot:
     state: State | None = None
 
     def write(self, folder: Path) -> Sequence[str]:
-        """Write a file for each group of tensors, and `state.json`; return the names."""
+        """Write a file for each group of tensors, and `state.json`; return the names.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         for name, tensors in self.tensors.items():
-            save_file(dict(tensors), folder / name)
+            try:
+                save_file(dict(tensors), folder / name)
+            except SafetensorError as error:
+                raise OSError(f"{name}: {error}") from error
         if self.state is None:
             return list(self.tensors)
         told = json.dumps({"step": self.step, **self.state}, sort_keys=True)
@@ -94,7 +102,7 @@ class TrainingState:
         self._facts = facts
         self._held: dict[str, torch.Tensor] = {}
 
-    def capture(self, step: int) -> Snapshot:
+    def capture(self, step: int) -> Part:
         """Copy everything to memory of its own; training stands still meanwhile.
 
         The memory is kept and filled again: write a snapshot before the next one is taken.
@@ -106,18 +114,12 @@ class TrainingState:
             "model.safetensors": self._copied("model", self._weights()),
             "optimizer.safetensors": self._copied("optimizer", moments),
         }
-        if any(tensor.device.type == "cuda" for tensor in self._parameters.values()):
-            import torch
+        self._wait_for_copies()
+        return Snapshot(step, tensors, self._told(numbers))
 
-            torch.cuda.synchronize()
-        state = {
-            **self._facts,
-            "scaler": self._step.scaler.state_dict(),
-            "optimizer": numbers,
-            "judge": self._judge.state(),
-            "skips": self._skips.state(),
-        }
-        return Snapshot(step, tensors, state)
+    def release(self) -> None:
+        """Give the memory of snapshots back; the last one is written."""
+        self._held.clear()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -132,6 +134,20 @@ class TrainingState:
             self._ema.restore(average)
         take_low_halves(tensors, self._parameters, self._halves)
         restore_optimizer(self._optimizer, self._moved, tensors, state["optimizer"])
+        self._hear(state)
+
+    def _told(self, numbers: Mapping[str, Any]) -> State:
+        """Return what is not tensors; `numbers` are those of the optimizer."""
+        return {
+            **self._facts,
+            "scaler": self._step.scaler.state_dict(),
+            "optimizer": numbers,
+            "judge": self._judge.state(),
+            "skips": self._skips.state(),
+        }
+
+    def _hear(self, state: State) -> None:
+        """Go on from what `_told` returned, but for the optimizer."""
         self._step.scaler.load_state_dict(state["scaler"])
         self._judge.restore(state["judge"])
         self._skips.restore(state["skips"])
@@ -139,6 +155,12 @@ class TrainingState:
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return what training changes, each tensor once: parameters trained, and buffers."""
         return {**self._parameters, **dict(self._model.named_buffers())}
+
+    def _wait_for_copies(self) -> None:
+        if any(tensor.device.type == "cuda" for tensor in self._parameters.values()):
+            import torch
+
+            torch.cuda.synchronize()
 
     def _copied(self, group: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kovar.training.parallel import by_mesh, local
 from kovar.training.shrinking import PassTooLargeError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class OptimizerStep:
         parallel: the ranks.
         precision: of the passes.
         max_gradient_norm: gradients above this L2 norm are scaled down to it.
-        seed: of dropout, with the step and the rank.
+        seed: of dropout, with the step and the share of the batch.
         halves: where the weights are kept in bf16: `parameters` are their fp32 form.
     """
 
@@ -92,7 +93,7 @@ class OptimizerStep:
         if not batch.is_global:
             num_targets = self._parallel.total(num_targets)
         # Masked, since torch takes 64 bits at most.
-        mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.rank
+        mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.data_rank
         torch.manual_seed(mixed & ((1 << 63) - 1))
         self._model.train()
         try:
@@ -117,6 +118,13 @@ class OptimizerStep:
         loss += self._backward(batch.micro_batches[-1], num_targets)
         return loss
 
+    def rehearse(self, micro_batch: MicroBatch) -> None:
+        """Take two passes that teach nothing; what they settle is the same in every attempt."""
+        self._model.train()
+        for _ in range(2):
+            self._backward(micro_batch, 1)
+        self._optimizer.zero_grad()
+
     def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
         """Add the gradient of one micro-batch; return its summed loss."""
         import torch
@@ -125,20 +133,18 @@ class OptimizerStep:
         with self.autocast():
             outputs = self._model(**micro_batch.arguments)
         loss = micro_batch.weight * self._objective(outputs, micro_batch)
-        # Ranks average their gradients; the true mean divides by the targets of all ranks.
-        mean = loss * self._parallel.world_size / max(1, num_targets)
+        # The true mean divides by the targets of all ranks, however they exchange gradients.
+        mean = loss * self._parallel.gradient_scale / max(1, num_targets)
         torch.autograd.backward(self.scaler.scale(mean))
         return loss.detach()
 
     def _update(self, learning_rate: float) -> torch.Tensor:
         """Clip the gradient and move the weights, unless it is not finite; return its norm."""
-        import torch
-
         self.learning_rate = learning_rate
         if self._halves is not None:
             self._halves.join()
         self.scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_gradient_norm).detach()
+        norm = self._parallel.clip(self._parameters, self._max_gradient_norm).detach()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         if self._precision.scaler:
@@ -181,7 +187,7 @@ class OptimizerStep:
         if not had_state:
             self._make_state()
         size = sum(
-            value.nbytes
+            local(value).nbytes
             for state in self._optimizer.state.values()
             for value in state.values()
             if isinstance(value, torch.Tensor)
@@ -198,7 +204,8 @@ class OptimizerStep:
 
         if self._halves is not None:
             self._halves.join()
-        torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
+        for some in by_mesh(self._parameters):
+            torch._foreach_zero_([p.grad for p in some if p.grad is not None])
         rates = [group["lr"] for group in self._optimizer.param_groups]
         for group in self._optimizer.param_groups:
             group["lr"] = 0.0

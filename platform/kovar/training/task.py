@@ -25,3 +25,5 @@ class WorkerTask:
     request: Request
     """The hardware that each worker is given."""
     num_threads: int
+    checkpoint_mirror: str | None = None
+    """Where copies of checkpoints go; see kovar.training.mirror."""

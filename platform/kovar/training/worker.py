@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
@@ -16,9 +17,10 @@ from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
 from kovar.training.method import apply_method
+from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
-from kovar.training.padding import resolve_padding
-from kovar.training.parallel import Parallel
+from kovar.training.padding import ResolvedPadding, resolve_padding
+from kovar.training.parallel import Ddp, Parallel
 from kovar.training.recovery import Numbers, Recovery, check_weights
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
@@ -28,9 +30,13 @@ from kovar.training.version_folder import write_version_folder
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from kovar.events import EventKind
-    from kovar.precision import Device
+    from kovar.models import BuiltModel
+    from kovar.precision import Device, ResolvedPrecision
+    from kovar.training.spec import FineTuneSpec
 
 
 def train_worker(config: dict[str, WorkerTask]) -> None:
@@ -151,8 +157,12 @@ def _train(
     settings, resources = task.spec.training, task.spec.resources
     precision = rank_precision(task.spec.precision, chip, resources.worker)
     check_weights(settings.weights, precision.precision)
+    root = task.checkpoint_mirror
     checkpoints = CheckpointFolder(
-        paths.checkpoints, keep=settings.keep_checkpoints, attempt=attempt
+        paths.checkpoints,
+        keep=settings.keep_checkpoints,
+        attempt=attempt,
+        mirror=None if root is None else Mirror.open(root, paths.run),
     )
     recovery = Recovery(
         paths,
@@ -173,6 +183,7 @@ def _train(
         except NonFiniteError as error:
             broken = error.with_traceback(None)  # its frames would keep the model
         else:
+            engine.unite(partial(_model, task))
             return engine
         recovery.after(broken, report)
 
@@ -180,18 +191,9 @@ def _train(
 def _build(
     task: WorkerTask, recovery: Recovery, report: Report, hears: Hears, parallel: Parallel
 ) -> Engine:
-    import torch
 
     settings, kind = task.spec.training, TASKS[task.spec.task]
-    torch.manual_seed(settings.seed)  # the new head's weights, the same on every rank
-    built = kind.build_model(task.base, task.dataset, dropout=settings.dropout)
-    padding = resolve_padding(
-        settings.padding_free,
-        built.model.config.to_dict(),
-        classifies_rows="ForSequenceClassification" in type(built.model).__name__,
-        device_type=parallel.device.type,
-        precision=recovery.numbers.precision,
-    )
+    built = _built(task)
     return Engine(
         apply_method(built, task.spec.method),
         task.dataset,
@@ -202,12 +204,42 @@ def _build(
         device=parallel.device,
         report=report,
         hears=hears,
-        padding=padding,
+        padding=_padding(task.spec, built.model, parallel, recovery.numbers.precision),
         rank=parallel.rank,
         world_size=parallel.world_size,
+        parallelism=task.spec.parallelism,
         memory_bytes=task.request.memory,
         adjustments=recovery.adjustments,
         remember=recovery.remember,
+    )
+
+
+def _built(task: WorkerTask) -> BuiltModel:
+    """Build the model with its head, the same on every rank."""
+    import torch
+
+    settings, kind = task.spec.training, TASKS[task.spec.task]
+    torch.manual_seed(settings.seed)  # the new head's weights
+    return kind.build_model(task.base, task.dataset, dropout=settings.dropout)
+
+
+def _model(task: WorkerTask) -> PreTrainedModel | PeftModel:
+    """Return the whole model before training."""
+    return apply_method(_built(task), task.spec.method)
+
+
+def _padding(
+    spec: FineTuneSpec, model: PreTrainedModel, parallel: Parallel, precision: ResolvedPrecision
+) -> ResolvedPadding:
+    asked = spec.training.padding_free
+    if asked == "auto" and (spec.training.compile or not isinstance(spec.parallelism, Ddp)):
+        return ResolvedPadding(False, "models that are compiled or divided take padded rows")
+    return resolve_padding(
+        asked,
+        model.config.to_dict(),
+        classifies_rows="ForSequenceClassification" in type(model).__name__,
+        device_type=parallel.device.type,
+        precision=precision,
     )
 
 
@@ -225,7 +257,11 @@ def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, 
         "metric": engine.judge.metric,
         "pid": os.getpid(),
         "chip": chip.name,
-        "flops_per_token": flops_per_token(engine.model),
+        "flops_per_token": flops_per_token(
+            engine.model,
+            output=engine.model.get_output_embeddings(),
+            output_share=engine.task.predicted_share,
+        ),
         "peak_flops": peak_flops(chip.name, precision.precision),
     }
 

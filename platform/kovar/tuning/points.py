@@ -17,6 +17,7 @@ from pydantic import JsonValue, ValidationError
 from kovar.config import Document, dotted, first_mistake, load_document
 from kovar.errors import UserError
 from kovar.training import FineTuneSpec
+from kovar.training.tasks import TASKS
 from kovar.tuning.spec import Choice, Dimension, Grid, Integer, LogUniform, SweepSpec, Uniform
 
 Point = dict[str, JsonValue]
@@ -89,6 +90,14 @@ def load_sweep(path: Path) -> Sweep:
             got=sweep.base,
             hint='add "resources.num_workers: 1" to the overrides',
         )
+    for task in sorted({trial.spec.task for trial in trials}):
+        if sweep.metric not in TASKS[task].metrics:
+            raise document.error_at(
+                ("base",),
+                f"a sweep ranks its trials by {sweep.metric}, which {task} does not have",
+                got=task,
+                allowed=", ".join(n for n, t in TASKS.items() if sweep.metric in t.metrics),
+            )
     return Sweep(sweep, trials, base_path.parent, document, base_document)
 
 

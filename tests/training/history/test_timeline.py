@@ -65,6 +65,28 @@ def test_a_final_evaluation_of_an_earlier_best_step_is_no_recovery():
     assert make_timeline(earlier).seconds == make_timeline(UNDISTURBED).seconds
 
 
+def test_a_checkpoint_that_is_told_late_is_no_recovery():
+    events = [
+        told(0, "planned"), started(2), step(12, 10), step(22, 20),
+        told(23, "checkpoint", rank=0, step=10, seconds=1, write_seconds=11), step(32, 30),
+    ]  # fmt: skip
+    split = make_timeline(events).seconds
+    assert split["checkpointing"] == 1
+    assert "recovering" not in split
+
+
+def test_after_a_notice_the_run_recovers_until_it_steps_again():
+    events = [
+        told(0, "planned"), started(2), step(12, 10),
+        told(13, "preempted", rank=0, step=10, reason="SIGTERM"), told(20, "placing"),
+        told(25, "placed"), started(30, attempt=2),
+        told(31, "resumed", rank=0, attempt=2, step=10, ignored=[]), step(41, 20, attempt=2),
+    ]  # fmt: skip
+    split = make_timeline(events).seconds
+    assert split["recovering"] == 31 - 13
+    assert split["stepping"] == 10 + 1 + 10
+
+
 def test_other_ranks_do_not_count_twice():
     extra = [told(t, "started", rank=1, num_steps=40) for t in (38, 41)]
     assert make_timeline([*UNDISTURBED, *extra]) == make_timeline(UNDISTURBED)

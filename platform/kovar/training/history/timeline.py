@@ -110,6 +110,8 @@ class _Walker:
         self.waiting_for: Phase = "other"
         self._cursor: float | None = None
         self._reached = 0
+        self._newest = 0
+        """The newest step of this attempt that was told."""
         self._started = False
         self._stepped = False
 
@@ -138,9 +140,9 @@ class _Walker:
                 self._take_step(event, moment)
             case "compiled" | "checkpoint" | "evaluated" | "preparing":
                 self._take_timed(event, moment)
-            case "rolled_back":
+            case "rolled_back" | "preempted":
                 self.fill(self.waiting_for, moment)
-                self.waiting_for, self._stepped = "recovering", False
+                self.waiting_for, self._stepped, self._newest = "recovering", False, 0
             case "finished" | "registered":
                 self._move("registering", moment)
             case "failed":
@@ -165,10 +167,11 @@ class _Walker:
         """A second start of the workers within one submission repairs a crash."""
         if self._started and self._reached:
             self.waiting_for = "recovering"
-        self._stepped = False
+        self._stepped, self._newest = False, 0
 
     def _take_step(self, event: Event, moment: float) -> None:
         step, seconds = int(number(event, "step")), number(event, "seconds")
+        self._newest = step
         if step <= self._reached:
             self.fill("recovering", moment)
         else:
@@ -185,6 +188,8 @@ class _Walker:
             self.fill(self.waiting_for, moment - number(event, "seconds"))
         # The final evaluation may be that of an earlier step: the best one.
         repeated = "step" in event and number(event, "step") < self._reached
+        if phase == "checkpointing" and number(event, "step") < self._newest:
+            repeated = False  # told late: its writing went on beside the steps after it
         if repeated and phase != "compiling" and not event.get("final"):
             phase = "recovering"
         self.fill(phase, moment)

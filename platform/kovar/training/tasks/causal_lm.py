@@ -22,6 +22,7 @@ class CausalLM(LanguageTask):
 
     name = "causal-lm"
     layout = "causal-text"
+    predicted_share = 1.0
 
     def check_base(self, base: BaseModelFiles) -> None:
         """Refuse encoders: their tokens see what comes after them."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 class LanguageTask(Task):
     """Cross-entropy over the vocabulary, one target for each token that is learned."""
 
-    predicts_tokens = True
     metric = "loss"
     metrics = {"loss": "min", "perplexity": "min", "token_accuracy": "max"}  # noqa: RUF012
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kovar.data.language import collate_masked
+from kovar.data.language import MASKED_SHARE, collate_masked
 from kovar.training.tasks.language import LanguageTask, as_collated
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class MaskedLM(LanguageTask):
 
     name = "masked-lm"
     layout = "masked-text"
+    predicted_share = MASKED_SHARE
 
     def build_model(
         self, base: BaseModelFiles, dataset: TokenizedDataset, *, dropout: float | None = None

@@ -101,11 +101,11 @@ class Task(ABC):
         layout: what the rows of its data sets are made of.
         metric: the metric that says which of two models is better, unless the spec names another.
         metrics: every metric that an evaluation reports, and whether more or less of it is better.
-        predicts_tokens: whether the last layer is as wide as the vocabulary: a plan does not know
-            the memory of such models.
+        predicted_share: share of the tokens that the layer onto the vocabulary predicts, at most; 0
+            for models without such a layer. A plan does not know the memory of the others.
     """
 
-    predicts_tokens: bool = False
+    predicted_share: float = 0.0
     name: TaskName
     layout: LayoutName
     metric: str

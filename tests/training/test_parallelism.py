@@ -1,0 +1,99 @@
+"""Ranks that share a model in any way train what one rank trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kovar.data import DataSpec, prepare_dataset
+from kovar.training import TrainingSettings
+from kovar.training.method import Dora, Full, Lora
+from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
+from ranks import BF16, FP16, FP32, Case, go_on, on_ranks, train
+from tiny import build_tiny_encoder
+from tiny_run import write_reviews
+
+SETTINGS = TrainingSettings(
+    epochs=1, max_tokens=256, learning_rate=0.01, warmup=0.0, micro_batch_tokens=64, dropout=0.0
+)
+FSDP, TENSOR, GRID = Fsdp(), TensorParallel(), Fsdp(tensor_size=2)
+LLAMA = {"decoder": True}
+CASES = {
+    "fsdp of two": (2, {"parallelism": FSDP}),
+    "fsdp of three": (3, {"parallelism": FSDP}),
+    "fsdp that keeps gathered weights": (2, {"parallelism": Fsdp(reshard=False)}),
+    "fsdp of lora": (2, {"parallelism": FSDP, "method": Lora(rank=2)}),
+    "fsdp of frozen layers": (2, {"parallelism": FSDP, "method": Full(freeze=("embeddings",))}),
+    "tensor": (2, {"parallelism": TENSOR, **LLAMA}),
+    "grid": (4, {"parallelism": GRID, **LLAMA}),
+    "ddp of three": (3, {"parallelism": DDP}),
+    "ddp of dora": (2, {"parallelism": DDP, "method": Dora(rank=2)}),
+    "ddp with gradients in bf16": (2, {"parallelism": Ddp(gradient_compression="bf16")}),
+}
+TOLERANCES = {"ddp with gradients in bf16": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallelism")
+    base = build_tiny_encoder(folder / "encoder")
+    write_reviews(folder / "reviews.csv")
+    dataset = prepare_dataset(
+        DataSpec(source="reviews.csv", evaluation=24, max_length=32),
+        tokenizer_dir=base,
+        cache_dir=folder / "cache",
+        base_dir=folder,
+    )
+    return base, dataset.folder
+
+
+@pytest.fixture(scope="module")
+def shared(inputs, tmp_path_factory):
+    """Each case trained by its ranks; the same processes take all of them."""
+    works = [(size, train, Case(*inputs, SETTINGS, **options)) for size, options in CASES.values()]
+    found = on_ranks(works, folder=tmp_path_factory.mktemp("stores"))
+    return dict(zip(CASES, found, strict=True))
+
+
+def distance(one, other):
+    assert one.keys() == other.keys()
+    return max(np.abs(one[name] - other[name]).max() for name in one)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_train_what_one_rank_trains(inputs, shared, name):
+    _, options = CASES[name]
+    alone = train(Case(*inputs, SETTINGS, **{**options, "parallelism": DDP}))
+    assert distance(alone, shared[name]) < TOLERANCES.get(name, 1e-6)
+
+
+LONG = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every": 4, "ema_decay": 0.9})
+RESUMED = {
+    "fsdp of three": (3, {"parallelism": FSDP}),
+    "fsdp of two in bf16": (2, {"parallelism": FSDP, "precision": BF16}),
+    "fsdp of two in fp16": (2, {"parallelism": FSDP, "precision": FP16}),
+    "tensor": (2, {"parallelism": TENSOR, **LLAMA}),
+    "grid": (4, {"parallelism": GRID, **LLAMA}),
+    "ddp of three": (3, {"parallelism": DDP}),
+    "ddp of four with micro-batches": (4, {"parallelism": DDP}),
+}
+
+
+@pytest.fixture(scope="module")
+def resumed(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resumed")
+    works = [
+        (
+            size,
+            go_on,
+            Case(*inputs, LONG, **{"precision": FP32, "checkpoints": folder / str(n), **options}),
+        )
+        for n, (size, options) in enumerate(RESUMED.values())
+    ]
+    return dict(zip(RESUMED, on_ranks(works, folder=folder), strict=True))
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_run_that_goes_on_ends_with_the_same_bits(resumed, name):
+    whole, again = resumed[name]
+    assert distance(whole, again) == 0
