@@ -112,11 +112,10 @@ def test_a_run_in_lines_ends_like_a_padded_one(engines, tmp_path, changes):
     assert all(torch.allclose(weights[0][n], weights[1][n], atol=1e-5) for n in weights[0])
 
 
-def resolve(asked="auto", *, device="cuda", precision=BF16, classifies_rows=True, **config):
+def resolve(asked="auto", *, device="cuda", precision=BF16, **config):
     return resolve_padding(
         asked,
         {"model_type": "bert", "pad_token_id": 1} | config,
-        classifies_rows=classifies_rows,
         device_type=device,
         precision=precision,
     )
@@ -125,6 +124,7 @@ def resolve(asked="auto", *, device="cuda", precision=BF16, classifies_rows=True
 def test_auto_takes_lines_where_a_kernel_attends_within_rows():
     assert resolve() == ResolvedPadding(True, "one kernel attends within each row")
     assert resolve(model_type="roberta").first_position == 2
+    assert resolve(model_type="llama").padding_free
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,6 @@ def test_auto_takes_lines_where_a_kernel_attends_within_rows():
         ({"precision": FP32}, "does not compute in fp32"),
         ({"attention_probs_dropout_prob": 0.1}, "training.dropout: 0"),
         ({"model_type": "distilbert"}, "distilbert models need padded rows"),
-        ({"model_type": "llama"}, "classification head of llama"),
         ({"asked": False}, "padding_free: false"),
     ],
 )
