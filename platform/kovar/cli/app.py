@@ -123,15 +123,27 @@ def predict(
         return
     predictions = runtime.predict(inputs)
     if as_json:
-        rows = [{"label": p.label, "score": p.score, "scores": p.scores} for p in predictions]
+        rows = [
+            {"label": p.label, "score": p.score, "scores": p.scores}
+            | ({"labels": _names(p)} if runtime.any_labels else {})
+            for p in predictions
+        ]
         facts = {"model": found.model, "version": found.number, "digest": found.digest}
         typer.echo(json.dumps({**facts, "predictions": rows}))
         return
     table = Table("label", "score", "text")
     for text, prediction in zip(inputs, predictions, strict=True):
-        table.add_row(Text(prediction.label), f"{prediction.score:.3f}", Text(text))
+        label = ", ".join(_names(prediction)) if runtime.any_labels else prediction.label
+        table.add_row(Text(label), f"{prediction.score:.3f}", Text(text))
     Console().print(table)
     typer.echo(f"{found} · sha256 {found.digest}")
+
+
+def _names(prediction: Prediction) -> list[str]:
+    """Return the labels that a text has, where it may have any number of them."""
+    from kovar.evaluation import THRESHOLD
+
+    return [label for label, score in prediction.scores.items() if score >= THRESHOLD]
 
 
 def _show_tags(version: Version, taggings: Sequence[Tagging], *, as_json: bool) -> None:
