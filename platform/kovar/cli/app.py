@@ -24,7 +24,7 @@ from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
 if TYPE_CHECKING:
-    from kovar.inference import Tagging, TextLoss
+    from kovar.inference import Prediction, Tagging, TextLoss
     from kovar.registry import Version
     from kovar.resources import Cluster
 
