@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,39 @@ def test_the_tokenized_data_set_has_the_same_bytes(tokenizer_dir: Path, tmp_path
         files = {path.name: path.read_bytes() for path in dataset.folder.iterdir()}
         found.append((dataset.fingerprint, dataset.facts, files))
     assert found[0] == found[1]
+
+
+# Freed memory goes back at once, so that the peak tells what is in use.
+FRUGAL = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+PEAK = """
+import sys
+from pathlib import Path
+from kovar.data import DataSpec, load_table
+from kovar.data.dataset import held_out_rows
+spec, folder = DataSpec(source=sys.argv[1]), Path(sys.argv[2])
+source = load_table(spec, cache_dir=folder, base_dir=folder, memory_bytes=1 << 20)
+held_out_rows(spec, source)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ten_times_the_rows_take_little_more_memory(tmp_path: Path) -> None:
+    peaks = []
+    for num_rows in (16_000, 160_000):
+        texts = pa.array([f"{number:06}" * 80 for number in range(num_rows)])
+        table = pa.table({"text": texts, "label": ["x", "y"] * (num_rows // 2)})
+        parquet.write_table(table, tmp_path / f"{num_rows}.parquet", row_group_size=4_000)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, f"{num_rows}.parquet", tmp_path],
+            env={**os.environ, **FRUGAL, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout) << 10)
+    # In memory, the texts alone would be 69 MB more.
+    assert peaks[1] - peaks[0] < 30 << 20
 
 
 def test_a_spool_leaves_no_file_behind(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.method import Full, Lora, apply_method
+from kovar.training.padding import ResolvedPadding
 from kovar.training.tasks import TASKS
 from tiny import build_tiny_decoder, build_tiny_encoder
 
@@ -65,7 +66,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def engine_of(inputs):
-    def build(name, settings=SETTINGS, *, precision=FP32, method=None, events=None):
+    def build(name, settings=SETTINGS, *, precision=FP32, method=None, events=None, **options):
         base, dataset = inputs[name]
         task = TASKS["causal-lm" if name == "chat" else name]
         torch.manual_seed(0)
@@ -80,6 +81,7 @@ def engine_of(inputs):
             report=lambda event, **fields: (
                 events.append((event, fields)) if events is not None else None
             ),
+            **options,
         )
 
     return build
@@ -119,6 +121,22 @@ def test_micro_batches_change_nothing(name, engine_of, tmp_path):
         weights.append(engine.model.state_dict())
     for key, whole in weights[0].items():
         torch.testing.assert_close(whole, weights[1][key], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [*TASK_NAMES, "chat"])
+def test_rows_in_one_line_teach_the_same(name, engine_of, tmp_path):
+    weights = []
+    for padding_free in (False, True):
+        engine = engine_of(
+            name,
+            SETTINGS.model_copy(update={"max_steps": 3}),
+            precision=FP64,
+            padding=ResolvedPadding(padding_free, "test"),
+        )
+        engine.train(CheckpointFolder(tmp_path / str(padding_free), keep=1))
+        weights.append(engine.model.state_dict())
+    for key, padded in weights[0].items():
+        torch.testing.assert_close(padded, weights[1][key], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", sorted(DECODERS))

@@ -87,7 +87,9 @@ def test_a_model_that_reads_lines_still_reads_padded_rows():
 
 def test_targets_of_tokens_follow_them_into_the_line():
     padded = rows()
-    found = in_line(Collated(padded.inputs, padded.inputs["input_ids"], 17), TOKENS, 0)
+    found = in_line(
+        Collated(padded.inputs, padded.inputs["input_ids"], 17, targets_per_token=True), TOKENS, 0
+    )
     assert np.array_equal(found.targets, found.inputs["input_ids"])
     assert found.targets.shape == (1, sum(LENGTHS))
     assert found.inputs["cu_seq_lens_q"].tolist() == [0, 5, 7, 16, 17]
@@ -110,11 +112,10 @@ def test_a_run_in_lines_ends_like_a_padded_one(engines, tmp_path, changes):
     assert all(torch.allclose(weights[0][n], weights[1][n], atol=1e-5) for n in weights[0])
 
 
-def resolve(asked="auto", *, device="cuda", precision=BF16, classifies_rows=True, **config):
+def resolve(asked="auto", *, device="cuda", precision=BF16, **config):
     return resolve_padding(
         asked,
         {"model_type": "bert", "pad_token_id": 1} | config,
-        classifies_rows=classifies_rows,
         device_type=device,
         precision=precision,
     )
@@ -123,6 +124,7 @@ def resolve(asked="auto", *, device="cuda", precision=BF16, classifies_rows=True
 def test_auto_takes_lines_where_a_kernel_attends_within_rows():
     assert resolve() == ResolvedPadding(True, "one kernel attends within each row")
     assert resolve(model_type="roberta").first_position == 2
+    assert resolve(model_type="llama").padding_free
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,6 @@ def test_auto_takes_lines_where_a_kernel_attends_within_rows():
         ({"precision": FP32}, "does not compute in fp32"),
         ({"attention_probs_dropout_prob": 0.1}, "training.dropout: 0"),
         ({"model_type": "distilbert"}, "distilbert models need padded rows"),
-        ({"model_type": "llama"}, "classification head of llama"),
         ({"asked": False}, "padding_free: false"),
     ],
 )
@@ -150,3 +151,9 @@ def test_lines_are_refused_for_a_model_that_needs_padding():
 
 def test_lines_can_be_asked_for_where_no_kernel_is():
     assert resolve(True, device="cpu", precision=FP32).padding_free
+
+
+def test_a_table_of_labels_as_wide_as_the_rows_are_long_stays_a_table():
+    padded = rows()
+    table = np.ones_like(padded.inputs["input_ids"])
+    assert in_line(Collated(padded.inputs, table, table.size), TOKENS, 0).targets is table

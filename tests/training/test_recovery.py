@@ -14,6 +14,7 @@ from kovar.events import read_events
 from kovar.precision import Device, resolve
 from kovar.registry import Registry, card
 from kovar.training.adjustments import Adjustments, Change
+from kovar.training.history import findings, read_history
 from kovar.training.recovery import Numbers, check_weights, safer
 from kovar.training.tasks import TASKS
 from tiny_run import run_spec, spoil_weights, write_spec
@@ -91,7 +92,12 @@ def test_a_run_goes_back_and_on_in_fp32_and_says_so(tmp_path, broken_task):
     assert result.version.manifest.precision == "fp32"
     with Registry.open(settings) as registry:
         text = card(registry.version("tiny", "champion"))
-    assert f"went back from step {told['step']} to step {told['to_step']}" in text
+    expected = f"went back from step {told['step']} to step {told['to_step']}"
+    assert expected in text
+    history = read_history(result.folder)
+    assert any(expected in finding.what for finding in findings(history))
+    assert history.timeline.seconds["recovering"] > 0
+    assert history.attempts[-1].precision == "fp32"
 
 
 def test_a_run_interrupted_after_it_went_back_repeats_the_decision(tmp_path, broken_task):

@@ -40,12 +40,10 @@ def held_out(texts: Iterable[str], *, num_evaluation: int, seed: int) -> NDArray
     """
     key = hashlib.sha256(f"kovar split {seed}".encode()).digest()
     counts = np.zeros(1 << HIGH_BITS, dtype=np.int64)
-    remaining = iter(texts)
+    # Texts go by one at a time: thousands of them may be large.
+    each = (hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts)
     with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as spool:
-        while some := list(islice(remaining, ROWS_AT_ONCE)):
-            digests = b"".join(
-                hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in some
-            )
+        while digests := b"".join(islice(each, ROWS_AT_ONCE)):
             high = _high_bits(np.frombuffer(digests, dtype="<u8"))
             counts += np.bincount(high, minlength=len(counts))
             spool.write(digests)

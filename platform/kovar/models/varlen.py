@@ -25,22 +25,16 @@ FIRST_POSITION: Final[Mapping[str, str]] = {
 """Model types whose attention goes through transformers' interface, and how each counts the
 positions of a row: from zero, or from the number after that of the padding token."""
 
-READS_LAST_TOKEN: Final = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2"})
-"""Their sequence classifiers look for the last token of each padded row."""
 
-
-def varlen_obstacle(config: Mapping[str, Any], *, classifies_rows: bool) -> str | None:
+def varlen_obstacle(config: Mapping[str, Any]) -> str | None:
     """Return why a model cannot read rows without padding; None when it can.
 
     Args:
         config: content of config.json.
-        classifies_rows: whether its head looks at one token of each row.
     """
     kind = str(config.get("model_type"))
     if kind not in FIRST_POSITION:
         return f"{kind} models need padded rows"
-    if classifies_rows and kind in READS_LAST_TOKEN:
-        return f"the classification head of {kind} models needs padded rows"
     if config.get("position_embedding_type", "absolute") != "absolute":
         return "relative positions need padded rows"
     return None

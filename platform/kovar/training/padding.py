@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -45,7 +45,6 @@ def resolve_padding(
     asked: PaddingFree,
     config: Mapping[str, Any],
     *,
-    classifies_rows: bool,
     device_type: str,
     precision: ResolvedPrecision,
 ) -> ResolvedPadding:
@@ -54,7 +53,6 @@ def resolve_padding(
     Args:
         asked: `training.padding_free`.
         config: content of the base model's config.json.
-        classifies_rows: whether the head looks at one token of each row.
         device_type: torch's name of the device.
         precision: as resolved for it.
 
@@ -65,22 +63,38 @@ def resolve_padding(
 
     if asked is False:
         return ResolvedPadding(False, "training.padding_free: false")
-    obstacle = varlen_obstacle(config, classifies_rows=classifies_rows)
+    check_padding(asked, config)
     if asked is True:
-        if obstacle is not None:
-            raise SpecError(
-                obstacle,
-                field="training.padding_free",
-                got=True,
-                allowed="auto or false",
-                hint="rows of like length share a batch, so little of it is padding",
-            )
         return ResolvedPadding(True, "training.padding_free: true", first_position(config))
+    obstacle = varlen_obstacle(config)
     drops = any(config.get(name) for name in ATTENTION_DROPOUTS)
     obstacle = obstacle or _no_kernel(device_type, precision, drops=drops)
     if obstacle is not None:
         return ResolvedPadding(False, f"{obstacle}; rows of like length share a batch")
     return ResolvedPadding(True, "one kernel attends within each row", first_position(config))
+
+
+def check_padding(asked: PaddingFree, config: Mapping[str, Any]) -> None:
+    """Refuse rows in a line for a model that cannot read them.
+
+    Args:
+        asked: `training.padding_free`.
+        config: content of the base model's config.json.
+
+    Raises:
+        SpecError: saying why it cannot.
+    """
+    from kovar.models import varlen_obstacle
+
+    obstacle = varlen_obstacle(config)
+    if asked is True and obstacle is not None:
+        raise SpecError(
+            obstacle,
+            field="training.padding_free",
+            got=True,
+            allowed="auto or false",
+            hint="rows of like length share a batch, so little of it is padding",
+        )
 
 
 def _no_kernel(device_type: str, precision: ResolvedPrecision, *, drops: bool) -> str | None:
@@ -106,8 +120,6 @@ def in_line(found: Collated, lengths: NDArray[np.int32], first_position: int) ->
         lengths: tokens of each row.
         first_position: of each row.
     """
-    from kovar.training.tasks import Collated
-
     shape = found.inputs["input_ids"].shape
     mask = np.arange(shape[1]) < lengths[:, None]
     places = np.cumsum(mask) - 1
@@ -122,4 +134,6 @@ def in_line(found: Collated, lengths: NDArray[np.int32], first_position: int) ->
         inputs["target_positions"] = places[inputs["target_positions"]]
     starts = np.flatnonzero(inputs["position_ids"][0] == first_position)
     inputs["cu_seq_lens_q"] = np.append(starts, mask.sum()).astype(np.int32)
-    return Collated(inputs, line(found.targets), found.num_targets)
+    # Told, not seen: a table of labels may be as wide as the rows are long.
+    targets = line(found.targets) if found.targets_per_token else found.targets
+    return replace(found, inputs=inputs, targets=targets)

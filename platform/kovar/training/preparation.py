@@ -19,6 +19,7 @@ from kovar.training.folder import RunFolder
 from kovar.training.fp8 import check_fp8
 from kovar.training.method import Lora, check_method
 from kovar.training.optimizer import AdamW8bit, check_optimizer
+from kovar.training.padding import check_padding
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, plan_run, unplanned_run
 from kovar.training.progress import RunProgress
@@ -150,6 +151,7 @@ def prepare_inputs(
     TASKS[spec.task].check_base(base)
     check_max_length(base, spec.data.max_length)
     check_tensor_plan(spec, base.config)
+    check_padding(spec.training.padding_free, base.config)
     check_fit(spec, fit_memory(spec, plan, base.config))
     dataset = prepare_dataset(
         spec.data,

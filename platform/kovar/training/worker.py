@@ -237,7 +237,6 @@ def _padding(
     return resolve_padding(
         asked,
         model.config.to_dict(),
-        classifies_rows="ForSequenceClassification" in type(model).__name__,
         device_type=parallel.device.type,
         precision=precision,
     )
