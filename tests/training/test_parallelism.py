@@ -107,6 +107,14 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(resumed, name):
     assert distance(whole.weights, again.weights) == 0
 
 
+@pytest.mark.parametrize("name", ["fsdp of three", "grid", "tensor"])
+def test_ranks_that_hold_parts_score_as_one_rank_does(inputs, resumed, tmp_path, name):
+    options = {**RESUMED[name][1], "parallelism": DDP, "precision": FP32}
+    alone = finish(Case(*inputs, LONG, checkpoints=tmp_path, **options))
+    scores = [run.all("evaluated")[-1]["metrics"] for run in (alone, resumed[name][0])]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def moved(inputs, tmp_path_factory):
     """An FSDP run of two ranks that goes on with three, then with one."""
