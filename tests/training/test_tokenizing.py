@@ -11,7 +11,12 @@ from pyarrow import parquet
 
 from kovar.data import DataSpec, TokenizedDataset, prepare_dataset
 from kovar.data.dataset import OrderedMap
-from kovar.training.tokenizing import FEWEST_CALLS, cluster_map, tokenizing_map
+from kovar.training.tokenizing import (
+    FEWEST_CALLS,
+    cluster_map,
+    num_cpu_nodes,
+    tokenizing_map,
+)
 from tiny import build_tiny_tokenizer
 
 Prepare = Callable[[str, OrderedMap], TokenizedDataset]
@@ -54,3 +59,12 @@ def test_few_rows_are_tokenized_by_the_process_itself() -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_one_node_has_its_tokenizer_use_all_cores() -> None:
     assert tokenizing_map() is map
+
+
+def test_dead_nodes_and_heads_without_cpus_tokenize_nothing() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": True, "Resources": {"memory": 1.0}},
+        {"Alive": False, "Resources": {}},
+    ]
+    assert num_cpu_nodes(nodes) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
@@ -40,8 +40,16 @@ def tokenizing_map() -> OrderedMap:
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return map
-    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    return cluster_map if len(alive) > 1 else map
+    return cluster_map if num_cpu_nodes(ray.nodes()) > 1 else map
+
+
+def num_cpu_nodes(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Count the nodes that can tokenize.
+
+    Args:
+        nodes: as `ray.nodes()` describes them.
+    """
+    return sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in nodes)
 
 
 def cluster_map(
