@@ -15,14 +15,14 @@ import torch.multiprocessing
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from kovar.data import TokenizedDataset
-from kovar.models import BuiltModel, build_for_training, check_folder
+from kovar.models import BuiltModel, check_folder
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.method import Full, Lora, apply_method
 from kovar.training.parallel import DDP, ParallelismSettings, whole
-from kovar.training.tasks import TASKS, Collated, TextClassification
+from kovar.training.tasks import TASKS, Collated, TaskName, TextClassification
 
 FULL = Full()
 FP64 = ResolvedPrecision("fp32", "float64", False, False, "test")
@@ -60,6 +60,7 @@ class Case:
     parallelism: ParallelismSettings = DDP
     decoder: bool = False
     """Train a random tiny Llama, whose layers have a tensor-parallel plan, and not the base."""
+    task: TaskName = "text-classification"
     precision: ResolvedPrecision = FP64
     checkpoints: Path = Path()
 
@@ -89,13 +90,13 @@ def build_engine(
         built = BuiltModel(_tiny_llama())
     else:
         base = check_folder(case.base, source="tiny")
-        built = build_for_training(base, labels=dataset.labels, dropout=0.0)
+        built = TASKS[case.task].build_model(base, dataset, dropout=0.0)
     return Engine(
         apply_method(built, case.method).to(
             torch.float64 if case.precision == FP64 else torch.float32
         ),
         dataset,
-        task=WeighedByLength() if case.weighed else TASKS["text-classification"],
+        task=WeighedByLength() if case.weighed else TASKS[case.task],
         settings=case.settings,
         precision=case.precision,
         device=torch.device("cpu"),

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from doomed import tiny_task
 from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Dora, Full, Lora
 from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
+from kovar.training.tasks import TASKS
 from kovar.training.worker import execute
 from ranks import BF16, FP16, FP32, Case, finish, go_on, on_ranks, train
-from tiny import build_tiny_encoder
+from tiny import build_tiny_decoder, build_tiny_encoder
 from tiny_run import write_reviews
 
 SETTINGS = TrainingSettings(
@@ -37,6 +39,11 @@ CASES = {
     "ddp of dora": (2, {"parallelism": DDP, "method": Dora(rank=2)}),
     "ddp with gradients in bf16": (2, {"parallelism": Ddp(gradient_compression="bf16")}),
 }
+LANGUAGE = {
+    "language model on fsdp": (2, FSDP),
+    "language model on tensor": (2, TENSOR),
+    "language model on a grid": (4, GRID),
+}
 TOLERANCES = {"ddp with gradients in bf16": 5e-3}
 
 
@@ -55,11 +62,33 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(inputs, tmp_path_factory):
+def language(tmp_path_factory):
+    """A decoder whose last layer is its embedding, and texts."""
+    folder = tmp_path_factory.mktemp("language")
+    base = build_tiny_decoder(folder / "decoder")
+    config = AutoConfig.from_pretrained(base, tie_word_embeddings=True, num_key_value_heads=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    write_reviews(folder / "reviews.csv")
+    dataset = prepare_dataset(
+        DataSpec(source="reviews.csv", evaluation=24, max_length=64),
+        layout=TASKS["causal-lm"].layout,
+        tokenizer_dir=base,
+        cache_dir=folder / "cache",
+        base_dir=folder,
+    )
+    settings = SETTINGS.model_copy(update={"max_steps": 4})
+    return Case(base, dataset.folder, settings, task="causal-lm")
+
+
+@pytest.fixture(scope="module")
+def shared(inputs, language, tmp_path_factory):
     """Each case trained by its ranks; the same processes take all of them."""
     works = [(size, train, Case(*inputs, SETTINGS, **options)) for size, options in CASES.values()]
+    works += [
+        (size, train, replace(language, parallelism=kind)) for size, kind in LANGUAGE.values()
+    ]
     found = on_ranks(works, folder=tmp_path_factory.mktemp("stores"))
-    return dict(zip(CASES, found, strict=True))
+    return dict(zip([*CASES, *LANGUAGE], found, strict=True))
 
 
 def distance(one, other):
@@ -72,6 +101,11 @@ def test_ranks_train_what_one_rank_trains(inputs, shared, name):
     _, options = CASES[name]
     alone = train(Case(*inputs, SETTINGS, **{**options, "parallelism": DDP}))
     assert distance(alone, shared[name]) < TOLERANCES.get(name, 1e-6)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_ranks_train_a_language_model_whose_tables_are_tied(language, shared, name):
+    assert distance(train(language), shared[name]) < 1e-6
 
 
 LONG = SETTINGS.model_copy(update={"epochs": 2, "checkpoint_every": 4, "ema_decay": 0.9})

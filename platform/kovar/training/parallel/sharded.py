@@ -68,9 +68,10 @@ class ShardedParallel(Parallel):
         from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
         whole: Any = model
-        apply_tensor_parallelism(
-            model, self._mesh[TENSOR], dict(_expanded(model, whole.tp_plan or {}))
-        )
+        plan = dict(_expanded(model, whole.tp_plan or {}))
+        apply_tensor_parallelism(model, self._mesh[TENSOR], plan)
+        # An embedding that is the last layer, too, was cut under its first name alone.
+        whole.tie_weights()
 
     def _shard(self, model: torch.nn.Module, precision: ResolvedPrecision) -> None:
         import torch
@@ -154,10 +155,12 @@ def _expanded(model: torch.nn.Module, plan: dict[str, str]) -> Iterator[tuple[st
     """Yield the style of each parameter before that of its module, for all layers of a plan."""
     from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 
+    names = dict(model.named_parameters())
     for name, module in model.named_modules():
         style = plan.get(replace_layer_number_by_wildcard(name))
         if style is None:
             continue
         for parameter, _ in module.named_parameters(recurse=False):
-            yield f"{name}.{parameter}", style
+            if f"{name}.{parameter}" in names:
+                yield f"{name}.{parameter}", style
         yield name, style
