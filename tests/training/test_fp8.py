@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.fp8 import multiply_in_fp8
-
-pytest.importorskip("torchao")
 
 FP8 = ResolvedPrecision("fp8", "float8_e4m3fn", True, False, "test")
 SETTINGS = TrainingSettings(epochs=4, max_tokens=128, learning_rate=0.005)
