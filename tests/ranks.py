@@ -64,7 +64,24 @@ class Case:
     checkpoints: Path = Path()
 
 
-def build_engine(case: Case, rank: int = 0, world_size: int = 1) -> Engine:
+@dataclass(frozen=True)
+class Finished:
+    """What a run ended with, and rank 0's events."""
+
+    weights: dict[str, np.ndarray]
+    events: list[tuple[str, dict[str, Any]]]
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """Return the fields of every event of a kind."""
+        return [fields for event, fields in self.events if event == kind]
+
+
+def build_engine(
+    case: Case,
+    rank: int = 0,
+    world_size: int = 1,
+    events: list[tuple[str, dict[str, Any]]] | None = None,
+) -> Engine:
     """Build the engine of one rank, with the same weights on every rank."""
     dataset = TokenizedDataset.load(case.dataset)
     torch.manual_seed(0)
@@ -82,7 +99,7 @@ def build_engine(case: Case, rank: int = 0, world_size: int = 1) -> Engine:
         settings=case.settings,
         precision=case.precision,
         device=torch.device("cpu"),
-        report=lambda event, **fields: None,
+        report=lambda event, **fields: None if events is None else events.append((event, fields)),
         rank=rank,
         world_size=world_size,
         parallelism=case.parallelism,
@@ -115,14 +132,20 @@ def train(case: Case, rank: int = 0, world_size: int = 1) -> dict[str, np.ndarra
     return weights(engine)
 
 
-def go_on(case: Case, rank: int = 0, world_size: int = 1) -> list[dict[str, np.ndarray]]:
-    """Train to the end, then again from the last checkpoint; return the weights of both."""
+def finish(case: Case, rank: int = 0, world_size: int = 1) -> Finished:
+    """Train to the end, from the newest checkpoint if there is one."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    engine = build_engine(case, rank, world_size, events)
+    engine.train(CheckpointFolder(case.checkpoints, keep=2))
+    return Finished(weights(engine), events)
+
+
+def go_on(case: Case, rank: int = 0, world_size: int = 1) -> list[Finished]:
+    """Train to the end, then again from the last checkpoint."""
     found = []
     for _ in range(2):
+        found.append(finish(case, rank, world_size))
         torch.distributed.barrier()
-        engine = build_engine(case, rank, world_size)
-        engine.train(CheckpointFolder(case.checkpoints, keep=2))
-        found.append(weights(engine))
     return found
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+from kovar.models import quicken_dropout
 from kovar.models.encoder import record
 from kovar.models.forward import Arithmetic, Recording
 from kovar.models.heap import Churn, Heap
@@ -79,6 +80,7 @@ def test_autograd_saves_what_is_recorded(model_type, precision):
     config = transformers.AutoConfig.for_model(model_type, num_labels=LABELS, **MODELS[model_type])
     kind = transformers.AutoModelForSequenceClassification
     model = kind.from_config(config, attn_implementation="sdpa").train()
+    quicken_dropout(model)
     recording = recorded({"model_type": model_type, **MODELS[model_type]}, precision)
     saved = saved_bytes(recording).at(ROWS * LENGTH)
     assert saved == pytest.approx(tally(model, precision == "bf16"), rel=0.01)
@@ -110,6 +112,7 @@ def test_lora_saves_what_is_recorded(precision):
         attention = layer.attention.self
         attention.query = Adapted(attention.query, 4)
         attention.value = Adapted(attention.value, 4)
+    quicken_dropout(model)
     lora = LoraShape(4)
     recording = recorded({"model_type": "bert", **SMALL}, precision, lora)
     saved = saved_bytes(recording).at(ROWS * LENGTH)
@@ -140,8 +143,8 @@ def test_a_frozen_matrix_keeps_nothing_in_fp32():
     assert saved_bytes(recording).at(8) == 0
 
 
-@pytest.mark.parametrize(("device", "num_bytes"), [("cpu", 4), ("xla", 4), ("cuda", 1)])
-def test_dropout_keeps_a_mask_of_bytes_on_gpus_alone(device, num_bytes):
+@pytest.mark.parametrize(("device", "num_bytes"), [("cpu", 1), ("xla", 4), ("cuda", 1)])
+def test_dropout_keeps_a_mask_of_bytes_but_on_tpus(device, num_bytes):
     recording = Recording(8, Arithmetic(4, 4), device, training=True)
     recording.dropout(recording.tokens(10, 4), 0.1)
     assert saved_bytes(recording).at(8) == 8 * 10 * num_bytes
@@ -151,7 +154,9 @@ def test_dropout_keeps_a_mask_of_bytes_on_gpus_alone(device, num_bytes):
     ("device", "num_bytes"),
     [
         # Three copies of 10 features, and of 2 heads × 8 keys: softmax, mask and their product.
-        ("cpu", 4 * (3 * 10 + 3 * 2 * 8)),
+        ("xla", 4 * (3 * 10 + 3 * 2 * 8)),
+        # The same with a mask of bytes.
+        ("cpu", 4 * (3 * 10 + 2 * 2 * 8) + 2 * 8),
         # Query, key, value, output; the sums of 2 heads, and a bias for 8 keys.
         ("cuda", 4 * (4 * 10 + 2 + 8)),
     ],

@@ -87,7 +87,9 @@ def test_a_model_that_reads_lines_still_reads_padded_rows():
 
 def test_targets_of_tokens_follow_them_into_the_line():
     padded = rows()
-    found = in_line(Collated(padded.inputs, padded.inputs["input_ids"], 17), TOKENS, 0)
+    found = in_line(
+        Collated(padded.inputs, padded.inputs["input_ids"], 17, targets_per_token=True), TOKENS, 0
+    )
     assert np.array_equal(found.targets, found.inputs["input_ids"])
     assert found.targets.shape == (1, sum(LENGTHS))
     assert found.inputs["cu_seq_lens_q"].tolist() == [0, 5, 7, 16, 17]
@@ -149,3 +151,9 @@ def test_lines_are_refused_for_a_model_that_needs_padding():
 
 def test_lines_can_be_asked_for_where_no_kernel_is():
     assert resolve(True, device="cpu", precision=FP32).padding_free
+
+
+def test_a_table_of_labels_as_wide_as_the_rows_are_long_stays_a_table():
+    padded = rows()
+    table = np.ones_like(padded.inputs["input_ids"])
+    assert in_line(Collated(padded.inputs, table, table.size), TOKENS, 0).targets is table

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from doomed import tiny_task
 from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Dora, Full, Lora
 from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
-from ranks import BF16, FP16, FP32, Case, go_on, on_ranks, train
+from kovar.training.worker import execute
+from ranks import BF16, FP16, FP32, Case, finish, go_on, on_ranks, train
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 
@@ -96,4 +103,55 @@ def resumed(inputs, tmp_path_factory):
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_that_goes_on_ends_with_the_same_bits(resumed, name):
     whole, again = resumed[name]
-    assert distance(whole, again) == 0
+    assert again.all("resumed")
+    assert distance(whole.weights, again.weights) == 0
+
+
+@pytest.mark.parametrize("name", ["fsdp of three", "grid", "tensor"])
+def test_ranks_that_hold_parts_score_as_one_rank_does(inputs, resumed, tmp_path, name):
+    options = {**RESUMED[name][1], "parallelism": DDP, "precision": FP32}
+    alone = finish(Case(*inputs, LONG, checkpoints=tmp_path, **options))
+    scores = [run.all("evaluated")[-1]["metrics"] for run in (alone, resumed[name][0])]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def moved(inputs, tmp_path_factory):
+    """An FSDP run of two ranks that goes on with three, then with one."""
+    folder = tmp_path_factory.mktemp("moved")
+    settings = LONG.model_copy(update={"keep_best": True})
+    case = Case(*inputs, settings, parallelism=FSDP, checkpoints=folder / "checkpoints")
+    found = on_ranks([(2, finish, case), (3, finish, case)], folder=folder)
+    alone = Case(*inputs, settings, checkpoints=folder / "alone")
+    return finish(alone), [*found, finish(case)]
+
+
+def test_other_numbers_of_workers_go_on_from_sharded_checkpoints(moved):
+    alone, found = moved
+    assert [bool(one.all("resumed")) for one in found] == [False, True, True]
+    assert max(distance(alone.weights, one.weights) for one in found) < 1e-6
+
+
+def test_evaluations_of_averaged_weights_agree_with_those_of_one_worker(moved):
+    alone, found = moved
+    for one in found:
+        last = one.all("evaluated")[-1]
+        assert last["metrics"] == pytest.approx(alone.all("evaluated")[-1]["metrics"], abs=1e-6)
+
+
+def work(task, rank, world_size):
+    execute(task, device=torch.device("cpu"), rank=rank, world_size=world_size)
+
+
+def test_the_version_of_workers_that_cut_the_model_is_one_plain_file(tmp_path):
+    training = {"epochs": 2, "dropout": 0.0, "keep_best": True, "ema_decay": 0.9}
+    alone = tiny_task(tmp_path, run="alone", **training)
+    execute(alone, device=torch.device("cpu"))
+    spec = alone.spec.model_copy(update={"parallelism": FSDP})
+    cut = replace(alone, spec=spec, folder=tmp_path / "cut")
+    on_ranks([(2, work, cut)], folder=tmp_path)
+    one, other = (load_file(task.folder / "model/model.safetensors") for task in (alone, cut))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+    scores = [json.loads((task.folder / "metrics.json").read_text()) for task in (alone, cut)]
+    assert scores[0]["evaluation"]["accuracy"] == scores[1]["evaluation"]["accuracy"]

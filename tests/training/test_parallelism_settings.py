@@ -47,6 +47,8 @@ def test_a_bare_name_is_a_block_of_that_kind(name):
         ({"parallelism": "tensor", "workers": {"min": 1, "max": 4}}, "resources.num_workers"),
         ({"parallelism": "tensor", "method": "lora"}, "method.kind"),
         ({"parallelism": "fsdp", "training": {"optimizer": "adamw8bit"}}, "training.optimizer"),
+        ({"parallelism": "fsdp", "training": {"weights": "bf16"}}, "training.weights"),
+        ({"parallelism": "fsdp", "precision": "fp8"}, "precision"),
     ],
 )
 def test_what_workers_cannot_share_is_refused_at_its_field(options, field):

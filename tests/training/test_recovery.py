@@ -14,6 +14,7 @@ from kovar.events import read_events
 from kovar.precision import Device, resolve
 from kovar.registry import Registry, card
 from kovar.training.adjustments import Adjustments, Change
+from kovar.training.history import findings, read_history
 from kovar.training.recovery import Numbers, check_weights, safer
 from kovar.training.tasks import TASKS
 from tiny_run import run_spec, spoil_weights, write_spec
@@ -91,7 +92,12 @@ def test_a_run_goes_back_and_on_in_fp32_and_says_so(tmp_path, broken_task):
     assert result.version.manifest.precision == "fp32"
     with Registry.open(settings) as registry:
         text = card(registry.version("tiny", "champion"))
-    assert f"went back from step {told['step']} to step {told['to_step']}" in text
+    expected = f"went back from step {told['step']} to step {told['to_step']}"
+    assert expected in text
+    history = read_history(result.folder)
+    assert any(expected in finding.what for finding in findings(history))
+    assert history.timeline.seconds["recovering"] > 0
+    assert history.attempts[-1].precision == "fp32"
 
 
 def test_a_run_interrupted_after_it_went_back_repeats_the_decision(tmp_path, broken_task):
@@ -125,16 +131,16 @@ def events_of(task, kind):
 
 
 def test_two_ranks_go_back_together(tmp_path):
-    task = tiny_task(tmp_path, checkpoint_every=20)
+    task = tiny_task(tmp_path, checkpoint_every=5, epochs=2)
     task = replace(task, spec=task.spec.model_copy(update={"precision": "bf16"}))
-    assert attempt_broken(task, tmp_path / "store", [BrokenBelow(BOUND)] * 2) == [0, 0]
+    assert attempt_broken(task, tmp_path / "store", [BrokenBelow(0.7)] * 2) == [0, 0]
     (told,) = events_of(task, "rolled_back")
     assert (told["was"], told["precision"]) == ("bf16", "fp32")
     assert events_of(task, "finished")
 
 
 def test_a_full_memory_on_one_of_two_ranks_makes_both_pass_less_at_a_time(tmp_path):
-    task = tiny_task(tmp_path, checkpoint_every=10, epochs=2)
+    task = tiny_task(tmp_path, checkpoint_every=10, epochs=1)
     small = [SmallMemory(100), SmallMemory(4)]
     codes = [attempt_broken(task, tmp_path / f"store-{n}", small) for n in range(2)]
     assert codes == [[1, 1], [0, 0]]

@@ -55,8 +55,12 @@ class Dialect:
     folder: Path
 
     @classmethod
-    def read(cls, folder: Path) -> Dialect:
+    def read(cls, folder: Path, *, tokenizer: Tokenizer | None = None) -> Dialect:
         """Read a model's folder.
+
+        Args:
+            folder: the model's.
+            tokenizer: its tokenizer, where it is loaded already.
 
         Raises:
             ModelError: a file is damaged, or there are several templates.
@@ -67,7 +71,7 @@ class Dialect:
             for name, value in config.items()
             if name.endswith("_token") and (token := _content(value))
         }
-        tokenizer = load_tokenizer(folder)
+        tokenizer = tokenizer or load_tokenizer(folder)
         end = special.get("eos_token") or _by_id(folder, tokenizer)
         return cls(
             begin=_begin(tokenizer, end),

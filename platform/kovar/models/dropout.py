@@ -140,5 +140,6 @@ def _attended(
         scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
-    weights = dropped(torch.softmax(scores, dim=-1), probability)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous()
+    precise = torch.float32 if scores.element_size() < 4 else scores.dtype
+    weights = torch.softmax(scores, dim=-1, dtype=precise).to(scores.dtype)
+    return torch.matmul(dropped(weights, probability), value).transpose(1, 2).contiguous()

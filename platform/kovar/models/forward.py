@@ -272,13 +272,28 @@ class Recording:
         return num_bytes
 
     def dropout(self, x: Value, probability: float) -> Value:
-        """Multiply with a random mask: of `x`'s format on CPUs and TPUs, of bytes on GPUs."""
+        """Multiply with a random mask: of bytes, but of `x`'s format on TPUs."""
         if not (self.training and probability):
             return x
-        factor = 1 / x.itemsize if self.device == "cuda" else 1.0
-        mask = Value(x.size.times(factor), x.itemsize, needs_grad=False)
+        mask = self._mask(x)
         output = Value(x.size, x.itemsize, x.needs_grad)
-        return self.add(Operation((x,), output, saved=(mask,) if x.needs_grad else ()))
+        return self.add(
+            Operation(
+                (x,),
+                output,
+                saved=(mask,) if x.needs_grad else (),
+                forward_scratch=self._words(mask),
+            )
+        )
+
+    def _mask(self, x: Value) -> Value:
+        """Return which elements stay."""
+        factor = 1.0 if self.device == "xla" else 1 / x.itemsize
+        return Value(x.size.times(factor), x.itemsize, needs_grad=False)
+
+    def _words(self, mask: Value) -> Bytes:
+        """Return the random numbers that a mask is made of: two bytes each (models/dropout.py)."""
+        return mask.size.times(2) if self.device == "cpu" else NOTHING
 
     def normalize(self, x: Value, num_parameters: int, width: int, *, key: object = None) -> Value:
         """Normalize the `width` features of each token; `key` names weights used more than once."""
@@ -362,6 +377,8 @@ class Recording:
         grad = query.needs_grad or key.needs_grad or value.needs_grad
         if fused:
             return self._attend_fused(query, key, value, num_heads, grad=grad)
+        if self.device == "cpu":
+            return self._attend_on_cpu(query, key, value, num_heads, grad=grad)
         return self._attend_plainly(query, key, value, num_heads, dropout, grad=grad)
 
     def _attend_fused(
@@ -376,6 +393,36 @@ class Recording:
         scratch = NOTHING if grad else sums.size.plus(bias.size)
         return self.add(
             Operation((query, key, value), output, saved=saved, forward_scratch=scratch)
+        )
+
+    def _attend_on_cpu(
+        self, query: Value, key: Value, value: Value, num_heads: int, *, grad: bool
+    ) -> Value:
+        """Attention with dropout, as models/dropout.py computes it."""
+        products = self.tokens(num_heads * self.length, query.itemsize, needs_grad=False)
+        softmax = self.tokens(num_heads * self.length, FP32_BYTES, needs_grad=False)
+        mask = self._mask(softmax)
+        scaled_query, copied_key, copied_value = (
+            Value(x.size, x.itemsize, needs_grad=False) for x in (query, key, value)
+        )
+        weights = Value(products.size, products.itemsize, needs_grad=False)
+        scored = query.needs_grad or key.needs_grad
+        saved = (
+            *([scaled_query] if key.needs_grad else []),
+            *([copied_key] if query.needs_grad else []),
+            *([copied_value, softmax, mask] if scored else []),
+            *([weights] if value.needs_grad else []),
+        )
+        # Besides: the products, in two formats under autocast, and the output before its copy.
+        besides = softmax.size.plus(products.size)
+        return self.add(
+            Operation(
+                (query, key, value),
+                Value(query.size, query.itemsize, grad),
+                saved=saved if grad else (),
+                forward_scratch=besides.plus(query.size),
+                backward_scratch=besides.plus(query.size),
+            )
         )
 
     def _attend_plainly(

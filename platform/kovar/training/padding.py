@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -120,8 +120,6 @@ def in_line(found: Collated, lengths: NDArray[np.int32], first_position: int) ->
         lengths: tokens of each row.
         first_position: of each row.
     """
-    from kovar.training.tasks import Collated
-
     shape = found.inputs["input_ids"].shape
     mask = np.arange(shape[1]) < lengths[:, None]
     places = np.cumsum(mask) - 1
@@ -136,4 +134,6 @@ def in_line(found: Collated, lengths: NDArray[np.int32], first_position: int) ->
         inputs["target_positions"] = places[inputs["target_positions"]]
     starts = np.flatnonzero(inputs["position_ids"][0] == first_position)
     inputs["cu_seq_lens_q"] = np.append(starts, mask.sum()).astype(np.int32)
-    return Collated(inputs, line(found.targets), found.num_targets)
+    # Told, not seen: a table of labels may be as wide as the rows are long.
+    targets = line(found.targets) if found.targets_per_token else found.targets
+    return replace(found, inputs=inputs, targets=targets)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kovar.data.columns import Column, find_column, is_text, refuse_gaps, text_column
 from kovar.data.conversation import Dialect, Rendered, parse_messages
 from kovar.data.language import START, TARGET, pack
-from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout
+from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout, as_lists
 from kovar.data.rows import show_rows
 from kovar.data.spec import DataSpec
 from kovar.errors import DataError
@@ -111,7 +111,7 @@ class CausalText(Layout):
 
         Rows in which nothing that is learned fits are left out.
         """
-        dialect = Dialect.read(encoding.tokenizer_dir)
+        dialect = Dialect.read(encoding.tokenizer_dir, tokenizer=encoding.tokenizer)
         texts = table.column("text").to_pylist()
         kind = form(encoding.spec)
         if kind == "text" and encoding.split == "train" and encoding.spec.packing:
@@ -180,7 +180,7 @@ def _roles(offsets: NDArray[np.int64], spans: tuple[tuple[int, int], ...]) -> ND
 
 
 def _stored(rows: list[Row], origin: list[int]) -> EncodedRows:
-    roles = pa.array([roles.tolist() for _, roles in rows], pa.list_(pa.uint8()))
+    roles = as_lists([roles for _, roles in rows], pa.uint8())
     return EncodedRows(
         [ids for ids, _ in rows], {"roles": roles}, origin=np.array(origin, dtype=np.int64)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -158,3 +158,15 @@ class Layout(ABC):
     @abstractmethod
     def encode(self, table: pa.Table, encoding: Encoding) -> EncodedRows:
         """Tokenize a thousand rows or so of a checked table. A pure function of its arguments."""
+
+
+def as_lists(parts: Sequence[NDArray[Any]], kind: pa.DataType) -> pa.ListArray:
+    """Return arrays, one for each row, as a column of lists.
+
+    Args:
+        parts: a value of each token of a row.
+        kind: Arrow's type of one value.
+    """
+    ends = np.cumsum([0, *(len(part) for part in parts)])
+    flat = np.concatenate(parts) if parts else np.empty(0, kind.to_pandas_dtype())
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, kind))

@@ -11,7 +11,7 @@ import pyarrow as pa
 from kovar.data.columns import Column, text_column
 from kovar.data.conversation import Dialect
 from kovar.data.language import TARGET
-from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout
+from kovar.data.layouts.layout import Content, EncodedRows, Encoding, Layout, as_lists
 from kovar.data.spec import DataSpec
 from kovar.errors import ModelError
 
@@ -49,7 +49,7 @@ class MaskedText(Layout):
             ModelError: the tokenizer has no token that hides others.
         """
         tokenizer = encoding.tokenizer
-        named = Dialect.read(encoding.tokenizer_dir).special.get("mask_token")
+        named = Dialect.read(encoding.tokenizer_dir, tokenizer=tokenizer).special.get("mask_token")
         for token in (named, *MASKS):
             number = tokenizer.token_to_id(token) if token else None
             if number is not None:
@@ -75,7 +75,7 @@ class MaskedText(Layout):
         ]
         return EncodedRows(
             [np.array(piece.ids, dtype=np.int32) for _, piece in pieces],
-            {"roles": pa.array([role.tolist() for role in roles], pa.list_(pa.uint8()))},
+            {"roles": as_lists(roles, pa.uint8())},
             num_truncated=sum(bool(one.overflowing) for one in found)
             if encoding.split == "evaluation"
             else 0,

@@ -48,11 +48,13 @@ class Collated:
         inputs: what the model's `forward` takes, by name.
         targets: what the loss compares the outputs with.
         num_targets: predictions that the loss sums over: rows, or the tokens that count.
+        targets_per_token: whether targets have the shape of the tokens, and move with them.
     """
 
     inputs: dict[str, NDArray[Any]]
     targets: NDArray[Any]
     num_targets: int
+    targets_per_token: bool = False
 
 
 @dataclass(frozen=True)

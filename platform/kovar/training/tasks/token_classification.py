@@ -54,7 +54,8 @@ class TokenClassification(Task):
         for place, row in enumerate(rows.tolist()):
             tags = split.values(WORD_TAGS, row)
             targets[place, : len(tags)] = tags
-        return Collated(inputs, targets, num_targets=self.num_targets(split, rows))
+        num_targets = self.num_targets(split, rows)
+        return Collated(inputs, targets, num_targets=num_targets, targets_per_token=True)
 
     def loss(
         self, outputs: Any, targets: torch.Tensor, *, label_smoothing: float = 0.0
