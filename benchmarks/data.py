@@ -3,8 +3,8 @@
 usage: python benchmarks/data.py [--rows N ...]
 
 Prints a table and writes benchmarks/results/data.json. Rows of 6 to 19 words lie in Parquet files
-of one million each, all with the same content. Each size is prepared and planned in a fresh process,
-so that its peak of the resident memory (VmHWM) belongs to it.
+of one million each, all with the same content. Each size is prepared and planned in a process
+of its own, to which its peak of the resident memory (VmHWM) belongs.
 """
 
 from __future__ import annotations
