@@ -7,36 +7,15 @@ import torch
 import transformers
 
 from kovar.models import quicken_dropout
-from kovar.models.encoder import record
+from kovar.models.recorder import record
+from kovar.models.attention import attend
 from kovar.models.forward import Arithmetic, Recording
 from kovar.models.heap import Churn, Heap
 from kovar.models.liveness import inference_moments, saved_bytes, training_moments
 from kovar.models.size import Linear, LoraShape, model_size
+from small_configs import ENCODERS, SMALL
 
 ROWS, LENGTH, LABELS = 4, 32, 3
-SMALL = {
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "vocab_size": 100,
-}
-MODELS = {
-    "albert": {**SMALL, "embedding_size": 16},
-    "bert": SMALL,
-    "camembert": SMALL,
-    "distilbert": {"dim": 64, "n_heads": 4, "hidden_dim": 256, "n_layers": 2, "vocab_size": 100},
-    "electra": {**SMALL, "embedding_size": 16},
-    "ernie": SMALL,
-    "modernbert": {
-        **SMALL,
-        **dict.fromkeys(("bos_token_id", "cls_token_id"), 1),
-        **dict.fromkeys(("eos_token_id", "sep_token_id"), 2),
-        "pad_token_id": 0,
-    },
-    "roberta": SMALL,
-    "xlm-roberta": SMALL,
-}
 
 
 def tally(model, autocast):
@@ -75,13 +54,13 @@ def recorded(config, precision, lora=None, device="cpu", training=True):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("model_type", sorted(MODELS))
+@pytest.mark.parametrize("model_type", sorted(ENCODERS))
 def test_autograd_saves_what_is_recorded(model_type, precision):
-    config = transformers.AutoConfig.for_model(model_type, num_labels=LABELS, **MODELS[model_type])
+    config = transformers.AutoConfig.for_model(model_type, num_labels=LABELS, **ENCODERS[model_type])
     kind = transformers.AutoModelForSequenceClassification
     model = kind.from_config(config, attn_implementation="sdpa").train()
     quicken_dropout(model)
-    recording = recorded({"model_type": model_type, **MODELS[model_type]}, precision)
+    recording = recorded({"model_type": model_type, **ENCODERS[model_type]}, precision)
     saved = saved_bytes(recording).at(ROWS * LENGTH)
     assert saved == pytest.approx(tally(model, precision == "bf16"), rel=0.01)
     gradients = sum(one.gradient_bytes for one in recording.operations)
@@ -164,7 +143,7 @@ def test_dropout_keeps_a_mask_of_bytes_but_on_tpus(device, num_bytes):
 def test_only_a_gpu_attends_with_dropout_without_keeping_the_products(device, num_bytes):
     recording = Recording(8, Arithmetic(4, 4), device, training=True)
     query, key, value = (recording.tokens(10, 4) for _ in range(3))
-    recording.attend(query, key, value, num_heads=2, dropout=0.1)
+    attend(recording, query, key, value, num_heads=2, dropout=0.1)
     assert saved_bytes(recording).at(8) == 8 * num_bytes
 
 

@@ -4,14 +4,15 @@ A `Recording` lists operations with the tensors that they read, write and save f
 pass, each as a number of bytes that is linear in the tokens of the batch; the length of a row is
 fixed. What an operation saves is taken from torch's derivatives.yaml
 (https://github.com/pytorch/pytorch/blob/main/tools/autograd/derivatives.yaml) and held against
-`torch.autograd.graph.saved_tensors_hooks` by the tests. models/encoder.py records whole models,
+`torch.autograd.graph.saved_tensors_hooks` by the tests. models/recorder.py records whole models,
 models/liveness.py finds the moment at which the most is alive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Final, Literal, NamedTuple
 
 from kovar.models.size import Linear, LoraShape
@@ -57,6 +58,11 @@ class Bytes(NamedTuple):
 
 
 NOTHING: Final = Bytes()
+
+
+def total(sizes: Iterable[Bytes]) -> Bytes:
+    """Return the sum of any number of sizes."""
+    return reduce(Bytes.plus, sizes, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,11 @@ class Recording:
         device: decides how attention and dropout are computed.
         training: whether dropout is active and a backward pass follows.
         lora: trains adapters and the classifier in place of all weights.
+        recomputes: whether blocks keep their input alone and are computed again in the backward
+            pass.
+        operations: what has been recorded.
+        blocks: of each block, its first operation and the one after its last.
+        held: tensors that the caller refers to until the backward pass has ended.
     """
 
     length: int
@@ -157,7 +168,10 @@ class Recording:
     device: DeviceKind
     training: bool
     lora: LoraShape | None = None
+    recomputes: bool = False
     operations: list[Operation] = field(default_factory=list)
+    blocks: list[range] = field(default_factory=list)
+    held: list[Value] = field(default_factory=list)
     _with_gradient: set[object] = field(default_factory=set)
     _copies: dict[object, Value] = field(default_factory=dict)
 
@@ -175,20 +189,30 @@ class Recording:
         self.operations.append(operation)
         return operation.output
 
-    def embed(self, num_parameters: int, width: int) -> Value:
-        """Look rows of tables up and add them; the ids are kept for the gradient."""
+    def embed(self, num_parameters: int, width: int, *, tied: int = 0) -> Value:
+        """Look rows of tables up and add them; the ids are kept for the gradient.
+
+        Args:
+            num_parameters: of all tables.
+            width: features of a row.
+            tied: parameters of a table that is the last layer's matrix, too: that one's gradient
+                is there by then, and another one is added to it.
+        """
         grad = self.trains_all
         size = self.arithmetic.weight_bytes
-        output = self.tokens(width, size, needs_grad=grad)
+        # Blocks that are computed again need an input with a gradient.
+        output = self.tokens(width, size, needs_grad=grad or self.recomputes)
+        second = Bytes(tied * self._gradient_size) if grad else NOTHING
         ids = self.tokens(1, INT64_BYTES, needs_grad=False)
         return self.add(
             Operation(
                 (ids,),
                 output,
                 saved=(ids,) if grad else (),
-                gradient_bytes=num_parameters * self._gradient_size if grad else 0,
+                gradient_bytes=(num_parameters - tied) * self._gradient_size if grad else 0,
                 # The sum so far and the next table's rows.
                 forward_scratch=output.size,
+                backward_scratch=second,
             )
         )
 
@@ -202,7 +226,7 @@ class Recording:
             key: names weights that are used more than once.
         """
         itemsize = self.arithmetic.matrix_bytes
-        read = self._cast(x)
+        read = self.cast(x)
         grad = x.needs_grad or trained
         width = x.size.per_token / x.itemsize * linear.num_out / linear.num_in
         output = self.tokens(width, itemsize, needs_grad=grad)
@@ -251,7 +275,8 @@ class Recording:
         """Bytes of one weight's gradient: adapters are in fp32 whatever their base is."""
         return self.arithmetic.weight_bytes if self.trains_all else FP32_BYTES
 
-    def _cast(self, x: Value) -> Value:
+    def cast(self, x: Value) -> Value:
+        """Return a tensor in the format that matrices are multiplied in."""
         itemsize = self.arithmetic.matrix_bytes
         if x.itemsize == itemsize:
             return x
@@ -275,7 +300,7 @@ class Recording:
         """Multiply with a random mask: of bytes, but of `x`'s format on TPUs."""
         if not (self.training and probability):
             return x
-        mask = self._mask(x)
+        mask = self.mask(x)
         output = Value(x.size, x.itemsize, x.needs_grad)
         return self.add(
             Operation(
@@ -286,7 +311,7 @@ class Recording:
             )
         )
 
-    def _mask(self, x: Value) -> Value:
+    def mask(self, x: Value) -> Value:
         """Return which elements stay."""
         factor = 1.0 if self.device == "xla" else 1 / x.itemsize
         return Value(x.size.times(factor), x.itemsize, needs_grad=False)
@@ -310,6 +335,50 @@ class Recording:
                 gradient_bytes=self._once(key, num_parameters * self._gradient_size)
                 if trained
                 else 0.0,
+            )
+        )
+
+    def normalize_by_squares(
+        self,
+        x: Value,
+        num_parameters: int,
+        width: int,
+        *,
+        key: object = None,
+        keeps_format: bool = False,
+    ) -> Value:
+        """RMSNorm as transformers computes it: in fp32, one operation after the other.
+
+        Args:
+            x: the input.
+            num_parameters: weights.
+            width: features of what is normalized together.
+            key: names weights that are used more than once.
+            keeps_format: whether the weights multiply in fp32 and the product has the input's
+                format; else they multiply what has the input's format.
+        """
+        trained = self.trains_all
+        wide = x.size.times(FP32_BYTES / x.itemsize)
+        squared = x if x.itemsize == FP32_BYTES else Value(wide, FP32_BYTES, needs_grad=False)
+        scales = x.size.per_token / x.itemsize / width * FP32_BYTES
+        deviation = Value(Bytes(0.0, scales), FP32_BYTES, needs_grad=False)
+        inner = FP32_BYTES if keeps_format else x.itemsize
+        normed = Value(wide.times(inner / FP32_BYTES), inner, needs_grad=False)
+        itemsize = x.itemsize if keeps_format else max(x.itemsize, self.arithmetic.weight_bytes)
+        output = Value(wide.times(itemsize / FP32_BYTES), itemsize, x.needs_grad or trained)
+        saved = (*((squared, deviation) if x.needs_grad else ()), *((normed,) if trained else ()))
+        scratch = NOTHING if normed in saved else normed.size
+        if squared is not x and squared not in saved:
+            scratch = scratch.plus(wide)
+        gradient = num_parameters * self._gradient_size if trained else 0
+        return self.add(
+            Operation(
+                (x,),
+                output,
+                saved=saved,
+                gradient_bytes=self._once(key, gradient),
+                forward_scratch=scratch,
+                backward_scratch=wide.times(2),
             )
         )
 
@@ -364,98 +433,3 @@ class Recording:
         """Return a part of a tensor, which keeps the whole of it alive; its gradient is whole."""
         output = Value(x.size.times(share), x.itemsize, x.needs_grad, base=x.root)
         return self.add(Operation((x,), output))
-
-    def attend(
-        self, query: Value, key: Value, value: Value, *, num_heads: int, dropout: float
-    ) -> Value:
-        """Record scaled dot-product attention under a mask of padding.
-
-        A GPU takes a fused kernel; so does a CPU without dropout. The others form all products of
-        queries and keys, in fp32.
-        """
-        fused = self.device == "cuda" or (self.device == "cpu" and not (self.training and dropout))
-        grad = query.needs_grad or key.needs_grad or value.needs_grad
-        if fused:
-            return self._attend_fused(query, key, value, num_heads, grad=grad)
-        if self.device == "cpu":
-            return self._attend_on_cpu(query, key, value, num_heads, grad=grad)
-        return self._attend_plainly(query, key, value, num_heads, dropout, grad=grad)
-
-    def _attend_fused(
-        self, query: Value, key: Value, value: Value, num_heads: int, *, grad: bool
-    ) -> Value:
-        """Flash or memory-efficient attention (https://arxiv.org/abs/2205.14135)."""
-        output = Value(query.size, query.itemsize, grad)
-        sums = self.tokens(num_heads, FP32_BYTES, needs_grad=False)
-        # The boolean mask becomes a bias of the queries' format, one for all heads.
-        bias = self.tokens(self.length, query.itemsize, needs_grad=False)
-        saved = (query, key, value, output, sums, bias) if grad else ()
-        scratch = NOTHING if grad else sums.size.plus(bias.size)
-        return self.add(
-            Operation((query, key, value), output, saved=saved, forward_scratch=scratch)
-        )
-
-    def _attend_on_cpu(
-        self, query: Value, key: Value, value: Value, num_heads: int, *, grad: bool
-    ) -> Value:
-        """Attention with dropout, as models/dropout.py computes it."""
-        products = self.tokens(num_heads * self.length, query.itemsize, needs_grad=False)
-        softmax = self.tokens(num_heads * self.length, FP32_BYTES, needs_grad=False)
-        mask = self._mask(softmax)
-        scaled_query, copied_key, copied_value = (
-            Value(x.size, x.itemsize, needs_grad=False) for x in (query, key, value)
-        )
-        weights = Value(products.size, products.itemsize, needs_grad=False)
-        scored = query.needs_grad or key.needs_grad
-        saved = (
-            *([scaled_query] if key.needs_grad else []),
-            *([copied_key] if query.needs_grad else []),
-            *([copied_value, softmax, mask] if scored else []),
-            *([weights] if value.needs_grad else []),
-        )
-        # Besides: the products, in two formats under autocast, and the output before its copy.
-        besides = softmax.size.plus(products.size)
-        return self.add(
-            Operation(
-                (query, key, value),
-                Value(query.size, query.itemsize, grad),
-                saved=saved if grad else (),
-                forward_scratch=besides.plus(query.size),
-                backward_scratch=besides.plus(query.size),
-            )
-        )
-
-    def _attend_plainly(
-        self, query: Value, key: Value, value: Value, num_heads: int, dropout: float, *, grad: bool
-    ) -> Value:
-        scaled_query, scaled_key, wide_value = (
-            Value(x.size.times(FP32_BYTES / x.itemsize), FP32_BYTES, needs_grad=False)
-            for x in (query, key, value)
-        )
-        products = self.tokens(num_heads * self.length, FP32_BYTES, needs_grad=False)
-        softmax, mask, weights = (
-            Value(products.size, FP32_BYTES, needs_grad=False) for _ in range(3)
-        )
-        drops = self.training and dropout > 0
-        scored = query.needs_grad or key.needs_grad
-        saved = [
-            *([scaled_query] if key.needs_grad else []),
-            *([scaled_key] if query.needs_grad else []),
-            *([wide_value, softmax, *([mask] if drops else [])] if scored else []),
-            *([weights if drops else softmax] if value.needs_grad else []),
-        ]
-        # Besides: the products before softmax; in the backward pass the gradient of what has just
-        # been read, and that of the scaled queries.
-        besides = products.size.plus(scaled_query.size)
-        forward = besides
-        for one in (scaled_key, wide_value, softmax):
-            forward = forward if one in saved else forward.plus(one.size)
-        return self.add(
-            Operation(
-                (query, key, value),
-                Value(query.size, query.itemsize, grad),
-                saved=tuple(dict.fromkeys(saved)) if grad else (),
-                forward_scratch=forward,
-                backward_scratch=besides,
-            )
-        )

@@ -55,7 +55,7 @@ class Churn:
 
     def __init__(self, recording: Recording) -> None:
         self._events: list[tuple[bool, Bytes]] = []
-        for change in changes(recording.operations, keeps_saved=True):
+        for change in changes(recording, keeps_saved=True):
             scratch = change.operation.forward_scratch
             self._events.append((True, scratch))
             self._events += [(True, value.size) for value in change.born]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.data.package import find_package
 from kovar.errors import ModelError
 from kovar.models.base import CONFIG_FILE, ModelSpec, unknown_model
+from kovar.models.published import published_config
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
@@ -26,7 +27,7 @@ def known_config(
         registry: needed for `version:` models alone.
 
     Returns:
-        None for a hub model that is not in the hub's cache.
+        None for a hub model that is neither in the hub's cache nor listed in models/published.py.
 
     Raises:
         ModelError: an unknown package or folder.
@@ -39,7 +40,7 @@ def known_config(
     if separator and kind == "package":
         return find_package(name, kind="model", field="model.base").config
     if separator and kind == "hub":
-        return _parsed(_cached_from_hub(name))
+        return _parsed(_cached_from_hub(name)) or published_config(name)
     if separator and kind == "version":
         if registry is None:
             return None

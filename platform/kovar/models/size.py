@@ -34,6 +34,11 @@ class Linear:
         """Weights and biases."""
         return self.num_out * (self.num_in + self.bias)
 
+    @property
+    def num_weights(self) -> int:
+        """Weights alone."""
+        return self.num_out * self.num_in
+
 
 @dataclass(frozen=True, slots=True)
 class LoraShape:
@@ -88,6 +93,9 @@ class ModelSize:
         head: matrices after the layers.
         head_norms: parameters of norms in the head.
         lora_targets: what LoRA adapts where the user names nothing: query and value.
+        output: the last matrix, onto the vocabulary; None without one.
+        tied: whether its weights are those of the embedding.
+        new_head: whether the base comes without this head, so that LoRA trains a copy of it.
     """
 
     model_type: str
@@ -110,6 +118,9 @@ class ModelSize:
     head: tuple[Linear, ...]
     head_norms: int
     lora_targets: tuple[str, ...]
+    output: Linear | None = None
+    tied: bool = False
+    new_head: bool = False
 
     @property
     def layer(self) -> int:
@@ -123,13 +134,21 @@ class ModelSize:
 
     @property
     def head_parameters(self) -> int:
-        """Parameters of the head."""
+        """Parameters of the head, but for the matrix onto the vocabulary."""
         return self.head_norms + sum(linear.num_parameters for linear in self.head)
+
+    @property
+    def output_parameters(self) -> int:
+        """Parameters of the matrix onto the vocabulary that are not the embedding's."""
+        if self.output is None:
+            return 0
+        return self.output.num_parameters - (self.output.num_weights if self.tied else 0)
 
     @property
     def total(self) -> int:
         """All parameters, without adapters."""
-        return self.embedding + self.layers + self.final + self.head_parameters
+        own = self.embedding + self.layers + self.final
+        return own + self.head_parameters + self.output_parameters
 
     @property
     def matrix_parameters(self) -> int:
@@ -144,14 +163,25 @@ class ModelSize:
     def adapters(self, lora: LoraShape) -> int:
         """Parameters that LoRA adds."""
         adapted = [one for one in self.linears if lora.adapts(one, self.lora_targets)]
-        return self.num_distinct_layers * sum(lora.num_parameters(one) for one in adapted)
+        count = self.num_distinct_layers * sum(lora.num_parameters(one) for one in adapted)
+        if self.output is None or self.new_head:
+            return count
+        head = [one for one in self.head if lora.adapts(one, self.lora_targets)]
+        return count + sum(lora.num_parameters(one) for one in head)
+
+    @property
+    def copied_head(self) -> int:
+        """Parameters of the copy of a new language-model head that LoRA trains."""
+        if self.output is None or not self.new_head:
+            return 0
+        return self.head_parameters + self.output.num_parameters
 
     def trainable(self, lora: LoraShape | None = None) -> int:
         """Parameters that get gradients: all, or LoRA's factors and the classifier."""
         if lora is None:
             return self.total
-        trained = [one for one in self.head if trains_with_lora(one)]
-        return self.adapters(lora) + sum(one.num_parameters for one in trained)
+        trained = sum(one.num_parameters for one in self.head if trains_with_lora(one))
+        return self.adapters(lora) + trained + self.copied_head
 
 
 def trains_with_lora(linear: Linear) -> bool:
@@ -350,17 +380,19 @@ def _modernbert(config: Config, num_labels: int | None) -> ModelSize:
 
 
 def _llama(config: Config, num_labels: int | None) -> ModelSize:
-    """Llama and its kin: Mistral, Qwen2, Qwen3, Gemma."""
+    """Llama and its kin: Mistral, Qwen2, Qwen3, SmolLM3, OLMo 2, Phi-3, Gemma."""
     kind, hidden, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", heads)
     head_dim = config.get("head_dim", hidden // heads)
-    bias = kind in ("llama", "qwen3", "gemma") and bool(config.get("attention_bias", False))
+    biased = ("llama", "qwen3", "gemma", "olmo2", "smollm3")
+    bias = kind in biased and bool(config.get("attention_bias", False))
     qkv_bias = bias or kind == "qwen2"
-    feed = kind == "llama" and bool(config.get("mlp_bias", False))
-    norms = 2 * hidden + (2 * head_dim if kind == "qwen3" else 0)
+    feed = kind in ("llama", "smollm3") and bool(config.get("mlp_bias", False))
     queries, keys = heads * head_dim, kv_heads * head_dim
-    linears = (
+    # Of queries and keys: qwen3 normalizes each head by itself, olmo2 all together.
+    norms = 2 * hidden + {"qwen3": 2 * head_dim, "olmo2": queries + keys}.get(kind, 0)
+    linears: tuple[Linear, ...] = (
         Linear("self_attn.q_proj", hidden, queries, qkv_bias),
         Linear("self_attn.k_proj", hidden, keys, qkv_bias),
         Linear("self_attn.v_proj", hidden, keys, qkv_bias),
@@ -369,6 +401,13 @@ def _llama(config: Config, num_labels: int | None) -> ModelSize:
         Linear("mlp.up_proj", hidden, inner, feed),
         Linear("mlp.down_proj", inner, hidden, feed),
     )
+    if kind == "phi3":
+        linears = (
+            Linear("self_attn.qkv_proj", hidden, queries + 2 * keys, bias=False),
+            Linear("self_attn.o_proj", queries, hidden, bias=False),
+            Linear("mlp.gate_up_proj", hidden, 2 * inner, bias=False),
+            Linear("mlp.down_proj", inner, hidden, bias=False),
+        )
     return ModelSize(
         model_type=kind,
         decoder=True,
@@ -387,19 +426,23 @@ def _llama(config: Config, num_labels: int | None) -> ModelSize:
         layer_norms=norms,
         missing_norms=0,
         final=hidden,
-        head=_decoder_head(config, hidden, num_labels),
+        head=_score(hidden, num_labels),
         head_norms=0,
-        lora_targets=("q_proj", "v_proj"),
+        lora_targets=("qkv_proj",) if kind == "phi3" else ("q_proj", "v_proj"),
+        output=_lm_head(config, hidden, num_labels),
+        tied=bool(config["tie_word_embeddings"]),
     )
 
 
-def _decoder_head(config: Config, hidden: int, num_labels: int | None) -> tuple[Linear, ...]:
-    """Return the classifier, or the language-model head unless it is the embedding itself."""
+def _score(hidden: int, num_labels: int | None) -> tuple[Linear, ...]:
+    """Return a decoder's classifier; nothing without labels."""
+    return () if num_labels is None else (Linear("score", hidden, num_labels, bias=False),)
+
+
+def _lm_head(config: Config, hidden: int, num_labels: int | None) -> Linear | None:
     if num_labels is not None:
-        return (Linear("score", hidden, num_labels, bias=False),)
-    if config["tie_word_embeddings"]:
-        return ()
-    return (Linear("lm_head", hidden, config["vocab_size"], bias=False),)
+        return None
+    return Linear("lm_head", hidden, config["vocab_size"], bias=False)
 
 
 def _gpt2(config: Config, num_labels: int | None) -> ModelSize:
@@ -428,9 +471,11 @@ def _gpt2(config: Config, num_labels: int | None) -> ModelSize:
         layer_norms=4 * hidden,
         missing_norms=0,
         final=2 * hidden,
-        head=_decoder_head(config, hidden, num_labels),
+        head=_score(hidden, num_labels),
         head_norms=0,
         lora_targets=("c_attn",),
+        output=_lm_head(config, hidden, num_labels),
+        tied=bool(config["tie_word_embeddings"]),
     )
 
 
@@ -541,8 +586,25 @@ _FAMILIES: Final[dict[str, tuple[_Build, Config]]] = {
             "classifier_bias": False,
         },
     ),
+    "olmo2": (_llama, {**_LLAMA, "vocab_size": 50304}),
+    "phi3": (
+        _llama,
+        {**_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192},
+    ),
     "qwen2": (_llama, _QWEN),
     "qwen3": (_llama, {**_QWEN, "head_dim": 128}),
     "roberta": (_bert, {**_BERT, "vocab_size": 50265}),
+    "smollm3": (
+        _llama,
+        {
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "intermediate_size": 11008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
     "xlm-roberta": (_bert, _BERT),
 }

@@ -117,8 +117,12 @@ class Estimator:
             _duration(one, plan, config, facts, self._num_workers(entry)) for one, plan in runs
         ]
         disk = estimate_disk(
-            config, spec.training, num_labels=NUM_LABELS, data=_known(facts),
-        )  # fmt: skip
+            config,
+            spec.training,
+            num_labels=NUM_LABELS,
+            data=_known(facts),
+            predicted_share=TASKS[spec.task].predicted_share,
+        )
         return Estimate(
             precisions,
             fit=max(known, key=lambda fit: fit.memory.total, default=None),
@@ -126,7 +130,7 @@ class Estimator:
             disk=disk,
             duration=_together(times, at_once=self._at_once(entry)),
             work_s=_one_after_the_other(times),
-            notes=() if known else (_no_memory(spec, config),),
+            notes=() if known else (f"memory: unknown for {config.get('model_type')} models",),
         )
 
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
@@ -184,12 +188,6 @@ def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
     return {name: size for name in names if (size := getattr(memory, name, 0))}
 
 
-def _no_memory(spec: FineTuneSpec, config: Mapping[str, Any]) -> str:
-    """Say why there is no estimate of the memory."""
-    of = spec.task if TASKS[spec.task].predicted_share else config.get("model_type")
-    return f"memory: unknown for {of} models"
-
-
 def _duration(
     spec: FineTuneSpec,
     plan: RunPlan,
@@ -214,6 +212,7 @@ def _duration(
         # The engine computes on one card, whatever their number.
         chips=min(1.0, getattr(plan.request, "count", 1.0)),
         cpus=plan.request.cpus,
+        predicted_share=TASKS[spec.task].predicted_share,
     )
 
 

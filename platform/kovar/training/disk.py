@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from kovar.data.facts import DataFacts
 from kovar.models.forward import FP32_BYTES
-from kovar.models.size import LoraShape, model_size
+from kovar.models.language_size import trained_size
+from kovar.models.size import LoraShape
 from kovar.training.spec import TrainingSettings
 
 MiB: Final = 1 << 20
@@ -53,6 +54,7 @@ def estimate_disk(
     num_labels: int,
     data: DataFacts | None,
     lora: LoraShape | None = None,
+    predicted_share: float = 0.0,
 ) -> DiskEstimate | None:
     """Estimate the disk of one run.
 
@@ -62,14 +64,16 @@ def estimate_disk(
         num_labels: classes.
         data: rows and tokens, where they are known.
         lora: trains adapters in place of all weights.
+        predicted_share: share of the tokens that a language model predicts; 0 for a classifier.
 
     Returns:
         None when the architecture is not known.
     """
-    size = model_size(config, num_labels=num_labels)
+    size = trained_size(config, num_labels=num_labels, predicted_share=predicted_share)
     if size is None:
         return None
-    weights = (size.total + (size.adapters(lora) if lora else 0)) * FP32_BYTES
+    beside = size.adapters(lora) + size.copied_head if lora else 0
+    weights = (size.total + beside) * FP32_BYTES
     moments = 2 * size.trainable(lora) * FP32_BYTES
     tokenized = None
     if data is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.data.facts import DataFacts, UnknownData
-from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.models.language_size import trained_size
+from kovar.models.size import LoraShape, ModelSize
 from kovar.training.spec import TrainingSettings
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def estimate_duration(
     chips: float = 1.0,
     cpus: float = 1.0,
     lora: LoraShape | None = None,
+    predicted_share: float = 0.0,
 ) -> Duration | UnknownDuration:
     """Estimate the seconds from submission to the registered version.
 
@@ -85,8 +87,9 @@ def estimate_duration(
         chips: accelerators of one worker, or its share of one.
         cpus: CPUs of one worker, where there is no accelerator.
         lora: trains adapters in place of all weights.
+        predicted_share: share of the tokens that a language model predicts; 0 for a classifier.
     """
-    size = model_size(config, num_labels=num_labels)
+    size = trained_size(config, num_labels=num_labels, predicted_share=predicted_share)
     if size is None:
         return UnknownDuration(f"the size of {config.get('model_type')} models is not known")
     if isinstance(data, UnknownData):
@@ -103,7 +106,14 @@ def estimate_duration(
         shares = " to ".join(f"{100 * share:.0f}" for share in UTILIZATION)
         what = f"{shares} % of the {peak / 1e12:,.0f} TFLOP/s of {accelerator.name}"
     few, many = (
-        training_flops(size, settings, data, length=length * padding, lora=lora)
+        training_flops(
+            size,
+            settings,
+            data,
+            length=length * padding,
+            lora=lora,
+            predicted_share=predicted_share,
+        )
         for length, padding in zip((data.low_length, data.high_length), PADDING, strict=True)
     )
     return Duration(
@@ -113,15 +123,23 @@ def estimate_duration(
     )
 
 
-def flops_per_token(size: ModelSize, *, length: float, lora: LoraShape | None = None) -> float:
+def flops_per_token(
+    size: ModelSize,
+    *,
+    length: float,
+    lora: LoraShape | None = None,
+    predicted_share: float = 0.0,
+) -> float:
     """Return the operations that training does for one token of rows of this length.
 
     A weight costs 2 in the forward pass, 2 for the gradient of its input and 2 for its own, which
     frozen weights do not have (https://arxiv.org/abs/2001.08361, section 2.1); attention costs
-    12 × layers × width × length (https://arxiv.org/abs/2204.02311, appendix B).
+    12 × layers × width × length (https://arxiv.org/abs/2204.02311, appendix B). The matrix onto the
+    vocabulary multiplies the tokens that are predicted.
     """
     frozen = lora is not None
-    dense = (4 if frozen else 6) * size.matrix_parameters
+    outputs = size.output.num_weights * predicted_share if size.output else 0.0
+    dense = (4 if frozen else 6) * (size.matrix_parameters + outputs)
     adapters = 6 * size.adapters(lora) if lora else 0
     return dense + adapters + 12 * size.num_layers * size.num_heads * size.head_dim * length
 
@@ -133,6 +151,7 @@ def training_flops(
     *,
     length: float,
     lora: LoraShape | None = None,
+    predicted_share: float = 0.0,
 ) -> float:
     """Return the operations of all steps and evaluations.
 
@@ -142,6 +161,7 @@ def training_flops(
         data: rows of both splits.
         length: padded tokens of the mean row.
         lora: trains adapters in place of all weights.
+        predicted_share: share of the tokens that a language model predicts.
     """
     steps_per_epoch = max(1, math.ceil(data.num_train * length / settings.max_tokens))
     num_steps = settings.epochs * steps_per_epoch
@@ -152,6 +172,6 @@ def training_flops(
     every = settings.evaluate_every or steps_per_epoch
     # One more through the runtime that scores the finished version.
     evaluations = math.ceil(num_steps / every) + 1
-    per_token = flops_per_token(size, length=length, lora=lora)
-    forward = flops_per_token(size, length=length) / 3
+    per_token = flops_per_token(size, length=length, lora=lora, predicted_share=predicted_share)
+    forward = flops_per_token(size, length=length, predicted_share=predicted_share) / 3
     return tokens * per_token + evaluations * data.num_evaluation * length * forward

@@ -71,10 +71,8 @@ def fit_memory(
         lora: adapters of this shape instead of training all weights.
 
     Returns:
-        None when the architecture or the precision is not known, or the task predicts tokens.
+        None when the architecture or the precision is not known.
     """
-    if TASKS[spec.task].predicted_share:
-        return None
     precision = precision or plan.precision.precision
     if precision == "auto":
         return None
@@ -90,6 +88,7 @@ def fit_memory(
         device_kind=DEVICE_KINDS[plan.request.kind],
         lora=lora or _lora_shape(spec.method),
         parallelism=spec.parallelism,
+        predicted_share=TASKS[spec.task].predicted_share,
     )
     shares = num_shares(spec.parallelism, num_workers)
     memory = estimate(_passed_at_once(spec.training, shares))

@@ -1,9 +1,9 @@
 """How much memory one worker needs while it trains: computed from config.json, nothing is run.
 
-The forward pass is written down (models/encoder.py) with what autograd keeps of it, and the moment
+The forward pass is written down (models/recorder.py) with what autograd keeps of it, and the moment
 at which the most is alive is looked for, in a step as in what the engine does besides: scoring the
-evaluation split, whose batches are whole on one worker, and at the end loading the version twice
-to score it and to check it as it will be served.
+evaluation split, whose batches are whole on one worker, and at the end loading the version to
+score it, and once more to check it as it will be served.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any, Final, Literal
 
 from kovar.data import LADDER
 from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
-from kovar.models.encoder import record
+from kovar.models.recorder import record
 from kovar.models.forward import BF16_BYTES, FP32_BYTES, NOTHING, Arithmetic, DeviceKind
 from kovar.models.heap import Churn
+from kovar.models.language_size import trained_size
 from kovar.models.liveness import Alive, inference_moments, training_moments
-from kovar.models.size import LoraShape, ModelSize, model_size
+from kovar.models.size import LoraShape, ModelSize
 from kovar.training.parallel import (
     DDP,
     Ddp,
@@ -126,7 +127,11 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is needed to ask again with another budget."""
+    """What is needed to ask again with another budget.
+
+    Args:
+        in_passes: whether the tokens that a worker passes through the model at a time are limited.
+    """
 
     max_tokens: int
     max_length: int
@@ -135,6 +140,7 @@ class Workload:
     optimizer: int
     runtime: int
     snapshot: int = 0
+    in_passes: bool = False
 
     def tokens(self, moment: Moment) -> int:
         """Return the padded tokens that one worker computes at once."""
@@ -142,8 +148,9 @@ class Workload:
             case "step":
                 return worker_tokens(self.max_tokens, self.max_length, self.num_workers)
             case "evaluation":
-                # Ranks take whole batches in turn.
-                budget = max(self.max_tokens, self.max_length)
+                # Ranks take whole batches in turn, none larger than a pass of a step may be.
+                at_once = self.max_tokens // (self.num_workers if self.in_passes else 1)
+                budget = max(at_once, self.max_length)
                 return worker_tokens(budget, self.max_length, 1)
             case "version":
                 return max(SCORING_TOKENS, self.max_length)
@@ -189,6 +196,7 @@ def estimate_training(
     device_kind: DeviceKind,
     lora: LoraShape | None = None,
     parallelism: ParallelismSettings = DDP,
+    predicted_share: float = 0.0,
 ) -> TrainingMemory | None:
     """Estimate the memory of one worker; of the accelerator where there is one, else of the host.
 
@@ -204,12 +212,14 @@ def estimate_training(
         lora: trains adapters in place of all weights.
         parallelism: how the workers share the model. Layers that several workers compute keep
             fewer activations than are counted here.
+        predicted_share: share of the tokens that a language model predicts, at most; 0 for a
+            classifier.
 
     Returns:
         None when the architecture or its activation function is not known.
     """
-    size = model_size(config, num_labels=num_labels)
-    if size is None or size.decoder:
+    size = trained_size(config, num_labels=num_labels, predicted_share=predicted_share)
+    if size is None or (size.decoder and not predicted_share):
         return None
     shards = num_shards(parallelism, num_workers)
     arithmetic = Arithmetic.training(precision, settings.weights)
@@ -220,6 +230,8 @@ def estimate_training(
         arithmetic=arithmetic,
         device=device_kind,
         lora=lora,
+        predicted_share=predicted_share or None,
+        recomputes=settings.gradient_checkpointing,
         sharing=_Sharing.of(
             size,
             parallelism,
@@ -233,14 +245,15 @@ def estimate_training(
     )
     if phases is None:
         return None
-    adapters = size.adapters(lora) if lora else 0
+    beside = size.adapters(lora) + size.copied_head if lora else 0
     workload = Workload(
         max_tokens=settings.max_tokens,
         max_length=max_length,
         num_workers=num_shares(parallelism, num_workers),
-        weights=(_weight_bytes(size, lora, settings) + adapters * FP32_BYTES) // shards,
+        weights=(_weight_bytes(size, lora, settings) + beside * FP32_BYTES) // shards,
         optimizer=2 * size.trainable(lora) * FP32_BYTES // shards,
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
+        in_passes=settings.micro_batch_tokens is not None,
     )
     if device_kind == "cpu":
         # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
@@ -256,11 +269,13 @@ class _Sharing:
         buckets: gradients that stay in DDP's buckets between steps.
         gathered: weights that are whole for a while.
         gradients: in a step, where they are cut: this worker's part, and those on their way.
+        casts: whether weights are gathered in the format that is computed in.
     """
 
     buckets: int = 0
     gathered: int = 0
     gradients: int | None = None
+    casts: bool = False
 
     @classmethod
     def of(
@@ -289,6 +304,7 @@ class _Sharing:
         return cls(
             gathered=(outer + blocks) * itemsize // group,
             gradients=trained // shards + on_their_way,
+            casts=True,
         )
 
 
@@ -306,15 +322,22 @@ def _phases(
     arithmetic: Arithmetic,
     device: DeviceKind,
     lora: LoraShape | None,
+    predicted_share: float | None,
+    recomputes: bool,
     sharing: _Sharing,
 ) -> tuple[Phase, ...] | None:
-    passed = partial(record, config, size, length=length, device=device)
-    step = passed(arithmetic=arithmetic, training=True, lora=lora)
+    passed = partial(
+        record, config, size, length=length, device=device, predicted_share=predicted_share
+    )
+    halves = arithmetic.weight_bytes == BF16_BYTES and lora is None
+    if sharing.casts:
+        # Gathered weights have the format that is computed in, and so has all between them.
+        arithmetic = Arithmetic(arithmetic.matrix_bytes, arithmetic.matrix_bytes)
+    step = passed(arithmetic=arithmetic, training=True, lora=lora, recomputes=recomputes)
     score = passed(arithmetic=arithmetic, training=False, lora=lora)
     serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
     if step is None or score is None or serve is None:
         return None
-    halves = arithmetic.weight_bytes == BF16_BYTES and lora is None
     moments = training_moments(step, gradients_stay=sharing.buckets > 0)
     if sharing.gradients is not None:
         moments = tuple(replace(alive, gradients=sharing.gradients) for alive in moments)
@@ -334,13 +357,13 @@ def _phases(
             gradients=sharing.buckets,
             copies=sharing.gathered,
         ),
-        # One copy in fp32 is the reference, another is loaded as it will be served.
+        # In fp32 as the reference; then, in its place, as it will be served.
         Phase(
             "version",
             inference_moments(serve),
             gradients=sharing.buckets,
             # What was cut lies whole in the memory of the first worker's host.
-            copies=(3 if sharing.gradients is not None and device == "cpu" else 2)
+            copies=(2 if sharing.gradients is not None and device == "cpu" else 1)
             * size.total
             * FP32_BYTES,
         ),

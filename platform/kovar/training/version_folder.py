@@ -23,6 +23,7 @@ from kovar.registry.golden import GOLDEN_FILE
 from kovar.registry.predictions import PREDICTIONS_FILE
 from kovar.training.folder import RunFolder, write_json
 from kovar.training.method import Lora
+from kovar.training.shrinking import free_cached
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ def write_version_folder(
     write_golden(found.golden, partial)
     if found.predictions is not None:
         write_predictions(Predictions(datasets={DATASET: found.predictions}), partial)
+    # One copy of the model at a time beside the one that was trained.
+    del runtime
+    free_cached(engine.device.type)
     golden = _check_default(partial, chip=chip, base_folder=base_folder, **options)
     merged_golden = None
     if isinstance(task.spec.method, Lora) and task.spec.method.merge:

@@ -104,7 +104,7 @@ class Task(ABC):
         metric: the metric that says which of two models is better, unless the spec names another.
         metrics: every metric that an evaluation reports, and whether more or less of it is better.
         predicted_share: share of the tokens that the layer onto the vocabulary predicts, at most; 0
-            for models without such a layer. A plan does not know the memory of the others.
+            for models without such a layer.
     """
 
     predicted_share: float = 0.0
