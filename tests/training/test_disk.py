@@ -25,10 +25,11 @@ def test_kept_checkpoints_and_the_next_hold_weights_and_two_moments():
     assert estimate(keep=2).checkpoints == 3 * 12 * PARAMETERS
 
 
-def test_lora_keeps_moments_of_its_factors_alone():
+def test_lora_keeps_what_it_trains_alone():
     trained = 12 * 2 * 8 * (768 + 768) + 2 * 769
-    weights = PARAMETERS + 12 * 2 * 8 * (768 + 768)
-    assert estimate(keep=1, lora=LoraShape(8)).checkpoints == 2 * (4 * weights + 8 * trained)
+    found = estimate(keep=1, lora=LoraShape(8))
+    assert found.checkpoints == 2 * 12 * trained
+    assert found.version == 2 * (4 * trained + VERSION_EXTRAS_BYTES)
 
 
 def test_a_version_lies_in_the_run_and_in_the_registry():

@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from alive import Alive
 from kovar.data import DataSpec, prepare_dataset
 from kovar.models import BuiltModel, select_targets
-from kovar.models.published import published_config
 from kovar.models.size import LoraShape
 from kovar.precision import ResolvedPrecision
 from kovar.training import TrainingSettings
@@ -17,7 +16,6 @@ from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.memory import estimate_training
 from kovar.training.method import Full, Lora, apply_method
-from kovar.training.parallel import Fsdp
 from kovar.training.tasks import TASKS
 from tiny import build_tiny_decoder, build_tiny_encoder
 
@@ -139,5 +137,6 @@ def estimate(config, precision, settings, *, masked=False, **options):
         precision=precision,
         device_kind="cpu",
         predicted_share=0.15 if masked else (LENGTH - 1) / LENGTH,
+        several_documents=not masked,
         **options,
     ).at("step")

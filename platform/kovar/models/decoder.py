@@ -27,7 +27,7 @@ class DecoderPass(ModelPass):
     """Records one decoder.
 
     Rows that are learned are padded on the right and need no mask; a prompt that is answered has
-    one. Documents that share a padded row need a mask, too, which is not counted.
+    one, and so have documents that share a row.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class DecoderPass(ModelPass):
         )
         # Phi-3 names one for the embeddings and does not apply it.
         self.embedding_dropout = first if self.kind == "gpt2" else 0.0
-        self.masked = predicted_share is None
         angles = 2 * tape.length * size.head_dim * tape.arithmetic.weight_bytes
         self._angles = Value(Bytes(angles), tape.arithmetic.weight_bytes, needs_grad=False)
 
@@ -103,9 +102,10 @@ class DecoderPass(ModelPass):
             )
         if self._rotates(layer):
             query, key = self._rotate(query), self._rotate(key)
-        if self.masked and size.num_kv_heads < size.num_heads:
+        masked = self.several_documents or self.predicted_share is None
+        if masked and size.num_kv_heads < size.num_heads:
             key, value = (self._repeat(one) for one in (key, value))
-        attended = self.attend(query, key, value, masked=self.masked)
+        attended = self.attend(query, key, value, masked=masked)
         if self.kind == "phi3":
             # Its rotated queries lie head by head, and so does what the kernel makes of them.
             attended = tape.elementwise(attended)

@@ -264,11 +264,16 @@ class Recording:
         rank, name = self.lora.rank, linear.name
         first = Linear(f"{name}.lora_A", linear.num_in, rank, bias=False)
         second = Linear(f"{name}.lora_B", rank, linear.num_out, bias=False)
-        low = self.dropout(x, self.lora.dropout)
+        # peft gives adapters an input of their own format, whatever autocast makes of it then.
+        own = x
+        if x.itemsize < FP32_BYTES:
+            wide = x.size.times(FP32_BYTES / x.itemsize)
+            own = self.add(Operation((x,), Value(wide, FP32_BYTES, x.needs_grad)))
+        low = self.dropout(own, self.lora.dropout)
         low = self.linear(low, first, trained=True, key=(key, "A") if key else None)
         high = self.linear(low, second, trained=True, key=(key, "B") if key else None)
         scaled = self.elementwise(high)
-        return self.sum(output, scaled)
+        return self.sum(output, scaled, holds=(x, own))
 
     @property
     def _gradient_size(self) -> int:

@@ -24,6 +24,8 @@ class ModelPass(ABC):
 
     activation: str
     attention_dropout: float
+    several_documents = False
+    """Whether rows hold several, which a mask keeps apart."""
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ def record(
     lora: LoraShape | None = None,
     predicted_share: float | None = None,
     recomputes: bool = False,
+    several_documents: bool = False,
 ) -> Recording | None:
     """Record the forward pass of a classifier, a language model, or a decoder that reads a prompt.
 
@@ -35,6 +36,7 @@ def record(
         lora: trains adapters in place of all weights.
         predicted_share: share of the tokens that a language model predicts; None for others.
         recomputes: whether layers are computed again in the backward pass.
+        several_documents: whether rows hold several, which a mask keeps apart.
 
     Returns:
         None where the activation function is not known.
@@ -44,5 +46,6 @@ def record(
     one = kind(config, size, recording, predicted_share=predicted_share)
     if one.activation not in ACTIVATIONS:
         return None
+    one.several_documents = several_documents
     one.run()
     return recording

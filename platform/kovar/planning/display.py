@@ -108,7 +108,9 @@ def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, 
     parts = memory_parts(memory).items()
     yield "", " + ".join(f"{name.replace('_', ' ')} {format_size(size)}" for name, size in parts)
     if fit.largest_tokens is not None:
-        yield "", f"largest training.max_tokens that fits: {fit.largest_tokens:,}"
+        name = "max_tokens" if fit.shares is None else "micro_batch_tokens"
+        largest = fit.largest_tokens // (fit.shares or 1)
+        yield "", f"largest training.{name} that fits: {largest:,}"
     if estimate.methods:
         sizes = (f"{name} {format_size(size)}" for name, size in estimate.methods.items())
         yield "", "by method: " + " · ".join(sizes)

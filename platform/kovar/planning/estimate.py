@@ -13,6 +13,7 @@ from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.errors import NotFoundError
 from kovar.inference.memory import ServingMemory
 from kovar.models import ModelSpec, known_config
+from kovar.models.forward import Arithmetic
 from kovar.models.size import LoraShape
 from kovar.planning.entry import Entry
 from kovar.precision import PlannedPrecision
@@ -23,8 +24,9 @@ from kovar.settings import Settings
 from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration, estimate_duration
-from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory
+from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory, lora_shape
 from kovar.training.memory import TrainingMemory
+from kovar.training.method import Full, Lora
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
 from kovar.training.tasks import TASKS
@@ -121,6 +123,8 @@ class Estimator:
             spec.training,
             num_labels=NUM_LABELS,
             data=_known(facts),
+            lora=lora_shape(spec.method),
+            merges=isinstance(spec.method, Lora) and spec.method.merge,
             predicted_share=TASKS[spec.task].predicted_share,
         )
         return Estimate(
@@ -212,6 +216,7 @@ def _duration(
         # The engine computes on one card, whatever their number.
         chips=min(1.0, getattr(plan.request, "count", 1.0)),
         cpus=plan.request.cpus,
+        lora=lora_shape(spec.method),
         predicted_share=TASKS[spec.task].predicted_share,
     )
 
@@ -246,10 +251,15 @@ def _together(
 
 def _methods(spec: FineTuneSpec, plan: RunPlan, config: Mapping[str, Any]) -> dict[str, int]:
     """Tell the memory per worker of each method at each precision that the chip computes in."""
-    found = {}
+    full = spec.model_copy(update={"method": Full()})
+    found: dict[str, int] = {}
+    known: dict[tuple[str, Arithmetic], MemoryFit | None] = {}
     for precision in plan.precision.supported:
         for method, lora in (("full", None), (f"LoRA rank {LORA.rank}", LORA)):
-            fit = fit_memory(spec, plan, config, precision=precision, lora=lora)
-            if fit is not None:
+            # Precisions whose tensors have the same formats need the same.
+            same = method, Arithmetic.training(precision, spec.training.weights)
+            if same not in known:
+                known[same] = fit_memory(full, plan, config, precision=precision, lora=lora)
+            if (fit := known[same]) is not None:
                 found[f"{method}, {precision}"] = fit.memory.total
     return found

@@ -54,6 +54,7 @@ def estimate_disk(
     num_labels: int,
     data: DataFacts | None,
     lora: LoraShape | None = None,
+    merges: bool = False,
     predicted_share: float = 0.0,
 ) -> DiskEstimate | None:
     """Estimate the disk of one run.
@@ -63,7 +64,8 @@ def estimate_disk(
         settings: how many checkpoints are kept.
         num_labels: classes.
         data: rows and tokens, where they are known.
-        lora: trains adapters in place of all weights.
+        lora: trains adapters in place of all weights, and keeps them alone.
+        merges: whether the adapters are registered merged into their base, too.
         predicted_share: share of the tokens that a language model predicts; 0 for a classifier.
 
     Returns:
@@ -72,8 +74,8 @@ def estimate_disk(
     size = trained_size(config, num_labels=num_labels, predicted_share=predicted_share)
     if size is None:
         return None
-    beside = size.adapters(lora) + size.copied_head if lora else 0
-    weights = (size.total + beside) * FP32_BYTES
+    weights = size.trainable(lora) * FP32_BYTES
+    merged = size.total * FP32_BYTES + VERSION_EXTRAS_BYTES if merges else 0
     moments = 2 * size.trainable(lora) * FP32_BYTES
     tokenized = None
     if data is not None:
@@ -84,6 +86,6 @@ def estimate_disk(
     return DiskEstimate(
         # The oldest goes only when the newest is whole.
         checkpoints=(settings.keep_checkpoints + 1) * (weights + moments),
-        version=2 * (weights + VERSION_EXTRAS_BYTES),
+        version=2 * (weights + VERSION_EXTRAS_BYTES + merged),
         tokenized=tokenized,
     )

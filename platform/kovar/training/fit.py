@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from kovar.config import format_size
 from kovar.errors import SpecError
 from kovar.models.forward import DeviceKind
+from kovar.models.varlen import varlen_obstacle
 from kovar.training.memory import TrainingMemory, estimate_training
 from kovar.training.method import Lora, MethodSettings
-from kovar.training.parallel import num_shards, num_shares
+from kovar.training.padding import ATTENTION_DROPOUTS
+from kovar.training.parallel import Ddp, num_shards, num_shares
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -41,11 +43,14 @@ class MemoryFit:
         room: memory of the card, or of the worker's share of a machine; None when not known.
         largest_tokens: the largest `training.max_tokens` that fits; None when none does, or the
             room is not known.
+        shares: where `training.micro_batch_tokens` limits what one worker passes through the model
+            at a time: the workers that share the tokens.
     """
 
     memory: TrainingMemory
     room: MemoryRoom | None
     largest_tokens: int | None
+    shares: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -86,9 +91,12 @@ def fit_memory(
         num_labels=NUM_LABELS,
         precision=precision,
         device_kind=DEVICE_KINDS[plan.request.kind],
-        lora=lora or _lora_shape(spec.method),
+        lora=lora or lora_shape(spec.method),
         parallelism=spec.parallelism,
         predicted_share=TASKS[spec.task].predicted_share,
+        several_documents=_shares_padded_rows(
+            spec, config, DEVICE_KINDS[plan.request.kind], precision
+        ),
     )
     shares = num_shares(spec.parallelism, num_workers)
     memory = estimate(_passed_at_once(spec.training, shares))
@@ -101,7 +109,27 @@ def fit_memory(
         longest, wanted = spec.data.max_length, spec.training.max_tokens
         at_once = wanted if room is None else min(wanted, largest or shares * longest)
         memory = estimate(spec.training.model_copy(update={"max_tokens": at_once})) or memory
-    return MemoryFit(memory, room, largest)
+    is_limited = isinstance(spec.training.micro_batch_tokens, int)
+    return MemoryFit(memory, room, largest, shares if is_limited else None)
+
+
+def _shares_padded_rows(
+    spec: FineTuneSpec, config: Mapping[str, Any], device_kind: DeviceKind, precision: str
+) -> bool:
+    """Tell whether documents stand in one padded row, where a mask keeps them apart."""
+    is_packed = spec.task == "causal-lm" and spec.data.packing and spec.data.messages is None
+    return is_packed and not _goes_in_line(spec, config, device_kind, precision)
+
+
+def _goes_in_line(
+    spec: FineTuneSpec, config: Mapping[str, Any], device_kind: DeviceKind, precision: str
+) -> bool:
+    """Tell whether rows will stand in one line, as training/padding.py chooses."""
+    if spec.training.padding_free != "auto" or varlen_obstacle(config) is not None:
+        return spec.training.padding_free is True
+    drops = spec.training.dropout != 0 and any(config.get(name) for name in ATTENTION_DROPOUTS)
+    is_plain = not spec.training.compile and isinstance(spec.parallelism, Ddp) and not drops
+    return is_plain and device_kind == "cuda" and precision not in ("fp32", "tf32")
 
 
 def _passed_at_once(training: TrainingSettings, num_shares: int) -> TrainingSettings:
@@ -112,7 +140,8 @@ def _passed_at_once(training: TrainingSettings, num_shares: int) -> TrainingSett
     return training.model_copy(update={"max_tokens": at_once})
 
 
-def _lora_shape(method: MethodSettings) -> LoraShape | None:
+def lora_shape(method: MethodSettings) -> LoraShape | None:
+    """Return the adapters that a method trains; None where it trains the weights themselves."""
     from kovar.models.size import LoraShape
 
     if not isinstance(method, Lora):

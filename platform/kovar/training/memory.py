@@ -197,6 +197,7 @@ def estimate_training(
     lora: LoraShape | None = None,
     parallelism: ParallelismSettings = DDP,
     predicted_share: float = 0.0,
+    several_documents: bool = False,
 ) -> TrainingMemory | None:
     """Estimate the memory of one worker; of the accelerator where there is one, else of the host.
 
@@ -214,6 +215,7 @@ def estimate_training(
             fewer activations than are counted here.
         predicted_share: share of the tokens that a language model predicts, at most; 0 for a
             classifier.
+        several_documents: whether padded rows hold several, which a mask keeps apart.
 
     Returns:
         None when the architecture or its activation function is not known.
@@ -232,6 +234,7 @@ def estimate_training(
         lora=lora,
         predicted_share=predicted_share or None,
         recomputes=settings.gradient_checkpointing,
+        several_documents=several_documents,
         sharing=_Sharing.of(
             size,
             parallelism,
@@ -324,6 +327,7 @@ def _phases(
     lora: LoraShape | None,
     predicted_share: float | None,
     recomputes: bool,
+    several_documents: bool,
     sharing: _Sharing,
 ) -> tuple[Phase, ...] | None:
     passed = partial(
@@ -333,7 +337,13 @@ def _phases(
     if sharing.casts:
         # Gathered weights have the format that is computed in, and so has all between them.
         arithmetic = Arithmetic(arithmetic.matrix_bytes, arithmetic.matrix_bytes)
-    step = passed(arithmetic=arithmetic, training=True, lora=lora, recomputes=recomputes)
+    step = passed(
+        arithmetic=arithmetic,
+        training=True,
+        lora=lora,
+        recomputes=recomputes,
+        several_documents=several_documents,
+    )
     score = passed(arithmetic=arithmetic, training=False, lora=lora)
     serve = passed(arithmetic=Arithmetic.serving("fp32"), training=False)
     if step is None or score is None or serve is None:
