@@ -7,11 +7,11 @@ import torch
 import transformers
 
 from kovar.models import quicken_dropout
-from kovar.models.recorder import record
 from kovar.models.attention import attend
 from kovar.models.forward import Arithmetic, Recording
 from kovar.models.heap import Churn, Heap
 from kovar.models.liveness import inference_moments, saved_bytes, training_moments
+from kovar.models.recorder import record
 from kovar.models.size import Linear, LoraShape, model_size
 from small_configs import ENCODERS, SMALL
 
@@ -56,7 +56,9 @@ def recorded(config, precision, lora=None, device="cpu", training=True):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model_type", sorted(ENCODERS))
 def test_autograd_saves_what_is_recorded(model_type, precision):
-    config = transformers.AutoConfig.for_model(model_type, num_labels=LABELS, **ENCODERS[model_type])
+    config = transformers.AutoConfig.for_model(
+        model_type, num_labels=LABELS, **ENCODERS[model_type]
+    )
     kind = transformers.AutoModelForSequenceClassification
     model = kind.from_config(config, attn_implementation="sdpa").train()
     quicken_dropout(model)

@@ -7,11 +7,10 @@ import torch
 import transformers
 
 from kovar.models import quicken_dropout, select_targets
-from kovar.models.forward import Arithmetic, Bytes, Recording
+from kovar.models.forward import Arithmetic
 from kovar.models.language_size import language_model_size
-from kovar.models.liveness import saved_bytes, training_moments
+from kovar.models.liveness import saved_bytes
 from kovar.models.recorder import record
-from kovar.models.size import LoraShape
 from small_configs import ENCODERS
 
 ROWS, LENGTH, TARGETS = 4, 32, 48

@@ -86,8 +86,16 @@ def peak(config, dataset, folder, *, precision, method=None, **settings):
         (LLAMA | WIDE, BF16, {}),
         (LLAMA | WIDE, BF16, {"weights": "bf16"}),
         (LLAMA | {"vocab_size": 300, "tie_word_embeddings": True}, FP32, {}),
-        (LLAMA | {"vocab_size": 300, "num_hidden_layers": 8}, FP32, {"gradient_checkpointing": True}),
-        (LLAMA | {"vocab_size": 300, "num_hidden_layers": 8}, BF16, {"gradient_checkpointing": True}),
+        (
+            LLAMA | {"vocab_size": 300, "num_hidden_layers": 8},
+            FP32,
+            {"gradient_checkpointing": True},
+        ),
+        (
+            LLAMA | {"vocab_size": 300, "num_hidden_layers": 8},
+            BF16,
+            {"gradient_checkpointing": True},
+        ),
         (GPT2 | {"vocab_size": 300}, FP32, {}),
         (BERT | WIDE, BF16, {}),
         (BERT | {"vocab_size": 300}, FP32, {"gradient_checkpointing": True}),

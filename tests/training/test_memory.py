@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alive import Alive
 from kovar.data import DataSpec, make_batches, prepare_dataset
 from kovar.models import build_classifier, check_folder
 from kovar.models.size import LoraShape, model_size
@@ -15,7 +16,6 @@ from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
 from kovar.training.memory import WORKER_BYTES, estimate_training, worker_tokens
 from kovar.training.tasks import TASKS
-from alive import Alive
 from tiny import build_tiny_encoder
 from tiny_run import write_reviews
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kovar.inference.batcher import BatchLimits
-from kovar.models.recorder import record
 from kovar.models.forward import FP32_BYTES, Arithmetic, DeviceKind
 from kovar.models.liveness import inference_moments
+from kovar.models.recorder import record
 from kovar.models.size import ModelSize, model_size
 
 MiB: Final = 1 << 20

@@ -57,9 +57,7 @@ def _attend_fused(
     besides = (sums, bias) if masked else (sums,)
     saved = (query, key, value, output, *besides) if grad else ()
     scratch = NOTHING if grad else total(one.size for one in besides)
-    return tape.add(
-        Operation((query, key, value), output, saved=saved, forward_scratch=scratch)
-    )
+    return tape.add(Operation((query, key, value), output, saved=saved, forward_scratch=scratch))
 
 
 def _attend_on_cpu(
@@ -108,9 +106,7 @@ def _attend_plainly(
         for x in (query, key, value)
     )
     products = tape.tokens(num_heads * tape.length, FP32_BYTES, needs_grad=False)
-    softmax, mask, weights = (
-        Value(products.size, FP32_BYTES, needs_grad=False) for _ in range(3)
-    )
+    softmax, mask, weights = (Value(products.size, FP32_BYTES, needs_grad=False) for _ in range(3))
     drops = tape.training and dropout > 0
     scored = query.needs_grad or key.needs_grad
     saved = [

@@ -43,9 +43,7 @@ class DecoderPass(ModelPass):
         self.activation = str(config.get(name) or default)
         none = ("", 0.0)
         dropouts = _DROPOUTS.get(self.kind, (none, ("attention_dropout", 0.0), none))
-        first, self.attention_dropout, self.stream_dropout = (
-            self.number(*one) for one in dropouts
-        )
+        first, self.attention_dropout, self.stream_dropout = (self.number(*one) for one in dropouts)
         # Phi-3 names one for the embeddings and does not apply it.
         self.embedding_dropout = first if self.kind == "gpt2" else 0.0
         angles = 2 * tape.length * size.head_dim * tape.arithmetic.weight_bytes
@@ -77,9 +75,7 @@ class DecoderPass(ModelPass):
 
     def _by_squares(self, x: Value, num_parameters: int, width: int, key: object) -> Value:
         keeps = self.kind in ("olmo2", "gemma")
-        return self.tape.normalize_by_squares(
-            x, num_parameters, width, key=key, keeps_format=keeps
-        )
+        return self.tape.normalize_by_squares(x, num_parameters, width, key=key, keeps_format=keeps)
 
     def _attention(self, x: Value, layer: int) -> Value:
         """Matrices, rotation, attention, matrix."""
@@ -165,5 +161,3 @@ class DecoderPass(ModelPass):
         scores = tape.linear(last, head, trained=False)
         widened = scores.size.times(FP32_BYTES / scores.itemsize)
         tape.add(Operation((scores,), Value(widened, FP32_BYTES, needs_grad=False)))
-
-

@@ -159,8 +159,7 @@ class _Backward:
         self._keep(value.root for value in self._recording.held)
         for index in _outside(self._recording):
             self._keep({value.root for value in operations[index].saved})
-        for block in starts.values():
-            self._keep([operations[block.start].inputs[0].root])
+        self._keep(operations[one.start].inputs[0].root for one in starts.values())
         index = len(operations) - 1
         while index >= 0:
             if (block := starts.get(index)) is not None:

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal
 
 from kovar.data import LADDER
 from kovar.inference.memory import ACCELERATOR_RUNTIME_BYTES
-from kovar.models.recorder import record
 from kovar.models.forward import BF16_BYTES, FP32_BYTES, NOTHING, Arithmetic, DeviceKind
 from kovar.models.heap import Churn
 from kovar.models.language_size import trained_size
 from kovar.models.liveness import Alive, inference_moments, training_moments
+from kovar.models.recorder import record
 from kovar.models.size import LoraShape, ModelSize
 from kovar.training.parallel import (
     DDP,
