@@ -17,6 +17,8 @@ from kovar.planning import draw, plan_specs
 from kovar.resources import Cluster, NodeType
 from kovar.settings import load_settings
 
+JOBS = Path(__file__).parents[2] / "jobs"
+
 CLUSTER = """\
 cluster_name: demo
 max_workers: 6
@@ -227,3 +229,20 @@ def test_too_little_memory_of_a_machine_is_refused_with_the_reservation_that_men
         text.replace("{kind: cpu}", f"{{kind: cpu, memory: {reservation}}}")
     )
     assert plan(folder, "train.yaml").entries[0].estimate.fit.fits
+
+
+@pytest.mark.parametrize("name", ["llama-chat-lora", "qwen-pretraining", "movie-masked-lm"])
+def test_the_memory_of_language_models_is_known_before_anything_is_downloaded(name, tmp_path):
+    settings = load_settings({"KOVAR_CACHE_DIR": str(tmp_path / "cache")})
+    recipe = JOBS / f"{name}.yaml"
+    planned = plan_specs([recipe], cluster=JOBS.parent / "cluster.yaml", settings=settings)
+    fit = planned.entries[0].estimate.fit
+    assert fit.fits
+    assert fit.largest_tokens > 0
+
+
+def test_what_a_worker_passes_at_a_time_is_what_the_largest_number_is_of():
+    console = Console(file=io.StringIO(), width=200)
+    paths = [JOBS / "qwen-pretraining.yaml"]
+    console.print(draw(plan_specs(paths, cluster=JOBS.parent / "cluster.yaml")))
+    assert "largest training.micro_batch_tokens that fits" in console.file.getvalue()

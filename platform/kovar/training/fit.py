@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -186,9 +186,15 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
         field=f"resources.worker.{fit.room.field or ('memory' if on_cpu else 'type')}",
         got=format_size(fit.room.size_bytes),
         allowed=f"at least {format_size(fit.memory.total)}",
-        hint="cut weights and optimizer state over the workers with parallelism: fsdp"
-        if cuts and fit.memory.moment != "version"
-        else f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
-        if on_cpu
-        else "ask for a larger card or more memory, or choose a smaller base model",
+        hint="; or ".join(_remedies(fit, cuts=cuts, on_cpu=on_cpu)),
     )
+
+
+def _remedies(fit: MemoryFit, *, cuts: bool, on_cpu: bool) -> Iterator[str]:
+    """Say what helps where no token budget does."""
+    if cuts and fit.memory.moment != "version":
+        yield "cut weights and optimizer state over the workers with parallelism: fsdp"
+    if on_cpu:
+        yield f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
+    else:
+        yield "ask for a larger card or more memory, or choose a smaller base model"
