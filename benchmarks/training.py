@@ -119,7 +119,7 @@ def speed(work: Path, rounds: int, rows: int) -> dict[str, Any]:
                     ("over_defaults", LITERAL),
                     ("over_32_rows", DEFAULT),
                     ("over_by_length", BEST),
-                )  # fmt: skip
+                )
             },
         }
     for contender in running.values():
