@@ -102,6 +102,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def has(self, name: str) -> bool:
+        """Return whether rows have more of them than tokens and a label: none has."""
+        return False
+
     def input_ids(self, row: int) -> Any:
         """Return the tokens of one row."""
         import numpy as np
@@ -303,7 +307,7 @@ def predict(case: Case) -> dict[str, int]:
 
     estimate = estimate_training(
         CONFIGS[case.model],
-        TrainingSettings(max_tokens=case.max_tokens),
+        TrainingSettings(max_tokens=case.max_tokens, max_steps=2),
         num_workers=1,
         max_length=case.max_length,
         num_labels=2,

@@ -258,7 +258,8 @@ def estimate_training(
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
         in_passes=settings.micro_batch_tokens is not None,
     )
-    if device_kind == "cpu":
+    saves = settings.max_steps is None or settings.max_steps > settings.checkpoint_every
+    if device_kind == "cpu" and saves:
         # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
         workload = replace(workload, snapshot=workload.optimizer * 3 // 2)
     return _memory(workload, phases, phases)
