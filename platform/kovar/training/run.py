@@ -175,6 +175,8 @@ def _run_locked(
     from kovar.registry import card
 
     folder, spec = prepared.folder, prepared.spec
+    root = settings.checkpoint_mirror
+    mirror = None if root is None else Mirror.open(root, folder.run)
     announced = _announced(folder)
     trained = folder.metrics.exists() and folder.model.exists()
     with EventLog(folder.events, run=folder.run) as log:
@@ -210,9 +212,19 @@ def _run_locked(
         )
         for leftover in (folder.checkpoints, folder.ray):
             shutil.rmtree(leftover, ignore_errors=True)
-        if settings.checkpoint_mirror is not None:
-            Mirror.open(settings.checkpoint_mirror, folder.run).remove()
+        if mirror is not None:
+            _remove_copies(mirror)
     return RunResult(folder, version, reused=trained, adapter=adapter)
+
+
+def _remove_copies(mirror: Mirror) -> None:
+    try:
+        mirror.remove()
+    except OSError as problem:
+        raise RunError(
+            f"the version is registered, but copies of checkpoints are left behind: {problem}",
+            hint="submit the run again: it returns its result and tries once more",
+        ) from problem
 
 
 def _announced(folder: RunFolder) -> str | None:
