@@ -227,3 +227,12 @@ def test_too_little_memory_of_a_machine_is_refused_with_the_reservation_that_men
         text.replace("{kind: cpu}", f"{{kind: cpu, memory: {reservation}}}")
     )
     assert plan(folder, "train.yaml").entries[0].estimate.fit.fits
+
+
+def test_rows_without_padding_are_refused_for_a_model_that_needs_it(folder):
+    (folder / "base").mkdir()
+    (folder / "base" / "config.json").write_text('{"model_type": "distilbert"}')
+    text = TRAIN.replace("package:minilm-l6-v2", "base").replace("MAX_TOKENS", "2048")
+    (folder / "train.yaml").write_text(text.replace("2048}", "2048, padding_free: true}"))
+    with pytest.raises(SpecError, match=r"train.yaml:5: training.padding_free: distilbert"):
+        plan(folder, "train.yaml")
