@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kovar.errors import SettingsError
+from kovar.registry.artifacts import open_filesystem
 
 if TYPE_CHECKING:
     from kovar.training.checkpoint import SavedCheckpoint
@@ -45,20 +45,13 @@ class Mirror:
         Raises:
             SettingsError: an unknown scheme, a malformed URL, or a driver that is not installed.
         """
-        import pyarrow as pa
-        from pyarrow import fs
-
         if "://" not in root:
+            from pyarrow import fs
+
             return cls(fs.LocalFileSystem(), str(Path(root) / run))
-        try:
-            filesystem, base = fs.FileSystem.from_uri(root)
-        except (pa.ArrowException, ValueError, OSError) as problem:
-            raise SettingsError(
-                f"cannot open the mirror of checkpoints: {problem}",
-                field="checkpoint_mirror",
-                got=root,
-                allowed="a folder, or a URL that begins with s3://, gs:// or hdfs://",
-            ) from None
+        filesystem, base = open_filesystem(
+            root, what="the mirror of checkpoints", field="checkpoint_mirror"
+        )
         return cls(filesystem, f"{base.rstrip('/')}/{run}")
 
     def send(self, saved: SavedCheckpoint) -> None:
