@@ -58,12 +58,12 @@ def test_json_lines_are_divided_at_line_ends(texts, part_size, ends_with_newline
     assert [text for part in parts for text in part] == texts
 
 
-@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 @pytest.mark.parametrize("name", ANSWERS)
-def test_rows_without_an_answer_are_counted_for_every_task(tmp_path, format, name):
+def test_rows_without_an_answer_are_counted_for_every_task(tmp_path, kind, name):
     answers = pa.table({name: pa.array([1.0, None])})
     part = Part(0, tmp_path, "jsonl", 0, 1)
-    written = OutputFolder(tmp_path, format).write(part, iter([answers]))
+    written = OutputFolder(tmp_path, kind).write(part, iter([answers]))
     assert (written.num_rows, written.num_bad) == (2, 1)
 
 

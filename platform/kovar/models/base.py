@@ -47,9 +47,9 @@ _HUB_NAME: Final = re.compile(r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\
 
 _COUNTS: Final = frozenset(
     {
-        "dim", "hidden_dim", "hidden_size", "intermediate_size", "max_position_embeddings", "n_embd",
-        "n_head", "n_heads", "n_layer", "n_layers", "n_positions", "num_attention_heads",
-        "num_hidden_layers",
+        "dim", "hidden_dim", "hidden_size", "intermediate_size", "max_position_embeddings",
+        "n_embd", "n_head", "n_heads", "n_layer", "n_layers", "n_positions",
+        "num_attention_heads", "num_hidden_layers",
     }
 )  # fmt: skip
 """What a plan computes with, of the configuration of a model from scratch."""
