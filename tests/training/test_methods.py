@@ -51,6 +51,12 @@ def test_a_pattern_that_nothing_matches_is_refused_with_names_that_exist(built):
         apply_method(built, Full(freeze=("encoder.layers",)))
 
 
+def test_what_only_a_worker_can_find_wrong_is_told_at_its_line(tmp_path):
+    path = write_spec(tmp_path, method={"kind": "full", "freeze": ["head"]})
+    with pytest.raises(SpecError, match=r"spec\.yaml:\d+: method\.freeze: no weight has such"):
+        run_spec(path, settings_in(tmp_path))
+
+
 def test_a_model_that_is_frozen_as_a_whole_is_refused(built):
     with pytest.raises(SpecError, match="nothing is left to train"):
         apply_method(built, Full(freeze=("*",)))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar import errors
-from kovar.errors import RunError, UserError
+from kovar.errors import KovarError, RunError, UserError
 from kovar.events import EventLog, read_events
 from kovar.settings import Settings
 from kovar.training.cluster import train_on_ray
@@ -271,9 +272,17 @@ def _train(
         return
     failures = [e for e in list(read_events(folder.events))[seen:] if e["event"] == "failed"]
     if failures:
-        kind = getattr(errors, failures[-1]["error"], RunError)
-        raise kind(failures[-1]["message"])
+        raise _as_told(failures[-1])
     raise RunError(f"the workers of run {folder.run} ended without a result")
+
+
+def _as_told(failed: Mapping[str, Any]) -> KovarError:
+    """Return the error of a worker; one about a field of the spec can be pointed at its line."""
+    kind: type[KovarError] = getattr(errors, failed["error"], RunError)
+    message, field = failed["message"], failed.get("field")
+    if field is None:
+        return kind(message)
+    return kind(message.removeprefix(f"{field}: "), field=field)
 
 
 def _was_preempted(folder: RunFolder) -> bool:

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
+from kovar.errors import (
+    KovarError,
+    NonFiniteError,
+    PreemptedError,
+    SupersededError,
+    UserError,
+)
 from kovar.events import EventLog
 from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
@@ -129,7 +135,8 @@ def execute(
         except (PreemptedError, SupersededError):
             raise
         except KovarError as error:
-            log.emit("failed", error=type(error).__name__, message=str(error))
+            at_fault = {"field": error.field} if isinstance(error, UserError) else {}
+            log.emit("failed", error=type(error).__name__, message=str(error), **at_fault)
             if world_size > 1 and error.context.get("of_one_rank"):
                 raise  # the others wait for this rank in vain
 
