@@ -1,6 +1,6 @@
 """One contender of training.py: a process that trains when a line on its input asks for it.
 
-usage: python training_contender.py kovar|trainer|trainer-best|pair|ray FOLDER
+usage: python training_contender.py kovar|trainer|trainer-8|trainer-best|pair|ray FOLDER
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kovar.training.spec import FineTuneSpec
 from kovar.training.tasks import TASKS
 
 RECIPE = Path(__file__).parents[1] / "jobs" / "movie-sentiment.yaml"
-TRAINER_ROWS = 32
+TRAINER_ROWS = {"trainer": 32, "trainer-8": 8, "trainer-best": 32}
 NEVER = 10**9
 CPU = torch.device("cpu")
 
@@ -88,15 +88,19 @@ class Kovar:
             return time.perf_counter() - began - sum(evaluated)
 
     def train(self, precision: str, rows: int) -> dict[str, Any]:
-        """Train on about so many rows; the rate is what they would take."""
+        """Train on about so many rows; return the tokens without padding and the seconds."""
         evaluated: list[float] = []
         quiet = {"evaluate_every": NEVER, "checkpoint_every": NEVER}
         planned = self.engine(precision, **quiet).steps
         steps = max(1, round(rows * len(planned) / sum(len(s.batch.rows) for s in planned)))
         engine = self.engine(precision, report=_hear(evaluated), max_steps=steps, **quiet)
         seconds = self.run(engine, evaluated)
-        trained = sum(len(step.batch.rows) for step in engine.steps)
-        return {"seconds": seconds * rows / trained}
+        lengths = engine.dataset.open("train").lengths
+        return {
+            "seconds": seconds,
+            "tokens": sum(int(lengths[step.batch.rows].sum()) for step in engine.steps),
+            "tokens_per_row": float(lengths.mean()),
+        }
 
     def quality(self, precision: str) -> dict[str, Any]:
         """Train one epoch and score the held-out rows."""
@@ -212,8 +216,10 @@ def _peak_flops(precision: str, size: int = 2048) -> float:
 class Trainer:
     """The Hugging Face Trainer on the same model and rows."""
 
-    def __init__(self, setup: Setup, *, best: bool) -> None:
-        self.setup, self.best = setup, best
+    def __init__(self, setup: Setup, kind: str) -> None:
+        self.setup, self.best, self.rows = setup, kind == "trainer-best", TRAINER_ROWS[kind]
+        self.tokens = 0
+        self.read: dict[tuple[Path, str], Any] = {}
 
     def trainer(self, precision: str, evaluation: int, **changes: Any) -> Any:
         """Build a model and its Trainer."""
@@ -226,36 +232,51 @@ class Trainer:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(self.setup.base.folder)
         flags = {"train_sampling_strategy": "group_by_length"} if self.best else {}
         arguments = TrainingArguments(
-            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=TRAINER_ROWS, use_cpu=True,
+            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=self.rows, use_cpu=True,
             bf16=precision == "bf16", save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
             logging_strategy="no", dataloader_pin_memory=False, **flags, **changes,
         )  # fmt: skip
         return HuggingFaceTrainer(
             model=model, args=arguments, train_dataset=self._rows(dataset, "train"),
             eval_dataset=self._rows(dataset, "evaluation"),
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=self._counted(DataCollatorWithPadding(tokenizer)),
             compute_metrics=lambda found: {
                 "accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())
             },
         )  # fmt: skip
 
-    @staticmethod
-    @functools.cache
-    def _rows(dataset: TokenizedDataset, split: str) -> Any:
+    def _counted(self, collate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def counted(rows: Any) -> Any:
+            batch = collate(rows)
+            self.tokens += int(batch["attention_mask"].sum())
+            return batch
+
+        return counted
+
+    def _rows(self, dataset: TokenizedDataset, split: str) -> Any:
         from datasets import Dataset
 
+        if (dataset.folder, split) in self.read:
+            return self.read[dataset.folder, split]
         rows = dataset.open(split)  # type: ignore[arg-type]
         ids = [rows.input_ids(row).tolist() for row in range(len(rows))]
-        return Dataset.from_dict({
+        self.read[dataset.folder, split] = Dataset.from_dict({
             "input_ids": ids,
             "attention_mask": [[1] * len(row) for row in ids],
             "labels": rows.labels.tolist(),
         })  # fmt: skip
+        return self.read[dataset.folder, split]
 
     def train(self, precision: str, rows: int) -> dict[str, Any]:
-        """Train on so many rows."""
-        trainer = self.trainer(precision, 64, max_steps=rows // TRAINER_ROWS)
-        return {"seconds": _seconds(trainer.train) * rows / (rows // TRAINER_ROWS * TRAINER_ROWS)}
+        """Train on so many rows; return the tokens without padding and the seconds."""
+        trainer = self.trainer(precision, 64, max_steps=max(1, rows // self.rows))
+        self.tokens = 0
+        lengths = self.setup.dataset(64).open("train").lengths
+        return {
+            "seconds": _seconds(trainer.train),
+            "tokens": self.tokens,
+            "tokens_per_row": float(lengths.mean()),
+        }
 
     def quality(self, precision: str) -> dict[str, Any]:
         """Train one epoch and score the held-out rows."""
@@ -385,8 +406,7 @@ def main() -> None:
     setup = Setup(work)
     contender: Any = {
         "kovar": lambda: Kovar(setup),
-        "trainer": lambda: Trainer(setup, best=False),
-        "trainer-best": lambda: Trainer(setup, best=True),
+        **dict.fromkeys(TRAINER_ROWS, lambda: Trainer(setup, kind)),
         "pair": lambda: Pair(setup, work),
         "ray": lambda: OnRay(setup, work),
     }[kind]()

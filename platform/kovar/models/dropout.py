@@ -135,7 +135,12 @@ def _attended(
     import torch
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    *outer, length, size = query.shape
+    queries, keys = (each.reshape(-1, length, size) for each in (query, key))
+    nothing = queries.new_empty(1, 1, 1)
+    # The product scales for nothing; multiplying queries would be a pass of its own.
+    scores = torch.baddbmm(nothing, queries, keys.transpose(1, 2), beta=0, alpha=scale)
+    scores = scores.view(*outer, length, length)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kovar.data import bucket_length, make_batches
 from kovar.errors import NonFiniteError, PreemptedError
 from kovar.models import quicken_dropout, quicken_embeddings, read_rows_in_line
 from kovar.training.adjustments import UNCHANGED, Adjustments
@@ -29,9 +28,10 @@ from kovar.training.judge import Judge
 from kovar.training.notice import Hears, Notices, nothing
 from kovar.training.optimizer import build_optimizer
 from kovar.training.padding import PADDED, ResolvedPadding
-from kovar.training.parallel import DDP, Ddp, ParallelismSettings, local, parallel_of, whole
+from kovar.training.parallel import DDP, Ddp, ParallelismSettings, local, parallel_of, united_model
 from kovar.training.saving import CheckpointWriter
 from kovar.training.schedule import PlannedStep, plan_steps
+from kovar.training.scoring import Scorer
 from kovar.training.sharded_state import ShardedState
 from kovar.training.shrinking import (
     PassTooLargeError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from kovar.data import Batch, TokenizedDataset
+    from kovar.data import TokenizedDataset
     from kovar.events import EventKind
     from kovar.precision import ResolvedPrecision
     from kovar.training.checkpoint import CheckpointFolder
@@ -126,7 +126,6 @@ class Engine:
         self._hears = hears
         self.parallel = parallel_of(parallelism, rank, world_size, device)
         self.dataset = dataset
-        self.evaluation_split = dataset.open("evaluation")
         train_split = dataset.open("train")
         self.steps = plan_steps(
             train_split.lengths,
@@ -151,6 +150,7 @@ class Engine:
             read_rows_in_line(self.model)
         self.compiled = Compiled(self.model) if settings.compile else None
         self.parallel.place(self.model, precision)
+        self._is_cut = not isinstance(parallelism, Ddp)
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.halves = Halves(self.parameters) if in_halves else None
         moved = self.parameters if self.halves is None else self.halves.whole
@@ -175,19 +175,16 @@ class Engine:
             on_ladder=settings.compile,
             padding=self.padding,
         )
-        self.step = OptimizerStep(
-            self.parallel.wrap(self.model),
-            list(moved.values()),
-            objective=lambda outputs, batch: task.loss(
-                outputs, batch.targets, label_smoothing=settings.label_smoothing
-            ),
-            optimizer=self.optimizer,
+        self.step = self._make_step(list(moved.values()))
+        self.scorer = Scorer(
+            dataset,
+            task=task,
             parallel=self.parallel,
-            # Nothing is cast where all weights are in bf16 already.
-            precision=replace(precision, autocast=precision.autocast and not in_halves),
-            max_gradient_norm=settings.max_gradient_norm,
-            seed=settings.seed,
-            halves=self.halves,
+            autocast=self.step.autocast,
+            pad_id=self.pad_id,
+            on_ladder=settings.compile,
+            # Under autocast torchao's layers do not compute in inference mode.
+            inference=precision.precision != "fp8",
         )
         self._facts: dict[str, Any] = {
             "num_steps": len(self.steps),
@@ -195,8 +192,31 @@ class Engine:
             "world_size": world_size,
             "adjustments": adjustments.to_json(),
         }
-        state = TrainingState if isinstance(parallelism, Ddp) else partial(ShardedState, rank=rank)
-        self.state = state(
+        self.state = self._make_state()
+        # fp32 weights are multiplied in TF32 on matrix units only where the spec says so.
+        torch.set_float32_matmul_precision("high" if precision.precision == "tf32" else "highest")
+
+    def _make_step(self, moved: list[torch.nn.Parameter]) -> OptimizerStep:
+        task, settings = self.task, self.settings
+        # Nothing is cast where all weights are in bf16 already.
+        casts = self.precision.autocast and self.halves is None
+        return OptimizerStep(
+            self.parallel.wrap(self.model),
+            moved,
+            objective=lambda outputs, batch: task.loss(
+                outputs, batch.targets, label_smoothing=settings.label_smoothing
+            ),
+            optimizer=self.optimizer,
+            parallel=self.parallel,
+            precision=replace(self.precision, autocast=casts),
+            max_gradient_norm=settings.max_gradient_norm,
+            seed=settings.seed,
+            halves=self.halves,
+        )
+
+    def _make_state(self) -> TrainingState:
+        kind = partial(ShardedState, rank=self.parallel.rank) if self._is_cut else TrainingState
+        return kind(
             self.model,
             self.parameters,
             optimizer=self.optimizer,
@@ -207,8 +227,6 @@ class Engine:
             halves=self.halves,
             facts=self._facts,
         )
-        # fp32 weights are multiplied in TF32 on matrix units only where the spec says so.
-        torch.set_float32_matmul_precision("high" if precision.precision == "tf32" else "highest")
 
     def train(self, checkpoints: CheckpointFolder) -> None:
         """Run all steps, from the newest checkpoint that verifies if there is one.
@@ -412,19 +430,10 @@ class Engine:
         Args:
             build: makes the model as it was before training.
         """
-        if not self.parallel.in_step:
-            return
-        import torch
-
-        model = build() if self.parallel.is_main else None
-        trained = {**self.parameters, **dict(self.model.named_buffers())}
-        names = dict(model.named_parameters()) | dict(model.named_buffers()) if model else {}
-        with torch.no_grad():
-            for name, tensor in trained.items():
-                united = whole(tensor.detach())
-                if name in names:
-                    names[name].copy_(united)
-        self.model = model or self.model
+        if self.parallel.in_step:
+            trained = {**self.parameters, **dict(self.model.named_buffers())}
+            united = united_model(trained, build if self.parallel.is_main else None)
+            self.model = united or self.model
 
     def evaluate(self) -> dict[str, float]:
         """Score the evaluation split, each rank its share; all ranks get the metrics."""
@@ -438,57 +447,16 @@ class Engine:
         Raises:
             OutOfMemoryError: the batch was the smallest.
         """
+        limit = self.feed.micro_batch_tokens or self.settings.max_tokens
         try:
-            return self._score()
+            return self.scorer.score(self.model, max_tokens=limit)
         except (RuntimeError, MemoryError) as error:
-            limit = self.feed.micro_batch_tokens or self.settings.max_tokens
             if not is_out_of_memory(error):
                 raise
             self._shrink(
                 self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error))
             )
         return None
-
-    def _score(self) -> dict[str, float]:
-        import torch
-
-        split, max_length = self.evaluation_split, self.dataset.facts["max_length"]
-        tally = self.task.tally(self.dataset, split, self.device)
-        longest = bucket_length(int(split.lengths.max()), max_length)
-        budget = self.feed.micro_batch_tokens or self.settings.max_tokens
-        batches = make_batches(
-            split.lengths,
-            fingerprint=self.dataset.fingerprint,
-            seed=0,
-            epoch=0,
-            max_tokens=max(budget, longest),
-            max_length=max_length,
-        )
-        # Under autocast torchao's layers do not compute in inference mode.
-        in_fp8 = self.precision.precision == "fp8"
-        with self.parallel.scoring(self.model, inference=not in_fp8):
-            for batch, counts in self._dealt(batches):
-                length = batch.length if self.compiled else batch.longest
-                found = self.task.collate(split, batch.rows, length, pad_id=self.pad_id, seed=0)
-                inputs = {
-                    name: torch.from_numpy(array).to(self.device)
-                    for name, array in found.inputs.items()
-                }
-                with self.step.autocast():
-                    outputs = self.model(**inputs)
-                if counts:
-                    tally.add(outputs, torch.from_numpy(found.targets).to(self.device), batch.rows)
-            for tensor in tally.tensors():
-                self.parallel.add_up(tensor)
-        return tally.metrics()
-
-    def _dealt(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's share, and whether it counts: some only keep the ranks in step."""
-        own = batches[self.parallel.data_rank :: self.parallel.data_size]
-        yield from ((batch, True) for batch in own)
-        most = -(-len(batches) // self.parallel.data_size)
-        if self.parallel.in_step and len(own) < most:
-            yield batches[0], False
 
     def _evaluates_after(self, planned: PlannedStep) -> bool:
         every = self.settings.evaluate_every

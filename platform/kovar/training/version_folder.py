@@ -63,7 +63,7 @@ def write_version_folder(
         shutil.rmtree(leftover, ignore_errors=True)
     partial = paths.model.with_name(f".model-{attempt.number}")
     base_folder = _save(engine.model, task, partial)
-    split = engine.evaluation_split
+    split = engine.scorer.split
     device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
     # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
     options: dict[str, Any] = {"num_threads": task.num_threads, "device": device}

@@ -14,7 +14,7 @@ from kovar.training.parallel.settings import (
     num_shares,
     tensor_size,
 )
-from kovar.training.parallel.tensors import by_mesh, local, whole
+from kovar.training.parallel.tensors import by_mesh, local, united_model, whole
 
 __all__ = [
     "DDP",
@@ -32,5 +32,6 @@ __all__ = [
     "parallel_of",
     "tensor_size",
     "transformer_blocks",
+    "united_model",
     "whole",
 ]
