@@ -153,14 +153,16 @@ def check_fit(spec: FineTuneSpec, fit: MemoryFit | None) -> None:
         )
     on_cpu = spec.resources.worker.kind == "cpu"
     cuts = num_shards(spec.parallelism, workers) == 1 and workers > 1
+    cut = "cut weights and optimizer state over the workers with parallelism: fsdp"
+    reserve = f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
     raise SpecError(
         f"{needs}, too little for any token budget",
         field=f"resources.worker.{fit.room.field or ('memory' if on_cpu else 'type')}",
         got=format_size(fit.room.size_bytes),
         allowed=f"at least {format_size(fit.memory.total)}",
-        hint="cut weights and optimizer state over the workers with parallelism: fsdp"
-        if cuts and fit.memory.moment != "version"
-        else f"reserve it with resources.worker.memory: {-(-fit.memory.total // (1 << 20))}MiB"
+        hint=reserve
         if on_cpu
+        else cut
+        if cuts and fit.memory.moment != "version"
         else "ask for a larger card or more memory, or choose a smaller base model",
     )
