@@ -76,6 +76,18 @@ class SmallMemory(TextClassification):
         return super().loss(outputs, targets, **options)
 
 
+class FullMemory(TextClassification):
+    """After the two passes of the rehearsal not even one row fits."""
+
+    num_passes = 0
+
+    def loss(self, outputs: Any, targets: torch.Tensor, **options: Any) -> torch.Tensor:
+        self.num_passes += 1
+        if self.num_passes > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().loss(outputs, targets, **options)
+
+
 def attempt_broken(task: WorkerTask, store: Path, broken: Sequence[Any]) -> list[int]:
     """Run a rank for each task that breaks, once; return their exit codes."""
     context = torch.multiprocessing.get_context("forkserver")

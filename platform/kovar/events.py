@@ -73,7 +73,7 @@ FIELDS: Final[dict[EventKind, str]] = {
     "preempted": "step (the checkpoint saved before the workers ended), reason",
     "finished": "step, weights_digest",
     "registered": "model, version (number), digest",
-    "failed": "error (class), message",
+    "failed": "error (class), message, field (of the spec, where one is at fault)",
 }
 
 DRIVER_RANK: Final = -1

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from kovar.batch.parts import divide, find_inputs
+from kovar.batch.output import ANSWERS, OutputFolder
+from kovar.batch.parts import Part, divide, find_inputs
 from kovar.batch.reading import BATCH_ROWS, read_part
 from kovar.errors import DataError
 
@@ -55,6 +56,15 @@ def test_json_lines_are_divided_at_line_ends(texts, part_size, ends_with_newline
         path.write_text(lines + "\n" * ends_with_newline, encoding="utf-8", newline="")
         parts = read_all(path, part_size)
     assert [text for part in parts for text in part] == texts
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_rows_without_an_answer_are_counted_for_every_task(tmp_path, kind, name):
+    answers = pa.table({name: pa.array([1.0, None])})
+    part = Part(0, tmp_path, "jsonl", 0, 1)
+    written = OutputFolder(tmp_path, kind).write(part, iter([answers]))
+    assert (written.num_rows, written.num_bad) == (2, 1)
 
 
 @pytest.mark.parametrize("part_size", [1, 400, 10**9])

@@ -59,9 +59,19 @@ def test_a_setting_that_the_architecture_lacks_is_refused(tmp_path):
     assert "hidden_size" in str(caught.value.hint)
 
 
-def test_sizes_that_do_not_fit_each_other_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [{"num_attention_heads": 3}, {"hidden_act": "nope"}, {"initializer_range": "wide"}],
+)
+def test_values_that_transformers_does_not_take_are_refused(fields, tmp_path):
     with pytest.raises(ModelError, match="refuses the configuration"):
-        build(tmp_path, BERT | {"num_attention_heads": 3})
+        build(tmp_path, BERT | fields)
+
+
+def test_heads_that_do_not_share_keys_and_values_equally_are_refused(tmp_path):
+    settings = TokenizerSettings(kind="bytes", vocab_size=320)
+    with pytest.raises(ModelError, match="num_key_value_heads: 4"):
+        build(tmp_path, LLAMA | {"num_key_value_heads": 4}, settings, decoder=True)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +82,8 @@ def test_sizes_that_do_not_fit_each_other_are_refused(tmp_path):
         ({"config": BERT}, "belong together"),
         ({"config": {"model_type": "brt"}, "tokenizer": CHARACTERS}, "model_type is 'brt'"),
         ({"config": BERT | {"vocab_size": 9}, "tokenizer": CHARACTERS}, "follows from"),
+        ({"config": BERT | {"hidden_size": 0}, "tokenizer": CHARACTERS}, "hidden_size is 0"),
+        ({"config": BERT | {"num_hidden_layers": None}, "tokenizer": CHARACTERS}, "is None"),
     ],
 )
 def test_a_model_is_a_base_or_from_scratch(fields, message):

@@ -246,3 +246,12 @@ def test_what_a_worker_passes_at_a_time_is_what_the_largest_number_is_of():
     paths = [JOBS / "qwen-pretraining.yaml"]
     console.print(draw(plan_specs(paths, cluster=JOBS.parent / "cluster.yaml")))
     assert "largest training.micro_batch_tokens that fits" in console.file.getvalue()
+
+
+def test_rows_without_padding_are_refused_for_a_model_that_needs_it(folder):
+    (folder / "base").mkdir()
+    (folder / "base" / "config.json").write_text('{"model_type": "distilbert"}')
+    text = TRAIN.replace("package:minilm-l6-v2", "base").replace("MAX_TOKENS", "2048")
+    (folder / "train.yaml").write_text(text.replace("2048}", "2048, padding_free: true}"))
+    with pytest.raises(SpecError, match=r"train.yaml:5: training.padding_free: distilbert"):
+        plan(folder, "train.yaml")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kovar.data import DataSpec, prepare_dataset
 from kovar.training import TrainingSettings
 from kovar.training.method import Full, Lora
 from ranks import Case, train, train_on_ranks
-from tiny import build_tiny_encoder
-from tiny_run import write_reviews
 
 # Plain descent: what scales a gradient wrongly would be divided out by an adaptive optimizer.
 SETTINGS = {
@@ -24,20 +21,12 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("accumulation")
-    base = build_tiny_encoder(folder / "encoder")
-    write_reviews(folder / "reviews.csv")
-    dataset = prepare_dataset(
-        DataSpec(source="reviews.csv", evaluation=24, max_length=32),
-        tokenizer_dir=base,
-        cache_dir=folder / "cache",
-        base_dir=folder,
-    )
+def case(tiny_inputs):
+    base, dataset = tiny_inputs
 
     def build(*, weighed=False, method=None, **changes):
         settings = TrainingSettings(**(SETTINGS | changes))
-        return Case(base, dataset.folder, settings, weighed, method or Full())
+        return Case(base.folder, dataset.folder, settings, weighed, method or Full())
 
     return build
 

@@ -94,3 +94,9 @@ def test_an_adapter_stays_in_fp32_on_a_base_in_bf16(engines, tmp_path):
 def test_an_average_of_weights_in_bf16_is_refused():
     with pytest.raises(ValidationError, match="ema_decay"):
         TrainingSettings(weights="bf16", ema_decay=0.9)
+
+
+def test_a_rehearsal_leaves_no_gradient_to_the_first_step(engines):
+    engine = engines(SETTINGS, precision=BF16, weights="bf16")
+    engine.step.rehearse(engine.feed.sample(engine.steps[0]))
+    assert all(p.grad is None for p in engine.parameters.values())

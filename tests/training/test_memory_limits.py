@@ -129,3 +129,12 @@ def test_an_automatic_budget_is_measured_once_and_told(engines, tmp_path):
     assert told["micro_batch_tokens"] == kept[-1].micro_batch_tokens
     engines(AUTO, **options, adjustments=kept[-1]).train(CheckpointFolder(tmp_path / "b", keep=2))
     assert len(named(events, "measured")) == 1
+
+
+def test_a_budget_holds_for_an_evaluation_and_for_fewer_ranks_too(engines):
+    from kovar.training.budget import _resident_bytes
+
+    engine = engines(SETTINGS.model_copy(update={"max_tokens": 2048}))
+    engine.parallel.data_size = 2048
+    limit = _resident_bytes() + MiB
+    assert measure_budget(engine, limit_bytes=limit).micro_batch_tokens < 2048

@@ -8,13 +8,14 @@ import json
 import pytest
 import torch
 from safetensors import safe_open
+from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from in_process import send
 from kovar.cli import app
 from kovar.errors import MissingExtraError, ModelError, SpecError
 from kovar.inference import adapter_base, load_version
-from kovar.models import build_for_training, check_folder, load_adapter
+from kovar.models import BuiltModel, build_for_training, check_folder, load_adapter
 from kovar.registry import Registry
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
@@ -50,9 +51,21 @@ def test_a_pattern_that_nothing_matches_is_refused_with_names_that_exist(built):
         apply_method(built, Full(freeze=("encoder.layers",)))
 
 
+def test_what_only_a_worker_can_find_wrong_is_told_at_its_line(tmp_path):
+    path = write_spec(tmp_path, method={"kind": "full", "freeze": ["head"]})
+    with pytest.raises(SpecError, match=r"spec\.yaml:\d+: method\.freeze: no weight has such"):
+        run_spec(path, settings_in(tmp_path))
+
+
 def test_a_model_that_is_frozen_as_a_whole_is_refused(built):
     with pytest.raises(SpecError, match="nothing is left to train"):
         apply_method(built, Full(freeze=("*",)))
+
+
+def test_an_adapter_for_a_model_without_linear_layers_is_refused():
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=1, n_layer=1, vocab_size=9))
+    with pytest.raises(SpecError, match="gpt2 has none"):
+        apply_method(BuiltModel(model), Lora())
 
 
 @pytest.mark.parametrize("kind", [Lora, Dora])

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from pyarrow import fs
 
 from kovar.errors import SettingsError
 from kovar.training import TrainingSettings
@@ -53,6 +54,35 @@ def test_a_copy_without_its_manifest_is_not_used(tmp_path, mirror):
         mirror.send(folder.save(Snapshot(step, {}, {})))
     (tmp_path / "remote" / "run" / "step-00000002" / "manifest.json").unlink()
     assert CheckpointFolder(tmp_path / "new", keep=9, mirror=mirror).newest().step == 1
+
+
+def test_the_copy_of_the_best_step_is_kept_and_fetched_with_the_newest(tmp_path, mirror):
+    folder = CheckpointFolder(tmp_path / "run", keep=1)
+    for step in (1, 2, 3, 4):
+        mirror.send(folder.save(Snapshot(step, {}, {}), pinned=1))
+    found = CheckpointFolder(tmp_path / "new", keep=1, mirror=mirror)
+    assert found.newest().step == 4
+    assert found.verified(1).step == 1
+
+
+def test_a_copy_takes_the_place_of_a_damaged_checkpoint(tmp_path, mirror):
+    folder = CheckpointFolder(tmp_path / "run", keep=1, mirror=mirror)
+    saved = folder.save(Snapshot(1, {}, {}))
+    mirror.send(saved)
+    (saved.folder / "state.json").write_text("damaged")
+    assert folder.newest().step == 1
+
+
+def test_a_checkpoint_that_is_replaced_while_it_travels_arrives_whole(tmp_path):
+    class Busy(fs.LocalFileSystem):
+        def open_output_stream(self, path):
+            shutil.rmtree(saved.folder, ignore_errors=True)
+            return super().open_output_stream(path)
+
+    saved = CheckpointFolder(tmp_path / "run", keep=1).save(Snapshot(1, {}, {}))
+    mirror = Mirror(Busy(), str(tmp_path / "remote"))
+    mirror.send(saved)
+    assert CheckpointFolder(tmp_path / "new", keep=1, mirror=mirror).newest().step == 1
 
 
 def test_a_newer_checkpoint_replaces_the_one_that_waits():

@@ -125,6 +125,8 @@ def test_auto_takes_lines_where_a_kernel_attends_within_rows():
     assert resolve() == ResolvedPadding(True, "one kernel attends within each row")
     assert resolve(model_type="roberta").first_position == 2
     assert resolve(model_type="llama").padding_free
+    assert resolve(model_type="mistral", sliding_window=None).padding_free
+    assert resolve(model_type="qwen2", sliding_window=64, use_sliding_window=False).padding_free
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,7 @@ def test_auto_takes_lines_where_a_kernel_attends_within_rows():
         ({"precision": FP32}, "does not compute in fp32"),
         ({"attention_probs_dropout_prob": 0.1}, "training.dropout: 0"),
         ({"model_type": "distilbert"}, "distilbert models need padded rows"),
+        ({"model_type": "mistral"}, "to the last 4,096 tokens"),
         ({"asked": False}, "padding_free: false"),
     ],
 )

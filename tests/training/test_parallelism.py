@@ -19,7 +19,7 @@ from kovar.training.parallel import DDP, Ddp, Fsdp, TensorParallel
 from kovar.training.tasks import TASKS
 from kovar.training.worker import execute
 from ranks import BF16, FP16, FP32, Case, finish, go_on, on_ranks, train
-from tiny import build_tiny_decoder, build_tiny_encoder
+from tiny import build_tiny_decoder
 from tiny_run import write_reviews
 
 SETTINGS = TrainingSettings(
@@ -48,17 +48,9 @@ TOLERANCES = {"ddp with gradients in bf16": 5e-3}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parallelism")
-    base = build_tiny_encoder(folder / "encoder")
-    write_reviews(folder / "reviews.csv")
-    dataset = prepare_dataset(
-        DataSpec(source="reviews.csv", evaluation=24, max_length=32),
-        tokenizer_dir=base,
-        cache_dir=folder / "cache",
-        base_dir=folder,
-    )
-    return base, dataset.folder
+def inputs(tiny_inputs):
+    base, dataset = tiny_inputs
+    return base.folder, dataset.folder
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from broken import BrokenBelow, SmallMemory, attempt_broken
+from broken import BrokenBelow, FullMemory, SmallMemory, attempt_broken
 from doomed import tiny_task
 from kovar.errors import NonFiniteError, SpecError
 from kovar.events import read_events
@@ -148,3 +148,10 @@ def test_a_full_memory_on_one_of_two_ranks_makes_both_pass_less_at_a_time(tmp_pa
     assert told["rank"] == 1
     (finished,) = events_of(task, "finished")
     assert finished["attempt"] == 2
+
+
+def test_a_rank_whose_memory_never_suffices_ends_the_others_too(tmp_path):
+    task = tiny_task(tmp_path, epochs=1, micro_batch_tokens=1)
+    small = [SmallMemory(100), FullMemory()]
+    assert attempt_broken(task, tmp_path / "store", small) == [1, 1]
+    assert [told["error"] for told in events_of(task, "failed")] == ["OutOfMemoryError"]

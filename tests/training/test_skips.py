@@ -70,3 +70,12 @@ def test_steps_that_a_loss_scaler_skips_are_its_own_business():
     skips = Skips(100, scaled=True)
     assert skips.hear([(step, False) for step in range(1, 17)]) == ()
     assert skips.excess is None
+
+
+def test_the_best_step_is_saved_although_its_own_batch_was_skipped(engines, tmp_path):
+    (broken,) = [s for s in engines(SETTINGS).steps if 5 in s.batch.rows and s.epoch == 0]
+    settings = SETTINGS.model_copy(update={"keep_best": True, "evaluate_every": broken.step})
+    events = []
+    engine = engines(settings, task=BrokenRows(5), events=events)
+    engine.train(CheckpointFolder(tmp_path, keep=9))
+    assert broken.step in [fields["step"] for event, fields in events if event == "checkpoint"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TEMPORARY = ".tmp"
 
-ANSWERS: Final = ("label", "labels", "tags")
+ANSWERS: Final = ("label", "labels", "tags", "loss")
 """What a version answers with stands in one of these columns; null where it has no answer."""
 
 

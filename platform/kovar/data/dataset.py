@@ -24,7 +24,7 @@ from kovar.data.source import Source, load_table
 from kovar.data.spec import DataSpec, EvaluationSource
 from kovar.data.split import held_out
 from kovar.data.tokenizer import TOKENIZER_FILE, load_tokenizer
-from kovar.errors import DataError
+from kovar.errors import DataError, ModelError
 
 FORMAT: Final = 1
 ROWS_PER_BATCH: Final = 65_536
@@ -547,6 +547,9 @@ class _Tokenizing:
 
     def __call__(self, call: Call) -> Tokenized:
         table, rows = call
+        folder = self.encoding.tokenizer_dir
+        if not folder.is_dir():  # on another machine, where its settings would silently be absent
+            raise ModelError("the model's folder is not on every node", file=folder)
         encoded = self.layout.encode(table, self.encoding)
         stored = _stored(encoded, table, rows, self.schema)
         return Tokenized(stored, table.num_rows, encoded.num_truncated)

@@ -14,7 +14,8 @@ from kovar.data.columns import Column, is_text
 if TYPE_CHECKING:
     from pyarrow import csv
 
-_NUMBER_OF_COLUMN: Final = re.compile(r"In CSV column #(\d+): CSV conversion error")
+_NUMBER_OF_COLUMN: Final = re.compile(r"In CSV column #(\d+): (?:Row #\d+: )?CSV conversion error")
+"""With one thread Arrow names the row, too."""
 
 
 def read_separated(path: Path, *, delimiter: str) -> pa.Table:

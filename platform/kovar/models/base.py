@@ -45,6 +45,15 @@ _FIELD: Final = "model.base"
 _HUB_NAME: Final = re.compile(r"^(?P<id>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?$")
 
 
+_COUNTS: Final = frozenset(
+    {
+        "dim", "hidden_dim", "hidden_size", "intermediate_size", "max_position_embeddings",
+        "n_embd", "n_head", "n_heads", "n_layer", "n_layers", "n_positions",
+        "num_attention_heads", "num_hidden_layers",
+    }
+)  # fmt: skip
+"""What a plan computes with, of the configuration of a model from scratch."""
+
 SCRATCH: Final = "scratch"
 """What a model that starts from nothing names as its base."""
 
@@ -88,6 +97,10 @@ class ModelSpec(Config):
         for name in ("vocab_size", "architectures"):
             if name in config:
                 raise ValueError(f"{name} follows from the tokenizer and the task; leave it out")
+        for name in _COUNTS & config.keys():
+            value = config[name]
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it is a whole number above 0")
         return config
 
     @property

@@ -95,12 +95,30 @@ def _write_model(folder: Path, config: Mapping[str, Any], *, decoder: bool, seed
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         try:
-            model = kind.from_config(AutoConfig.for_model(**config))
-        except (ValueError, TypeError, RuntimeError) as problem:
+            settings = AutoConfig.for_model(**config)
+            _check_heads(settings)
+            model = kind.from_config(settings)
+        except ModelError:
+            raise
+        except Exception as problem:  # whatever a number or a name leads to in transformers
             raise ModelError(
-                f"transformers refuses the configuration: {problem}", field="model.config"
+                f"transformers refuses the configuration: {type(problem).__name__}: {problem}",
+                field="model.config",
             ) from None
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     tensors = {n: t.contiguous() for n, t in model.state_dict().items() if n not in tied}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_config(model, folder)
+
+
+def _check_heads(settings: Any) -> None:
+    """Refuse what transformers builds and cannot compute."""
+    heads = settings.num_attention_heads
+    shared = getattr(settings, "num_key_value_heads", None) or heads
+    if heads % shared:
+        raise ModelError(
+            "the attention heads do not share the key-value heads equally",
+            field="model.config",
+            got=f"num_attention_heads: {heads}, num_key_value_heads: {shared}",
+            allowed=f"a divisor of {heads} key-value heads",
+        )

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from kovar.data.batches import LADDER
+
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
@@ -25,6 +27,9 @@ FIRST_POSITION: Final[Mapping[str, str]] = {
 """Model types whose attention goes through transformers' interface, and how each counts the
 positions of a row: from zero, or from the number after that of the padding token."""
 
+_WINDOWS: Final[Mapping[str, int]] = {"mistral": 4096}
+"""How far tokens see where config.json does not say it."""
+
 
 def varlen_obstacle(config: Mapping[str, Any]) -> str | None:
     """Return why a model cannot read rows without padding; None when it can.
@@ -37,6 +42,9 @@ def varlen_obstacle(config: Mapping[str, Any]) -> str | None:
         return f"{kind} models need padded rows"
     if config.get("position_embedding_type", "absolute") != "absolute":
         return "relative positions need padded rows"
+    window = config.get("sliding_window", _WINDOWS.get(kind))
+    if window is not None and window < LADDER[-1] and config.get("use_sliding_window", True):
+        return f"attention to the last {window:,} tokens alone needs padded rows"
     return None
 
 

@@ -27,6 +27,7 @@ from kovar.training.duration import Duration, UnknownDuration, estimate_duration
 from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory, lora_shape
 from kovar.training.memory import TrainingMemory
 from kovar.training.method import Full, Lora
+from kovar.training.padding import check_padding
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
 from kovar.training.tasks import TASKS
@@ -110,6 +111,7 @@ class Estimator:
             return Estimate(precisions, notes=(note,))
         for one, _ in runs:
             check_tensor_plan(one, config)
+            check_padding(one.training.padding_free, config)
         fits = [fit_memory(one, plan, config) for one, plan in runs]
         for (one, _), fit in zip(runs, fits, strict=True):
             check_fit(one, fit)

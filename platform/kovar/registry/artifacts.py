@@ -95,6 +95,20 @@ def open_artifacts(root: str) -> ArtifactStore:
         root = root.removeprefix("file://")
     if "://" not in root:
         return LocalArtifacts(Path(root))
+    return RemoteArtifacts(*open_filesystem(root, what="the artifact root", field="artifact_root"))
+
+
+def open_filesystem(root: str, *, what: str, field: str) -> tuple[Any, str]:
+    """Open a URL that Arrow knows; return a `pyarrow.fs.FileSystem` and the path in it.
+
+    Args:
+        root: the URL.
+        what: how messages call it.
+        field: the setting that holds it.
+
+    Raises:
+        SettingsError: an unknown scheme, a malformed URL, or a driver that is not installed.
+    """
     import pyarrow as pa
     from pyarrow import fs
 
@@ -102,20 +116,20 @@ def open_artifacts(root: str) -> ArtifactStore:
         filesystem, base = fs.FileSystem.from_uri(root)
     except (pa.ArrowException, ValueError, OSError) as problem:
         raise SettingsError(
-            f"cannot open the artifact root: {problem}",
-            field="artifact_root",
+            f"cannot open {what}: {problem}",
+            field=field,
             got=root,
             allowed="a folder, or a URL that begins with s3://, gs:// or hdfs://",
             hint=_HDFS_HINT if root.startswith(("hdfs://", "viewfs://")) else None,
         ) from None
     if not base.strip("/"):
         raise SettingsError(
-            "the artifact root names no bucket or folder",
-            field="artifact_root",
+            f"{what} names no bucket or folder",
+            field=field,
             got=root,
             allowed="for example s3://bucket/models",
         )
-    return RemoteArtifacts(filesystem, base)
+    return filesystem, base
 
 
 def blob_path(sha256: str) -> str:

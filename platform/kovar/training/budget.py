@@ -70,14 +70,16 @@ def measure_budget(engine: Engine, *, limit_bytes: int | None = None) -> Budget:
     peak(few)  # makes the gradients, which are there in every pass but the first
     small, large = peak(few), peak(more)
     optimizer_bytes = engine.step.probe_state()
+    if engine.compiled is not None:
+        engine.compiled.forget()
     per_token = (large - small) / ((more - few) * longest) if more > few else small / longest
     fixed = max(0, round(small - per_token * few * longest))
     free = _free_bytes(engine.device, limit_bytes)
     rooms = max(0.0, USABLE * (free - optimizer_bytes) - fixed) / (per_token * longest)
     num_rows = 1 << max(0, int(rooms).bit_length() - 1)
-    settings = engine.settings
-    share = -(-settings.max_tokens // engine.parallel.data_size)
-    tokens = settings.max_tokens if num_rows * longest >= share else num_rows * longest
+    # Not more where it suffices for this rank's share: an evaluation passes whole batches, and so
+    # does a run that goes on with fewer ranks.
+    tokens = min(engine.settings.max_tokens, num_rows * longest)
     return Budget(
         engine.parallel.least(tokens),
         bytes_per_token=round(per_token, 1),

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -55,11 +55,19 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A checkpoint that survives a power cut."""
+    """A checkpoint that survives a power cut.
+
+    Args:
+        step: after which it was taken.
+        folder: where it lies.
+        size_bytes: of all its files.
+        pinned: folder of an older one, of the best step, that it is of no use without.
+    """
 
     step: int
     folder: Path
     size_bytes: int
+    pinned: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,8 @@ class CheckpointFolder:
             if rank != 0:
                 return None
             saved = self._finish(part.step, partial, num_parts)
+            if pinned is not None and pinned < part.step:
+                saved = replace(saved, pinned=self.at(pinned).folder)
             self._prune(pinned)
         except SupersededError:
             shutil.rmtree(partial, ignore_errors=True)
@@ -206,7 +216,7 @@ class CheckpointFolder:
         """Return the newest checkpoint that verifies, with what was wrong with newer ones.
 
         Leftovers of interrupted writes, and newer checkpoints that do not verify, are removed.
-        Where none is left, the newest copy of the mirror is fetched.
+        Where none is left, the copies of the mirror are fetched.
 
         Raises:
             CheckpointError: the mirror cannot be read.
@@ -220,6 +230,7 @@ class CheckpointFolder:
             raise CheckpointError(
                 f"the mirror of checkpoints cannot be read: {problem}",
                 hint="unset checkpoint_mirror to train from the beginning",
+                of_one_rank=True,
             ) from problem
         return self._newest() if was_there else None
 

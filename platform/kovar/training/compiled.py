@@ -54,6 +54,12 @@ class Compiled:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
+    def forget(self) -> None:
+        """Drop all graphs: those that come next are made for the shapes that come next."""
+        import torch._dynamo
+
+        torch._dynamo.reset()
+
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Count the seconds of compiling while the block runs.

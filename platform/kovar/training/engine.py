@@ -314,8 +314,8 @@ class Engine:
             if ends:
                 # Not saved: an attempt that goes on from here would train past the end.
                 break
-            # What follows broken batches is not yet known to be good.
-            if saves and (preempted or not self.skips.in_a_row):
+            # What follows broken batches is not yet known to be good, unless it was evaluated.
+            if saves and (preempted or evaluates or not self.skips.in_a_row):
                 pinned = self.judge.best_step if self.settings.keeps_best else None
                 writer.save(planned.step, pinned=pinned)
             if preempted:

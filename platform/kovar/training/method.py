@@ -126,6 +126,14 @@ def _adapted(built: BuiltModel, settings: Lora) -> PreTrainedModel | PeftModel:
         and module is not output
         and not any(name == other or name.startswith(f"{other}.") for other in whole)
     ]
+    if not layers:
+        raise SpecError(
+            f"adapters change linear layers, and {built.model.config.model_type} has none",
+            field="method.kind",
+            got=settings.kind,
+            allowed="full",
+            hint="or choose a model of another family",
+        )
     return put_adapter(
         built.model,
         {

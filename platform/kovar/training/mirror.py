@@ -11,11 +11,12 @@ import re
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kovar.errors import SettingsError
+from kovar.registry.artifacts import open_filesystem
 
 if TYPE_CHECKING:
     from kovar.training.checkpoint import SavedCheckpoint
@@ -44,52 +45,55 @@ class Mirror:
         Raises:
             SettingsError: an unknown scheme, a malformed URL, or a driver that is not installed.
         """
-        import pyarrow as pa
-        from pyarrow import fs
-
         if "://" not in root:
+            from pyarrow import fs
+
             return cls(fs.LocalFileSystem(), str(Path(root) / run))
-        try:
-            filesystem, base = fs.FileSystem.from_uri(root)
-        except (pa.ArrowException, ValueError, OSError) as problem:
-            raise SettingsError(
-                f"cannot open the mirror of checkpoints: {problem}",
-                field="checkpoint_mirror",
-                got=root,
-                allowed="a folder, or a URL that begins with s3://, gs:// or hdfs://",
-            ) from None
+        filesystem, base = open_filesystem(
+            root, what="the mirror of checkpoints", field="checkpoint_mirror"
+        )
         return cls(filesystem, f"{base.rstrip('/')}/{run}")
 
     def send(self, saved: SavedCheckpoint) -> None:
-        """Copy a checkpoint, and drop older copies but the last one.
+        """Copy a checkpoint, and drop older copies but the last one and the one that it needs.
 
         Raises:
             OSError: the storage refused, or the checkpoint is gone from the run's folder.
         """
-        target = f"{self._base}/{saved.folder.name}"
-        self._filesystem.create_dir(target, recursive=True)
-        files = sorted(path for path in saved.folder.iterdir() if path.name != _MANIFEST)
-        for path in (*files, saved.folder / _MANIFEST):
-            with (
-                path.open("rb") as source,
-                self._filesystem.open_output_stream(f"{target}/{path.name}") as stream,
-            ):
-                while chunk := source.read(_CHUNK_BYTES):
-                    stream.write(chunk)
-                    # Arrow sends parts in the background and queues them without a bound.
-                    stream.flush()
-        for old in [name for name in self._copies() if name < saved.folder.name][:-1]:
+        name, pinned = saved.folder.name, saved.pinned and saved.pinned.name
+        if saved.pinned is not None and pinned not in self._copies():
+            self._copy(saved.pinned)
+        self._copy(saved.folder)
+        for old in [each for each in self._copies() if each < name and each != pinned][:-1]:
             self._filesystem.delete_dir(f"{self._base}/{old}")
 
-    def restore(self, root: Path) -> bool:
-        """Fetch the newest whole copy into a run's folder; return whether there was one.
+    def _copy(self, folder: Path) -> None:
+        target = f"{self._base}/{folder.name}"
+        self._filesystem.create_dir(target, recursive=True)
+        names = sorted(path.name for path in folder.iterdir() if path.name != _MANIFEST)
+        with ExitStack() as opened:
+            # All at once: what is open can be read to its end when newer ones replace it meanwhile.
+            sources = {
+                name: opened.enter_context((folder / name).open("rb"))
+                for name in (*names, _MANIFEST)
+            }
+            for name, source in sources.items():
+                with self._filesystem.open_output_stream(f"{target}/{name}") as stream:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        stream.write(chunk)
+                        # Arrow sends parts in the background and queues them without a bound.
+                        stream.flush()
 
-        Whoever reads it there verifies it.
+    def restore(self, root: Path) -> bool:
+        """Fetch the whole copies into a run's folder, oldest first; return whether there was one.
+
+        Whoever reads them there verifies them. The newest may need an older one: of the best step.
 
         Raises:
             OSError: the storage refused.
         """
-        for name in reversed(self._copies()):
+        found = self._copies()
+        for name in found:
             partial = root / f".partial-{name}"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -99,9 +103,10 @@ class Mirror:
                     (partial / file).open("wb") as target,
                 ):
                     shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            # Nothing in the folder verified: what bears this name is damaged.
+            shutil.rmtree(root / name, ignore_errors=True)
             partial.rename(root / name)
-            return True
-        return False
+        return bool(found)
 
     def remove(self) -> None:
         """Drop all copies: the run is registered."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kovar import errors
-from kovar.errors import RunError, UserError
+from kovar.errors import KovarError, RunError, UserError
 from kovar.events import EventLog, read_events
 from kovar.settings import Settings
 from kovar.training.cluster import train_on_ray
@@ -175,6 +176,8 @@ def _run_locked(
     from kovar.registry import card
 
     folder, spec = prepared.folder, prepared.spec
+    root = settings.checkpoint_mirror
+    mirror = None if root is None else Mirror.open(root, folder.run)
     announced = _announced(folder)
     trained = folder.metrics.exists() and folder.model.exists()
     with EventLog(folder.events, run=folder.run) as log:
@@ -210,9 +213,19 @@ def _run_locked(
         )
         for leftover in (folder.checkpoints, folder.ray):
             shutil.rmtree(leftover, ignore_errors=True)
-        if settings.checkpoint_mirror is not None:
-            Mirror.open(settings.checkpoint_mirror, folder.run).remove()
+        if mirror is not None:
+            _remove_copies(mirror)
     return RunResult(folder, version, reused=trained, adapter=adapter)
+
+
+def _remove_copies(mirror: Mirror) -> None:
+    try:
+        mirror.remove()
+    except OSError as problem:
+        raise RunError(
+            f"the version is registered, but copies of checkpoints are left behind: {problem}",
+            hint="submit the run again: it returns its result and tries once more",
+        ) from problem
 
 
 def _announced(folder: RunFolder) -> str | None:
@@ -259,9 +272,17 @@ def _train(
         return
     failures = [e for e in list(read_events(folder.events))[seen:] if e["event"] == "failed"]
     if failures:
-        kind = getattr(errors, failures[-1]["error"], RunError)
-        raise kind(failures[-1]["message"])
+        raise _as_told(failures[-1])
     raise RunError(f"the workers of run {folder.run} ended without a result")
+
+
+def _as_told(failed: Mapping[str, Any]) -> KovarError:
+    """Return the error of a worker; one about a field of the spec can be pointed at its line."""
+    kind: type[KovarError] = getattr(errors, failed["error"], RunError)
+    message, field = failed["message"], failed.get("field")
+    if field is None:
+        return kind(message)
+    return kind(message.removeprefix(f"{field}: "), field=field)
 
 
 def _was_preempted(folder: RunFolder) -> bool:

@@ -69,4 +69,5 @@ def _too_large(what: str) -> OutOfMemoryError:
         f"{what} does not pass through the model in the memory of this worker",
         hint="lower data.max_length, set training.gradient_checkpointing: true or method: lora, "
         "or ask for more memory",
+        of_one_rank=True,
     )

@@ -123,7 +123,8 @@ class OptimizerStep:
         self._model.train()
         for _ in range(2):
             self._backward(micro_batch, 1)
-        self._optimizer.zero_grad()
+        # Not the optimizer's, whose weights may be others (halves.py).
+        self._model.zero_grad()
 
     def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
         """Add the gradient of one micro-batch; return its summed loss."""

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kovar.errors import KovarError, NonFiniteError, PreemptedError, SupersededError
+from kovar.errors import (
+    KovarError,
+    NonFiniteError,
+    PreemptedError,
+    SupersededError,
+    UserError,
+)
 from kovar.events import EventLog
 from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
-from kovar.training.device import rank_device, rank_precision
+from kovar.training.device import rank_device, rank_precision, rank_weights
 from kovar.training.engine import Engine, Report
 from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
 from kovar.training.folder import RunFolder
@@ -21,7 +27,8 @@ from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.padding import ResolvedPadding, resolve_padding
 from kovar.training.parallel import Ddp, Parallel
-from kovar.training.recovery import Numbers, Recovery, check_weights
+from kovar.training.recovery import Numbers, Recovery
+from kovar.training.shrinking import free_cached
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
@@ -128,7 +135,10 @@ def execute(
         except (PreemptedError, SupersededError):
             raise
         except KovarError as error:
-            log.emit("failed", error=type(error).__name__, message=str(error))
+            at_fault = {"field": error.field} if isinstance(error, UserError) else {}
+            log.emit("failed", error=type(error).__name__, message=str(error), **at_fault)
+            if world_size > 1 and error.context.get("of_one_rank"):
+                raise  # the others wait for this rank in vain
 
 
 def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> Attempt:
@@ -156,7 +166,7 @@ def _train(
     """Train to the end, in safer numbers where those that the spec asks for do not suffice."""
     settings, resources = task.spec.training, task.spec.resources
     precision = rank_precision(task.spec.precision, chip, resources.worker)
-    check_weights(settings.weights, precision.precision)
+    weights = rank_weights(settings.weights, precision, resources.worker)
     root = task.checkpoint_mirror
     checkpoints = CheckpointFolder(
         paths.checkpoints,
@@ -169,7 +179,7 @@ def _train(
         checkpoints,
         parallel,
         chip=chip,
-        begun_with=Numbers(precision, settings.weights),
+        begun_with=Numbers(precision, weights),
         guard=attempt.check,
     )
     has_started = False
@@ -185,6 +195,8 @@ def _train(
         else:
             engine.unite(partial(_model, task))
             return engine
+        del engine  # two models may not fit into the memory
+        free_cached(parallel.device.type)
         recovery.after(broken, report)
 
 

@@ -154,14 +154,14 @@ def check_tensor_plan(spec: FineTuneSpec, config: Mapping[str, Any]) -> None:
     if size == 1:
         return
     kind = config.get("model_type")
-    field = (
-        f"parallelism.{'kind' if isinstance(spec.parallelism, TensorParallel) else 'tensor_size'}"
-    )
+    field, got = "parallelism.tensor_size", str(size)
+    if isinstance(spec.parallelism, TensorParallel):
+        field, got = "parallelism.kind", f"tensor, over {size} workers"
     if kind not in TENSOR_ARCHITECTURES:
         raise SpecError(
             f"transformers has no tensor-parallel plan for {kind} models",
             field=field,
-            got=size,
+            got=got,
             allowed=f"models of {', '.join(sorted(TENSOR_ARCHITECTURES))}",
             hint="use parallelism: fsdp without tensor_size",
         )
@@ -171,6 +171,6 @@ def check_tensor_plan(spec: FineTuneSpec, config: Mapping[str, Any]) -> None:
         raise SpecError(
             "the attention heads cannot be dealt equally",
             field=field,
-            got=size,
+            got=got,
             allowed=f"a divisor of {heads} heads and {keys} key-value heads",
         )
