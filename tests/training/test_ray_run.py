@@ -100,8 +100,10 @@ def test_a_run_whose_worker_dies_or_hangs_resumes_and_ends_with_the_same_weights
     assert [e["event"] for e in story].count("placed") == 2
     crashed, last = read_history(result.folder).attempts
     assert (crashed.outcome, last.outcome) == ("crashed", "finished")
+    assert last.num_repeated < 2 * LONG["checkpoint_every"]
     assert read_history(result.folder).timeline.seconds["recovering"] >= crashed.lost_s > 0
     assert weights_of(result) == weights_of(undisturbed)
+    assert set(os.listdir(result.folder.root)) == set(os.listdir(undisturbed.folder.root))
 
 
 def test_a_worker_that_is_told_to_end_costs_no_step_and_no_failure(undisturbed, tmp_path):
