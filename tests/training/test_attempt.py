@@ -74,5 +74,5 @@ def test_an_attempt_that_is_replaced_after_its_last_step_writes_no_version(tmp_p
     with pytest.raises(SupersededError):
         execute(task, device=torch.device("cpu"), observe=replaced)
     assert {path.name for path in paths.root.iterdir()} == {
-        "attempts", "checkpoints", "events.jsonl", "tensorboard",
+        "attempts", "events.jsonl", "tensorboard",
     }  # fmt: skip
