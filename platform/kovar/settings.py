@@ -57,7 +57,7 @@ class Settings(Config):
     resize_interval_s: float = Field(
         default=60.0,
         gt=0,
-        description="seconds between two looks whether an elastic run can have more or fewer workers",
+        description="seconds between two looks whether more or fewer workers of an elastic run fit",
     )
     checkpoint_mirror: str | None = Field(
         default=None,
