@@ -47,8 +47,10 @@ class ResizingCallback(ControllerCallback, WorkerGroupCallback):  # type: ignore
         Ray Train restarts failed workers by the same decision.
         """
         workers, self._workers = self._workers, None
-        seen = workers and workers.get_latest_poll_status()
-        if not seen or seen.errors or seen.finished:
+        if workers is None:
+            return
+        seen = workers.get_latest_poll_status()
+        if seen is None or seen.errors or seen.finished:
             return
         was, number = len(workers.get_workers()), resize_decision.num_workers
         for worker in workers.get_workers():
