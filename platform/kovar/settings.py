@@ -54,6 +54,11 @@ class Settings(Config):
         gt=0,
         description="seconds after which a training worker that does not answer is replaced",
     )
+    resize_interval_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds between two looks whether more or fewer workers of an elastic run fit",
+    )
     checkpoint_mirror: str | None = Field(
         default=None,
         description="folder or URL (s3://, gs://, hdfs://) that checkpoints are copied to",
@@ -86,6 +91,7 @@ class _File(Config):
     infeasible_timeout_s: float = Field(default=30.0, gt=0)
     placement_timeout_s: float = Field(default=600.0, gt=0)
     hang_timeout_s: float = Field(default=120.0, gt=0)
+    resize_interval_s: float = Field(default=60.0, gt=0)
     checkpoint_mirror: str | None = None
     signing_key: str | None = None
     trusted_keys: tuple[str, ...] = ()
@@ -140,6 +146,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         infeasible_timeout_s=_seconds(environ, stored, "infeasible_timeout_s"),
         placement_timeout_s=_seconds(environ, stored, "placement_timeout_s"),
         hang_timeout_s=_seconds(environ, stored, "hang_timeout_s"),
+        resize_interval_s=_seconds(environ, stored, "resize_interval_s"),
         checkpoint_mirror=str(_path(mirror)) if mirror and "://" not in mirror else mirror,
         signing_key=_path(signing_key) if signing_key else None,
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),

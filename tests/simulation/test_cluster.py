@@ -1,5 +1,8 @@
+import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,8 +10,11 @@ from kovar.errors import NotFoundError
 from kovar.events import read_events
 from kovar.resources import Cluster, Demand, GpuRequest, NodeType, plan_placement
 from kovar.simulation import ClusterStatus, SimulatedCluster
+from kovar.training.folder import RunFolder
+from kovar.training.history import read_history
 from simulated_work import Client
-from tiny_run import write_spec
+from tiny_run import run_spec, write_spec
+from tiny_version import settings_in
 
 pytestmark = pytest.mark.cluster
 
@@ -120,49 +126,98 @@ def test_workers_that_no_node_type_holds_are_given_up_with_the_reason(client):
     assert "1 × {CPU: 1, GPU: 8, accelerator_type:L4} fits no node that is up" in reason
 
 
-def test_a_node_killed_under_a_run_is_replaced_and_the_run_goes_on(simulated, tmp_path):
-    spec = write_spec(tmp_path, resources=RESOURCES, training=TRAINING, precision="fp16")
-    home = tmp_path / "home"
-    with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as client:
-        answer = client.start("fine_tune", str(spec), str(home))
-        status = simulated.wait(lambda _: answer.done() or checkpointed(home), timeout_s=2 * SOON_S)
-        [lost] = status.of_type("gpu-l4")
+def test_a_node_killed_under_a_run_is_replaced_and_the_weights_are_the_same(
+    simulated, undisturbed, tmp_path
+):
+    spec, home = write_spec(tmp_path, **RUN), tmp_path / "home"
+    with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as trainer:
+        answer = trainer.start("fine_tune", str(spec), str(home))
+        await_step(home, 1, answer)
+        [lost] = simulated.status().of_type("gpu-l4")
         simulated.kill_node(lost.id)
         simulated.wait(lambda status: replaced(status, lost.id), timeout_s=SOON_S)
         result = answer.result(timeout=2 * SOON_S)
     started = [event for event in result["events"] if event["event"] == "started"]
     assert [event["attempt"] for event in started] == [1, 2]
     assert all(event["device"] == "cpu" and "SIMULATED" in event["reason"] for event in started)
-    assert any(event["event"] == "resumed" for event in result["events"])
     assert result["metrics"]["accuracy"] > 0.9
+    assert_recovered(home, undisturbed)
 
 
-def test_a_run_on_a_node_that_is_drained_moves_and_repeats_nothing(simulated, client, tmp_path):
-    spec = write_spec(
-        tmp_path, resources=RESOURCES, training=TRAINING, precision="fp16", max_failures=0
-    )
-    home = tmp_path / "home"
+def test_a_run_on_a_node_that_is_drained_moves_and_repeats_nothing(
+    simulated, client, undisturbed, tmp_path
+):
+    spec, home = write_spec(tmp_path, **RUN, max_failures=0), tmp_path / "home"
     with Client.started({**simulated.environment, "KOVAR_HOME": str(home)}) as trainer:
         answer = trainer.start("fine_tune", str(spec), str(home))
-        simulated.wait(lambda _: answer.done() or checkpointed(home), timeout_s=2 * SOON_S)
-        assert client.call("drain", "accelerator_type:L4", SOON_S) == 1
+        await_step(home, 1, answer)
+        # The node's end is further away than the answer is waited for.
+        assert client.call("drain", "accelerator_type:L4", 20 * SOON_S) == 1
         events = answer.result(timeout=2 * SOON_S)["events"]
     [preempted] = [event for event in events if event["event"] == "preempted"]
-    [resumed] = [event for event in events if event["event"] == "resumed"]
     assert "Ray drains" in preempted["reason"]
-    assert resumed["step"] == preempted["step"]
+    assert_recovered(home, undisturbed, repeated=0)
 
 
-RESOURCES = {"num_workers": 1, "worker": {"kind": "gpu", "type": "L4", "cpus": 1}}
-TRAINING = {
-    "epochs": 60, "max_tokens": 128, "learning_rate": 0.005,
-    "checkpoint_every": 20, "evaluate_every": 1000,
+def test_a_run_whose_driver_is_killed_goes_on_when_it_is_submitted_again(
+    simulated, undisturbed, tmp_path
+):
+    spec, home = write_spec(tmp_path, **RUN), tmp_path / "home"
+    environment = {**simulated.environment, "KOVAR_HOME": str(home)}
+    with Client.started(environment) as killed:
+        lost = killed.start("fine_tune", str(spec), str(home))
+        await_step(home, random.Random(2).randrange(INTERVAL, 5 * INTERVAL), lost)
+    assert isinstance(lost.exception(), EOFError)
+    with Client.started(environment) as trainer:
+        trainer.start("fine_tune", str(spec), str(home)).result(timeout=2 * SOON_S)
+    assert_recovered(home, undisturbed)
+
+
+INTERVAL = 20
+MOST_REPEATED = 2 * INTERVAL - 1  # a save waits for the one before
+RUN = {
+    "resources": {"num_workers": 1, "worker": {"kind": "gpu", "type": "L4", "cpus": 1}},
+    "training": {
+        "epochs": 60, "max_tokens": 128, "learning_rate": 0.005,
+        "checkpoint_every": INTERVAL, "evaluate_every": 1000,
+    },
+    "precision": "fp16",
 }  # fmt: skip
 
 
-def checkpointed(home: Path) -> bool:
-    logs = home.glob("runs/*/events.jsonl")
-    return any(event["event"] == "checkpoint" for log in logs for event in read_events(log))
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> str:
+    """Train the same in this process, without Ray; return the digest of the weights."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KOVAR_SIMULATED", "1")
+        result = run_spec(write_spec(folder, **RUN), settings_in(folder), cluster=CLUSTER)
+    return str(result.version.manifest.training["weights_digest"])
+
+
+def assert_recovered(home: Path, undisturbed: str, *, repeated: int = MOST_REPEATED) -> None:
+    """See that a run was interrupted once, that it cost little and that nothing shows it."""
+    [folder] = map(RunFolder, (home / "runs").iterdir())
+    events = list(read_events(folder.events))
+    durable = [e["step"] for e in events if e["event"] == "checkpoint" and e["attempt"] == 1]
+    _, last = read_history(folder).attempts
+    assert last.resumed_from >= max(durable)
+    assert last.num_repeated <= repeated
+    assert [e["weights_digest"] for e in events if e["event"] == "finished"] == [undisturbed]
+    left = {path.name for path in folder.root.iterdir() if path.is_dir()}
+    assert left == {"attempts", "model", "tensorboard"}
+
+
+def await_step(home: Path, step: int, answer: Future[Any]) -> None:
+    """Wait until a run has reached a step and saved a checkpoint."""
+
+    def seen(kind: str) -> int:
+        logs = home.glob("runs/*/events.jsonl")
+        events = (event for log in logs for event in read_events(log))
+        return max((event["step"] for event in events if event["event"] == kind), default=0)
+
+    while not answer.done() and not (seen("checkpoint") and seen("step") >= step):
+        wait([answer], timeout=0.02)
 
 
 def replaced(status: ClusterStatus, lost: str) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
+from doomed import tiny_task
 from kovar.errors import SupersededError
 from kovar.events import EventLog, read_events
 from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
+from kovar.training.folder import RunFolder
 from kovar.training.state import Snapshot
+from kovar.training.worker import execute
 
 
 def test_numbers_are_claimed_once_whoever_asks_at_the_same_time(tmp_path):
@@ -57,3 +61,18 @@ def test_a_replaced_attempt_adds_no_event(tmp_path):
         with pytest.raises(SupersededError):
             log.emit("finished", step=2, weights_digest="")
     assert [e["step"] for e in read_events(tmp_path / "events.jsonl")] == [1]
+
+
+def test_an_attempt_that_is_replaced_after_its_last_step_writes_no_version(tmp_path):
+    task = tiny_task(tmp_path, epochs=1)
+    paths = RunFolder(task.folder)
+
+    def replaced(event, **fields):
+        if event == "step":
+            Attempt.claim(paths.attempts)
+
+    with pytest.raises(SupersededError):
+        execute(task, device=torch.device("cpu"), observe=replaced)
+    assert {path.name for path in paths.root.iterdir()} == {
+        "attempts", "events.jsonl", "tensorboard",
+    }  # fmt: skip

@@ -37,6 +37,17 @@ def test_sigterm_is_heard_while_somebody_listens_and_then_does_what_it_did(handl
     assert taken == ["before"]
 
 
+def test_what_a_listener_is_told_is_heard_once():
+    terminations = Terminations()
+    terminations.tell("too early")
+    with terminations.listening() as told:
+        assert told() is None
+        terminations.tell("others go on")
+        assert told() == "others go on"
+    with terminations.listening() as told:
+        assert told() is None
+
+
 def test_a_second_sigterm_is_not_held_back(handler):
     taken = []
     signal.signal(signal.SIGTERM, lambda *_: taken.append("before"))

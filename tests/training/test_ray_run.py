@@ -29,6 +29,10 @@ def weights_of(result):
     return hashlib.sha256((result.folder.model / "model.safetensors").read_bytes()).hexdigest()
 
 
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(ray_session, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -100,8 +104,10 @@ def test_a_run_whose_worker_dies_or_hangs_resumes_and_ends_with_the_same_weights
     assert [e["event"] for e in story].count("placed") == 2
     crashed, last = read_history(result.folder).attempts
     assert (crashed.outcome, last.outcome) == ("crashed", "finished")
+    assert last.num_repeated < 2 * LONG["checkpoint_every"]
     assert read_history(result.folder).timeline.seconds["recovering"] >= crashed.lost_s > 0
     assert weights_of(result) == weights_of(undisturbed)
+    assert names_in(result.folder.root) == names_in(undisturbed.folder.root)
 
 
 def test_a_worker_that_is_told_to_end_costs_no_step_and_no_failure(undisturbed, tmp_path):

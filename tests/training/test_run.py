@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from kovar.errors import GateError, NonFiniteError, UserError
 from kovar.events import read_events
 from kovar.registry import BetterThanIncumbent, Gates, Registry, read_golden
+from kovar.training.history import read_history
 from tiny_run import run_spec, spoil_weights, write_spec
 from tiny_version import settings_in
 
@@ -27,6 +29,10 @@ def finished(tmp_path_factory):
 
 def weights_of(result):
     return hashlib.sha256((result.folder.model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
 
 
 def test_a_run_learns_and_its_version_says_so(finished):
@@ -129,14 +135,14 @@ run_spec(Path(sys.argv[1]), settings_in(Path(sys.argv[1]).parent))
 """
 
 
-def start_and_kill_after_checkpoint(path, events, *, step):
-    """Run a spec in a process of its own, and SIGKILL it once it has saved `step`."""
+def start_and_kill(path, events, *, step):
+    """Run a spec in a process of its own, and SIGKILL it once it has reached and saved a step."""
     command = [sys.executable, "-c", RUN_IN_ANOTHER_PROCESS, str(path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, sys.path))}
     with subprocess.Popen(command, env=environment) as process:
         while process.poll() is None:
-            saved = [e["step"] for e in read_events(events) if e["event"] == "checkpoint"]
-            if saved and saved[-1] >= step:
+            seen = {e["event"]: e["step"] for e in read_events(events) if "step" in e}
+            if "checkpoint" in seen and seen.get("step", 0) >= step:
                 process.kill()
     assert process.returncode == -signal.SIGKILL
 
@@ -151,12 +157,15 @@ def test_a_killed_driver_resumes_when_submitted_again_and_ends_with_the_same_wei
         write_spec(tmp_path / "undisturbed", training=long), settings_in(tmp_path / "undisturbed")
     )
     events = settings.runs_dir / undisturbed.folder.run / "events.jsonl"
-    start_and_kill_after_checkpoint(path, events, step=20)
+    start_and_kill(path, events, step=random.Random(1).randrange(20, 200))
+    durable = [e["step"] for e in read_events(events) if e["event"] == "checkpoint"]
     resumed = run_spec(path, settings)
-    story = [e for e in read_events(resumed.folder.events) if e["event"] == "resumed"]
-    assert len(story) == 1
-    assert story[0]["step"] >= 20
+    _, last = read_history(resumed.folder).attempts
+    assert last.resumed_from >= max(durable)
+    assert last.num_repeated < 20  # a save waits for the one before
     assert weights_of(resumed) == weights_of(undisturbed)
+    assert names_in(resumed.folder.root) == names_in(undisturbed.folder.root)
+    assert len(names_in(resumed.folder.attempts)) == 2
 
 
 def test_a_run_that_diverges_fails_and_registers_nothing(tmp_path):

@@ -41,9 +41,13 @@ def train_on_ray(task: WorkerTask, settings: Settings) -> None:
     # A node that goes away soon is worth a look each second.
     os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
+    if not task.spec.resources.num_workers.is_fixed:
+        # Ray Train counts a node that was lost for up to 20 s, and asks for too many workers.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from kovar.training.resizing import ResizingCallback
     from kovar.training.waiting import WaitingCallback
 
     start_ray()
@@ -59,14 +63,21 @@ def train_on_ray(task: WorkerTask, settings: Settings) -> None:
         train_loop_config={"task": task},
         # Where CPUs stand in for GPUs, NCCL has none to join.
         torch_config=TorchConfig(backend="gloo") if is_simulated() else None,
-        scaling_config=ScalingConfig(**scaling_config_kwargs(task.spec.resources, task.request)),
+        scaling_config=ScalingConfig(
+            **scaling_config_kwargs(task.spec.resources, task.request),
+            elastic_resize_monitor_interval_s=settings.resize_interval_s,
+        ),
         run_config=RunConfig(
             # A name of its own keeps Ray Train from restoring its own snapshot: Kovar resumes
             # from the newest checkpoint that verifies.
             name=f"{folder.run}-{time.time_ns()}",
             storage_path=str(folder.ray),
             failure_config=FailureConfig(max_failures=task.spec.max_failures),
-            callbacks=[waiting, placement_events(folder)],
+            callbacks=[
+                waiting,
+                placement_events(folder),
+                ResizingCallback(limit_s=settings.hang_timeout_s),
+            ],
         ),
     )
     given_up: RunError | None = None

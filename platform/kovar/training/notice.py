@@ -28,7 +28,7 @@ def nothing() -> str | None:
 
 
 class Terminations:
-    """Hears SIGTERM.
+    """Hears SIGTERM, and what it is told.
 
     Python gives signals to the main thread alone: `install` has to be called there. While nobody
     listens, the signal does what it did before.
@@ -36,7 +36,7 @@ class Terminations:
 
     def __init__(self) -> None:
         self._listening = False
-        self._told = False
+        self._told: str | None = None
         self._before: Any = None
 
     def install(self) -> None:
@@ -49,15 +49,20 @@ class Terminations:
         """Hear the signal while the block runs, if it was taken; give back what says so."""
         if threading.current_thread() is threading.main_thread():
             self.install()
-        self._listening, self._told = True, False
+        self._listening, self._told = True, None
         try:
-            yield lambda: "SIGTERM" if self._told else None
+            yield lambda: self._told
         finally:
             self._listening = False
 
+    def tell(self, reason: str) -> None:
+        """Have whoever listens hear a reason; without effect while nobody does."""
+        if self._listening:
+            self._told = reason
+
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._listening and not self._told:
-            self._told = True
+            self._told = "SIGTERM"
             return
         # Nobody listens, or the second one asks for haste.
         signal.signal(number, self._before)
@@ -72,6 +77,11 @@ TERMINATIONS = Terminations()
 def install_terminations() -> None:
     """Take SIGTERM for this process; to be called in its main thread."""
     TERMINATIONS.install()
+
+
+def tell_to_end(reason: str) -> None:
+    """Have the training in this process save and end."""
+    TERMINATIONS.tell(reason)
 
 
 class Notices:
