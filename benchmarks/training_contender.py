@@ -344,7 +344,7 @@ class OnRay:
         from datetime import datetime
 
         from kovar.events import read_events
-        from kovar.resources.pending import WaitLimits
+        from kovar.settings import load_settings
         from kovar.training.cluster import train_on_ray
         from kovar.training.folder import RunFolder
         from kovar.training.task import WorkerTask
@@ -361,7 +361,7 @@ class OnRay:
             request=spec.resources.worker,
             num_threads=1,
         )
-        train_on_ray(task, limits=WaitLimits(60, 120))
+        train_on_ray(task, settings=load_settings({}))
         steps = [e for e in read_events(RunFolder(folder).events) if e["event"] == "step"]
         return datetime.fromisoformat(steps[0]["time"]).timestamp()
 
