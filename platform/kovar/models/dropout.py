@@ -110,7 +110,8 @@ def _register_attention() -> None:
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        plain = query.shape[1] == key.shape[1] and options.get("position_bias") is None
+        special = any(options.get(name) is not None for name in ("position_bias", "softcap"))
+        plain = query.shape == key.shape and not special
         if dropout == 0.0 or (causal and attention_mask is None) or not plain:
             found: tuple[torch.Tensor, None] = sdpa_attention_forward(
                 module, query, key, value, attention_mask,

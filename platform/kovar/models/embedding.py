@@ -1,8 +1,8 @@
 """Embeddings trained on CPUs: the gradient of a table is kept, and only its touched rows cleared.
 
 A batch touches a few hundred of a vocabulary's rows, yet torch makes a new gradient of the whole
-table in every step: 47 MB for MiniLM, whose pages the system has to find and clear each time, which
-took a tenth of the step.
+table in every step: 47 MB for MiniLM, whose pages the system has to find and clear each time. That
+took between 2 and 10 % of the step, as the system's memory stood.
 """
 
 from __future__ import annotations
