@@ -36,4 +36,5 @@ class CausalLM(LanguageTask):
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Return token ids of shape (rows, length), and a target for each token that is learned."""
-        return as_collated(collate_causal(split, rows, length, pad_id=pad_id))
+        batch = collate_causal(split, rows, length, pad_id=pad_id)
+        return as_collated(batch, rows)

@@ -7,7 +7,7 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -36,6 +36,10 @@ TaskName = Literal[
 
 Direction = Literal["max", "min"]
 
+Answers = Mapping[str, "NDArray[Any] | Sequence[Sequence[int]]"]
+"""What a model answered to each row of the evaluation split, in the split's order: column → a
+number or a list of numbers a row. `loss` is a sum in nats."""
+
 NUM_GOLDEN: Final = 16
 """Golden examples of a version."""
 
@@ -49,12 +53,14 @@ class Collated:
         targets: what the loss compares the outputs with.
         num_targets: predictions that the loss sums over: rows, or the tokens that count.
         targets_per_token: whether targets have the shape of the tokens, and move with them.
+        target_rows: row number of each target, where a row has any number of them.
     """
 
     inputs: dict[str, NDArray[Any]]
     targets: NDArray[Any]
     num_targets: int
     targets_per_token: bool = False
+    target_rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Tally(ABC):
         Args:
             outputs: what the model returned.
             targets: as collated, on the device.
-            rows: row numbers within the split.
+            rows: row numbers within the split; with `Collated.target_rows`, those.
         """
 
     @abstractmethod
@@ -93,6 +99,10 @@ class Tally(ABC):
     @abstractmethod
     def metrics(self) -> dict[str, float]:
         """Return every metric of `Task.metrics`, from the sums over all ranks."""
+
+    @abstractmethod
+    def answers(self) -> Answers:
+        """Return what was answered to each row, from the sums over all ranks."""
 
 
 class Task(ABC):
