@@ -162,7 +162,7 @@ class Estimator:
         )
         spec, run = group.trials[0].spec, found.runs[0]
         config = configurations.of(spec.model)
-        notes = list(_excluded(entry.sweep, group))
+        notes = [*_excluded(entry.sweep, group), *_beyond_the_budget(entry.sweep, found)]
         if config is None:
             notes.append(_UNKNOWN.format(spec.model.source))
         elif found.fit is None:
@@ -245,6 +245,15 @@ def _excluded(sweep: Sweep, group: TrialGroup) -> Iterator[str]:
         else:
             what = f"such as {', '.join(f'{k}: {v}' for k, v in those[0].trial.point.items())}"
         yield f"excluded: {what}: {reason}"
+
+
+def _beyond_the_budget(sweep: Sweep, found: Forecast) -> Iterator[str]:
+    hours = sweep.spec.budget.hours
+    if hours is not None and isinstance(found.duration, Duration):
+        if found.duration.low_s > hours * 3600:
+            yield f"budget.hours: {hours:g} ends the sweep before its last trial"
+        elif found.duration.high_s > hours * 3600:
+            yield f"budget.hours: {hours:g} may end the sweep before its last trial"
 
 
 def shortened(numbers: Iterable[int]) -> str:

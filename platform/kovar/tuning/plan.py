@@ -238,15 +238,20 @@ def check_prices(plan: SweepPlan) -> None:
             )
 
 
-def check_disk(plan: SweepPlan, settings: Settings) -> None:
+def check_disk(plan: SweepPlan, settings: Settings, *, free: int | None = None) -> None:
     """Refuse a sweep whose checkpoints and weights the disk cannot hold.
+
+    Args:
+        plan: the sweep's.
+        settings: where it will write.
+        free: bytes that are left there; looked up when absent.
 
     Raises:
         SpecError: naming the disk that is needed and that is left.
     """
     needed = sum(one.disk_bytes or 0 for one in plan.forecasts(settings.cache_dir))
     folder = next(one for one in (settings.runs_dir, *settings.runs_dir.parents) if one.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free if free is None else free
     if needed > free:
         raise plan.sweep.document.error_at(
             "max_concurrent",
