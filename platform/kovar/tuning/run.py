@@ -28,7 +28,7 @@ from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
 from kovar.training.task import WorkerTask
 from kovar.training.worker import execute
-from kovar.tuning.plan import plan_sweep, trial_groups
+from kovar.tuning.plan import SweepPlan, plan_sweep, unplanned_sweep
 from kovar.tuning.points import Sweep, TrialSpec
 from kovar.tuning.report import SweepReport, TrialOutcome
 
@@ -68,9 +68,7 @@ def run_sweep(
     root = ensure_writable(settings.runs_dir, field="runs_dir") / f"{sweep.spec.name}-{stamp}"
     with progress.showing():
         cluster = cluster or connected_cluster()
-        max_concurrent = sweep.spec.limit
-        if planned:
-            max_concurrent = plan_sweep(sweep, cluster).num_at_once
+        plan = plan_sweep(sweep, cluster) if planned else unplanned_sweep(sweep)
         with Registry.open(settings) as registry:
             tasks = [
                 _task(trial, sweep, root, settings, registry, progress, cluster, planned=planned)
@@ -81,10 +79,11 @@ def run_sweep(
             _run_on_tune(
                 tasks,
                 sweep,
+                plan,
                 root,
                 progress,
                 limits=wait_limits(settings),
-                max_concurrent=max_concurrent,
+                max_concurrent=plan.num_at_once,
             )
     outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
     report = SweepReport(sweep.spec, outcomes)
@@ -133,6 +132,7 @@ def _task(
 def _run_on_tune(
     tasks: list[WorkerTask],
     sweep: Sweep,
+    plan: SweepPlan,
     root: Path,
     progress: RunProgress,
     *,
@@ -142,7 +142,7 @@ def _run_on_tune(
     """Run the trials; those that cannot start are given up, and their logs say why."""
     start_ray()
     watchdog = Watchdog(
-        _demands(sweep),
+        _demands(plan),
         limits=limits,
         tell=lambda waited_s, reason: progress.say(
             f"  waiting for {waited_s:.0f} s: {escape(reason)}"
@@ -171,9 +171,9 @@ def _run_on_tune(
                     log.emit("failed", error=RunError.__name__, message=str(watchdog.given_up))
 
 
-def _demands(sweep: Sweep) -> list[Demand]:
+def _demands(plan: SweepPlan) -> list[Demand]:
     """List what single trials ask for; mostly all the same."""
-    return [replace(group.demand, num_max=1) for group in trial_groups(sweep)]
+    return [replace(group.demand, num_max=1) for group in plan.planned]
 
 
 def _has_ended(task: WorkerTask) -> bool:
