@@ -17,7 +17,7 @@ CHANGES = {
     "folder": lambda: os.chdir("/"),
     "warnings": lambda: warnings.simplefilter("ignore"),
     "python_generator": random.random,
-    "numpy_generator": lambda: np.random.rand(),  # noqa: NPY002
+    "numpy_generator": lambda: np.random.rand(),
     "numpy_errors": lambda: np.seterr(under="raise"),
     "torch_generator": lambda: torch.rand(1),
     "num_threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),

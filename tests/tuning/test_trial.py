@@ -66,7 +66,8 @@ def test_its_news_are_its_start_and_every_evaluation_with_what_was_used(finished
 def test_its_answers_give_its_metrics_again(finished):
     task, end, _ = finished
     table = parquet.read_table(task.folder / end.predictions)
-    right = [a == b for a, b in zip(*(table[name].to_pylist() for name in ("true", "predicted")))]
+    true, predicted = (table[name].to_pylist() for name in ("true", "predicted"))
+    right = [a == b for a, b in zip(true, predicted, strict=True)]
     assert sum(right) / len(right) == pytest.approx(end.metrics["accuracy"])
     losses = table["loss"].to_pylist()
     assert sum(losses) / len(losses) == pytest.approx(end.metrics["loss"], rel=1e-5)
