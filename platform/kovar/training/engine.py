@@ -275,12 +275,23 @@ class Engine:
     def _rehearse(self, step: int) -> None:
         """Settle what whichever step comes first would settle, the same in every attempt."""
         if self.compiled is not None:
-            for planned in widest_steps(self.steps):
-                for one in with_and_without_padding(self.feed.prepare(planned).micro_batches[0]):
-                    self.step.rehearse(one)
+            while not self._rehearses_widest():
+                free_cached(self.device.type)
             self._report_compiled(step)
         elif self.parallel.orders_gradients:
             self.step.rehearse(self.feed.sample(self.steps[0]))
+
+    def _rehearses_widest(self) -> bool:
+        """Pass the widest batches; False when one did not fit, and the next are smaller."""
+        for planned in widest_steps(self.steps):
+            batch = self.feed.prepare(planned)
+            try:
+                for one in with_and_without_padding(batch.micro_batches[0]):
+                    self.step.rehearse(one)
+            except PassTooLargeError as error:
+                self._shrink(planned.step, halved(batch), error)
+                return False
+        return True
 
     def _report_compiled(self, step: int) -> None:
         if self.compiled is not None and (seconds := self.compiled.take_seconds()):

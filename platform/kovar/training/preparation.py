@@ -178,7 +178,7 @@ def check_base(spec: FineTuneSpec, plan: RunPlan, base: BaseModelFiles) -> None:
     """
     from kovar.models import check_max_length
 
-    TASKS[spec.task].check_base(base)
+    TASKS[spec.task].check_base(base.config, source=base.source)
     check_max_length(base, spec.data.max_length)
     check_tensor_plan(spec, base.config)
     check_padding(spec.training.padding_free, base.config)

@@ -7,9 +7,9 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from kovar.errors import ModelError
 
@@ -123,15 +123,30 @@ class Task(ABC):
     metric: str
     metrics: Mapping[str, Direction]
 
-    def check_base(self, base: BaseModelFiles) -> None:
-        """Refuse a base that cannot learn this task: unless it says otherwise, one that writes.
+    learns_to_write: ClassVar[bool] = False
+    """Whether models learn it that write, whose tokens see only those before them."""
+
+    def check_base(self, config: Mapping[str, Any], *, source: str) -> None:
+        """Refuse a base that cannot learn this task.
+
+        Args:
+            config: content of its config.json.
+            source: what the specification named.
 
         Raises:
             ModelError: naming the kinds of models that can.
         """
-        from kovar.models import ARCHITECTURES
+        from kovar.models import ARCHITECTURES, DECODERS
 
-        refuse_unless(not base.architecture.is_decoder, base, self.name, ARCHITECTURES)
+        kinds = DECODERS if self.learns_to_write else ARCHITECTURES
+        if config["model_type"] not in kinds:
+            raise ModelError(
+                f"{self.name} does not train such models",
+                field="model.base",
+                got=f"{source} ({config['model_type']})",
+                allowed=", ".join(sorted(kinds)),
+                hint="choose another model or another task",
+            )
 
     @abstractmethod
     def build_model(
@@ -204,22 +219,6 @@ class Task(ABC):
             split: the evaluation split, which keeps the texts.
             progress: called with (rows done, rows in all).
         """
-
-
-def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[str]) -> None:
-    """Refuse a base of a kind that does not suit a task.
-
-    Raises:
-        ModelError: naming the kinds that do.
-    """
-    if not fits:
-        raise ModelError(
-            f"{task} does not train such models",
-            field="model.base",
-            got=f"{base.source} ({base.config['model_type']})",
-            allowed=", ".join(sorted(kinds)),
-            hint="choose another model or another task",
-        )
 
 
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:
