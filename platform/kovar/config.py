@@ -161,6 +161,13 @@ class Document:
         document.path, document.error, document.data, document._lines = None, error, data, {}
         return document
 
+    def part(self, key: str) -> Document:
+        """Return the value of a key as a document of its own, whose lines are those of the file."""
+        part = Document.of(self.data[key], error=self.error)
+        part.path = self.path
+        part._lines = {path[1:]: line for path, line in self._lines.items() if path[:1] == (key,)}
+        return part
+
     def _index(self, node: yaml.Node, path: FieldPath) -> None:
         if len(path) > MAX_DEPTH:
             raise self.error(
