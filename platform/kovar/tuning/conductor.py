@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import UserError
 from kovar.tuning.points import Point
@@ -25,29 +25,12 @@ if TYPE_CHECKING:
     from kovar.tuning.ledger import Entry, EntryKind, Ledger
     from kovar.tuning.points import TrialSpec
     from kovar.tuning.record import TrialStatus
+    from kovar.tuning.search import Search
 
 MAX_HELD: Final = 32
 """Trials proposed ahead, while others of their hardware run, to find one for hardware that idles."""
 
 ALIVE_EVERY_S: Final = 5.0
-
-
-class Asks(Protocol):
-    """A search over configurations; see kovar.tuning.search."""
-
-    def ask(self, configuration: int) -> Point | None:
-        """Return the next point; None when there are no more."""
-
-    def recall(self, configuration: int, point: Point) -> None:
-        """Take over what an earlier search proposed."""
-
-    def report(self, configuration: int, step: int, scores: Mapping[str, float]) -> None:
-        """Hear of an evaluation on the way."""
-
-    def tell(
-        self, configuration: int, scores: Mapping[str, float] | None, *, stopped: bool = False
-    ) -> None:
-        """Hear how a configuration ended; None for one without a result."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,7 @@ class Conductor:
 
     def __init__(
         self,
-        search: Asks,
+        search: Search,
         *,
         trials_of: Callable[[int, Point], Iterable[TrialSpec]],
         ledger: Ledger,
