@@ -22,7 +22,7 @@ from kovar.resources.watchdog import Watchdog
 from kovar.settings import Settings, ensure_writable
 from kovar.training.cluster import connected_cluster, start_ray, wait_limits
 from kovar.training.device import rank_device
-from kovar.training.folder import RunFolder, write_json
+from kovar.training.folder import RunFolder
 from kovar.training.heartbeat import beating
 from kovar.training.preparation import prepare_inputs
 from kovar.training.progress import RunProgress
@@ -30,7 +30,8 @@ from kovar.training.task import WorkerTask
 from kovar.training.worker import execute
 from kovar.tuning.plan import plan_sweep, trial_groups
 from kovar.tuning.points import Sweep, TrialSpec
-from kovar.tuning.report import SweepReport, TrialOutcome
+from kovar.tuning.record import TrialRecord
+from kovar.tuning.report import SweepReport, facts_of, write_report
 
 if TYPE_CHECKING:
     from kovar.events import EventKind
@@ -86,16 +87,15 @@ def run_sweep(
                 limits=wait_limits(settings),
                 max_concurrent=max_concurrent,
             )
-    outcomes = tuple(_outcome(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
-    report = SweepReport(sweep.spec, outcomes)
-    for outcome, task in zip(outcomes, tasks, strict=True):
-        if outcome != report.best:
+    trials = tuple(_record(trial, task) for trial, task in zip(sweep.trials, tasks, strict=True))
+    report = SweepReport(facts_of(sweep.spec), trials)
+    for trial, task in zip(trials, tasks, strict=True):
+        if trial != report.best:
             shutil.rmtree(RunFolder(task.folder).model, ignore_errors=True)
         shutil.rmtree(RunFolder(task.folder).checkpoints, ignore_errors=True)
-    write_json(root / "results.json", report.to_json())
+    write_report(report, root)
     if report.best is None:
-        first = outcomes[0]
-        raise RunError(f"no trial finished; trial 1: {first.error}", hint=f"see {root}")
+        raise RunError(f"no trial finished; trial 1: {trials[0].reason}", hint=f"see {root}")
     return report, root
 
 
@@ -268,16 +268,21 @@ def _tune_resources(request: Request) -> Any:
     return tune.PlacementGroupFactory(**trial_resources(request, field="resources.worker"))
 
 
-def _outcome(trial: TrialSpec, task: WorkerTask) -> TrialOutcome:
+def _record(trial: TrialSpec, task: WorkerTask) -> TrialRecord:
     folder = RunFolder(task.folder)
     events = list(read_events(folder.events))
-    seconds = sum(e["seconds"] for e in events if e["event"] == "step")
+    common = TrialRecord(
+        number=trial.number,
+        configuration=trial.number,
+        seed=trial.spec.training.seed,
+        point=trial.point,
+        status="failed",
+        train_seconds=sum(e["seconds"] for e in events if e["event"] == "step"),
+    )
     if folder.metrics.exists():
         trained = json.loads(folder.metrics.read_text())
         scores = {k: v for k, v in trained["evaluation"].items() if isinstance(v, float)}
-        return TrialOutcome(
-            trial.number, trial.point, "finished", scores, trained["precision"], seconds
-        )
+        return replace(common, status="finished", metrics=scores, precision=trained["precision"])
     failures = [e["message"] for e in events if e["event"] == "failed"]
-    error = failures[-1].partition("\n")[0] if failures else "ended without a result"
-    return TrialOutcome(trial.number, trial.point, "failed", {}, None, seconds, error)
+    reason = failures[-1].partition("\n")[0] if failures else "ended without a result"
+    return replace(common, reason=reason)
