@@ -73,7 +73,7 @@ def conductor_in(
     seeds: int = 1,
     room: Room | None = None,
     refusal: Any = lambda trial: None,
-    price: Any = lambda trial: 36.0,
+    price: Any = lambda trial, node_type: 36.0,
     clock: Clock | None = None,
     **options: Any,
 ) -> Conductor:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import UserError
 from kovar.tuning.points import Point
-from kovar.tuning.spending import Allowance, Price, spending
+from kovar.tuning.spending import Allowance, spending
 from kovar.tuning.state import SweepState, TrialState
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class Venue:
         room: how many at once.
         group_of: the hardware of a trial.
         refusal: why a trial cannot run where it would be placed; None if it can.
-        price: per hour of what a trial holds.
+        price: per hour of what a trial holds on a type of node, or where it is most expensive.
     """
 
     room: Room
     group_of: Callable[[TrialSpec], str]
     refusal: Callable[[TrialSpec], str | None]
-    price: Price
+    price: Callable[[TrialSpec, str | None], float | None]
 
 
 class Conductor:
@@ -117,6 +117,11 @@ class Conductor:
         """UNIX time."""
         return self._clock()
 
+    def price_of(self, trial: TrialState) -> float | None:
+        """Return the price per hour of what a trial holds; None where none is declared."""
+        node_type = trial.stays[-1].node_type if trial.stays else None
+        return self._venue.price(self.specs[trial.number], node_type)
+
     @property
     def stop_reason(self) -> str | None:
         """Why everything is to end; None while it may go on."""
@@ -158,7 +163,7 @@ class Conductor:
         last = self.state.sessions[-1][1]
         if self.now - last >= ALIVE_EVERY_S:
             self.write("alive")
-        spent = spending(self.state, self._venue.price, self.now)
+        spent = spending(self.state, self.price_of, self.now)
         if reason := self._allowance.exceeded(spent):
             self.stop(reason)
 
@@ -274,7 +279,7 @@ class Conductor:
             metrics = trial.history[-1].metrics
         else:
             return None
-        seconds, price = trial.seconds(self.now), self._venue.price(trial)
+        seconds, price = trial.seconds(self.now), self.price_of(trial)
         scores = {name: float(v) for name, v in metrics.items() if isinstance(v, int | float)}
         scores["wall_seconds"] = seconds
         if price is not None:

@@ -73,7 +73,8 @@ def run_trials(
     scheduler: SweepScheduler,
     metric: str,
     folder: Path,
-    has_given_up: Callable[[], bool] = lambda: False,
+    is_over: Callable[[], bool] = lambda: False,
+    reuse_actors: bool = True,
     where: Callable[[str], Mapping[str, str | None]] = lambda node_id: {},
 ) -> None:
     """Run what a conductor hands out, until nothing is left or it stops.
@@ -85,7 +86,9 @@ def run_trials(
         scheduler: hears of every evaluation.
         metric: that the scheduler compares.
         folder: Ray Tune's own files; nothing in them is needed afterwards.
-        has_given_up: whether waiting for hardware is in vain.
+        is_over: asked a few times a second; whether everything is to end.
+        reuse_actors: whether an actor runs one trial after the other: not where a trial has workers
+            of its own, which a stopped trial would leave running.
         where: name and type of a node, from Ray's id of it.
     """
     for name, value in ENVIRONMENT.items():
@@ -98,10 +101,10 @@ def run_trials(
         storage_path=str(folder.parent),
         search_alg=feed,
         scheduler=scheduler,
-        stop=_Ending(conductor, has_given_up),
+        stop=_Ending(conductor, is_over),
         callbacks=[_Clerk(conductor, feed, where)],
         num_samples=-1,
-        reuse_actors=True,
+        reuse_actors=reuse_actors,
         raise_on_failed_trial=False,
         verbose=0,
     )
@@ -182,15 +185,15 @@ class TrialFeed(SearchAlgorithm):  # type: ignore[misc]
 class _Ending(tune.Stopper):  # type: ignore[misc]
     """Ends the whole sweep, and never a single trial."""
 
-    def __init__(self, conductor: Conductor, has_given_up: Callable[[], bool]) -> None:
-        self._conductor, self._has_given_up = conductor, has_given_up
+    def __init__(self, conductor: Conductor, is_over: Callable[[], bool]) -> None:
+        self._conductor, self._is_over = conductor, is_over
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         self._conductor.look()
-        return self._conductor.stop_reason is not None or self._has_given_up()
+        return self._conductor.stop_reason is not None or self._is_over()
 
 
 class _Clerk(tune.Callback):  # type: ignore[misc]

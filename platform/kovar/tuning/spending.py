@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _HOUR_S: Final = 3600.0
 
 Price = Callable[["TrialState"], float | None]
-"""Price per hour of what a trial holds; None where none is declared."""
+"""Tells the price per hour of what a trial holds; None where none is declared."""
 
 
 @dataclass(frozen=True, slots=True)

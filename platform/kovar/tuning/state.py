@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from kovar.errors import RunError
 from kovar.tuning.ledger import Entry
 from kovar.tuning.points import Point
 from kovar.tuning.record import Evaluation, Stay, TrialStatus
-
-SUMMED: Final = ("tokens", "train_seconds", "energy_joules")
-"""Of a trial's usage: what the stays add up to."""
-
 
 @dataclass(slots=True)
 class TrialState:
@@ -88,7 +84,7 @@ class TrialState:
         if (usage := fields.get("usage")) is not None and self.usages:
             self.usages[-1] = usage
         self.facts |= {k: fields[k] for k in ("chip", "precision", "precision_reason") if k in fields}
-        self.num_steps_planned = fields.get("num_steps_planned", self.num_steps_planned)
+        self.num_steps_planned = fields.get("num_steps", self.num_steps_planned)
         if self.is_running:
             stay = self.stays[-1]
             self.stays[-1] = replace(
@@ -100,8 +96,16 @@ class TrialState:
         if text := fields.get("incident"):
             self.incidents.append(text)
         if "end" in fields:
-            self.end = fields["end"]
+            self._ended(fields["end"])
         return "metrics" in fields and self._evaluated(fields)
+
+    def _ended(self, end: dict[str, Any]) -> None:
+        self.end = end
+        if not self.usages or end.get("usage") is None:
+            return
+        # A trial whose end the driver missed tells in a new stay what it used in the one before.
+        is_late = not self.usages[-1] and len(self.usages) > 1
+        self.usages[-2 if is_late else -1] = end["usage"]
 
     def _evaluated(self, fields: dict[str, Any]) -> bool:
         if self.history and fields["step"] <= self.history[-1].step:
