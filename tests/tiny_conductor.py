@@ -75,6 +75,7 @@ def conductor_in(
     refusal: Any = lambda trial: None,
     price: Any = lambda trial, node_type: 36.0,
     clock: Clock | None = None,
+    retries: bool = False,
     **options: Any,
 ) -> Conductor:
     """Open the ledger in `folder` and take up what it holds."""
@@ -95,6 +96,7 @@ def conductor_in(
         **options,
     )
     conductor.heard = search.heard  # type: ignore[attr-defined]
+    conductor.open(retries=retries)
     return conductor
 
 

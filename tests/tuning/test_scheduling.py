@@ -6,7 +6,7 @@ import pytest
 
 from kovar.tuning.ledger import read_ledger
 from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, NoScheduler
-from kovar.tuning.scheduling import SweepScheduler, SweepTrial, ray_scheduler
+from kovar.tuning.scheduling import SweepScheduler, SweepTrial
 from tiny_conductor import conductor_in, finish, report, start
 
 POINTS = [{"x": number} for number in range(8)]
@@ -20,7 +20,7 @@ SETTINGS = [
 
 def scheduler_of(settings, conductor, folder=None):
     scheduler = SweepScheduler(
-        ray_scheduler(settings, "max"), conductor.state, metric="accuracy", seed=7
+        settings, conductor.state, metric="accuracy", mode="max", seed=7
     )
     if folder is not None:
         scheduler.replay(read_ledger(folder / "ledger.jsonl"))

@@ -79,8 +79,7 @@ class Conductor:
         ledger: of the sweep; what it holds is taken over.
         venue: where trials may run.
         allowance: what the sweep may spend.
-        retries: whether trials that failed get another go.
-        listen: hears of each line, after it is known: schedulers and displays.
+        listen: hears of each line that this conductor writes, once it is known.
         clock: seconds since 1970.
     """
 
@@ -92,8 +91,7 @@ class Conductor:
         ledger: Ledger,
         venue: Venue,
         allowance: Allowance | None = None,
-        retries: bool = False,
-        listen: Callable[[Entry, bool], None] = lambda entry, is_news: None,
+        listen: Callable[[Entry, SweepState], None] = lambda entry, state: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.state = SweepState()
@@ -110,7 +108,6 @@ class Conductor:
         self._stop_reason: str | None = None
         for entry in ledger.entries:
             self._take(entry, is_replay=True)
-        self._reopen(retries=retries)
 
     @property
     def now(self) -> float:
@@ -135,6 +132,28 @@ class Conductor:
     def stop(self, reason: str) -> None:
         """End everything: trials that have not ended stay unfinished."""
         self._stop_reason = self._stop_reason or reason
+
+    def open(self, *, retries: bool = False) -> None:
+        """Take up what was left: trials that had begun, and those that are to be tried again.
+
+        Args:
+            retries: whether trials that failed get another go.
+        """
+        again = {"unfinished", "failed"} if retries else {"unfinished"}
+        left = [
+            t.number for t in self.state.trials.values() if t.status is None or t.status in again
+        ]
+        self.write("opened")
+        for spec in list(self.specs.values()):
+            if spec.number not in self.state.trials:  # killed between the seeds of a configuration
+                of = self.state.trials[min(self._members[spec.configuration])]
+                self._write_proposed(spec, spec.configuration, of.point)
+                left.append(spec.number)
+        for number in left:
+            if self.state.trials[number].status is not None:
+                self.write("retried", trial=number)
+        for number in left:
+            self._finish_or_hold(self.state.trials[number])
 
     def next(self) -> TrialSpec | None:
         """Return a trial to start now; None if there is none at this moment."""
@@ -221,7 +240,8 @@ class Conductor:
             self._heed(self.state.trials[entry.fields["trial"]], entry, is_news, is_replay)
         elif entry.kind == "refused":
             self._refuse(entry.fields, is_replay=is_replay)
-        self._listen(entry, is_news)
+        if not is_replay:
+            self._listen(entry, self.state)
         return is_news
 
     def _refuse(self, fields: dict[str, Any], *, is_replay: bool) -> None:
@@ -285,24 +305,6 @@ class Conductor:
         if price is not None:
             scores["cost"] = price * seconds / 3600
         return scores
-
-    def _reopen(self, *, retries: bool) -> None:
-        """Take up what was left: trials that had begun, and those that are to be tried again."""
-        again = {"unfinished", "failed"} if retries else {"unfinished"}
-        left = [
-            t.number for t in self.state.trials.values() if t.status is None or t.status in again
-        ]
-        self.write("opened")
-        for spec in list(self.specs.values()):
-            if spec.number not in self.state.trials:  # killed between the seeds of a configuration
-                of = self.state.trials[min(self._members[spec.configuration])]
-                self._write_proposed(spec, spec.configuration, of.point)
-                left.append(spec.number)
-        for number in left:
-            if self.state.trials[number].status is not None:
-                self.write("retried", trial=number)
-        for number in left:
-            self._finish_or_hold(self.state.trials[number])
 
     def _finish_or_hold(self, trial: TrialState) -> None:
         if trial.is_stopped:

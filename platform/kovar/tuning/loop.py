@@ -22,6 +22,7 @@ from kovar.tuning.scheduling import SCORE, SweepScheduler, SweepTrial
 if TYPE_CHECKING:
     from kovar.tuning.conductor import Conductor
     from kovar.tuning.points import TrialSpec
+    from kovar.tuning.population import Exploit
 
 Report = Callable[[Mapping[str, Any]], None]
 """Takes what a trial tells, as plain JSON; see kovar.tuning.ledger."""
@@ -76,6 +77,7 @@ def run_trials(
     is_over: Callable[[], bool] = lambda: False,
     reuse_actors: bool = True,
     where: Callable[[str], Mapping[str, str | None]] = lambda node_id: {},
+    take_over: Callable[[int, Exploit], bool] = lambda number, exploit: False,
 ) -> None:
     """Run what a conductor hands out, until nothing is left or it stops.
 
@@ -90,6 +92,8 @@ def run_trials(
         reuse_actors: whether an actor runs one trial after the other: not where a trial has workers
             of its own, which a stopped trial would leave running.
         where: name and type of a node, from Ray's id of it.
+        take_over: makes a trial go on from another one's checkpoint, with other fields; says
+            whether it could.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -102,7 +106,7 @@ def run_trials(
         search_alg=feed,
         scheduler=scheduler,
         stop=_Ending(conductor, is_over),
-        callbacks=[_Clerk(conductor, feed, where)],
+        callbacks=[_Clerk(conductor, feed, where, scheduler, take_over)],
         num_samples=-1,
         reuse_actors=reuse_actors,
         raise_on_failed_trial=False,
@@ -204,8 +208,11 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
         conductor: Conductor,
         feed: TrialFeed,
         where: Callable[[str], Mapping[str, str | None]],
+        scheduler: SweepScheduler,
+        take_over: Callable[[int, Exploit], bool],
     ) -> None:
         self._conductor, self._feed, self._where = conductor, feed, where
+        self._scheduler, self._take_over = scheduler, take_over
 
     def on_trial_start(
         self, iteration: int, trials: list[Any], trial: SweepTrial, **info: Any
@@ -225,6 +232,9 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
             told |= self._where(node_id)
         stop = bool(result["done"]) and "end" not in told
         self._conductor.write("reported", trial=trial.number, stop=stop, **told)
+        exploit = self._scheduler.exploit_of(trial.number)
+        if exploit is not None and self._take_over(trial.number, exploit):
+            trial.set_config(self._feed.renewed(trial))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Any], trial: SweepTrial, **info: Any

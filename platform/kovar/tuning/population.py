@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kovar.tuning.state import SweepState, TrialState
+    from kovar.tuning.scheduler import Pbt
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,23 +18,20 @@ class Exploit:
 
     Args:
         donor: the other trial.
-        step: of the donor's checkpoint.
         draw: seed of the change to the donor's point.
     """
 
     donor: int
-    step: int
     draw: int
 
 
 def exploit(
-    state: SweepState,
-    trial: TrialState,
+    scores: Mapping[int, float],
     *,
-    metric: str,
-    mode: str,
-    every: int,
-    quantile: float,
+    number: int,
+    num_evaluations: int,
+    donors: Container[int],
+    settings: Pbt,
     seed: int,
 ) -> Exploit | None:
     """Decide what a trial does after its newest evaluation.
@@ -42,40 +40,27 @@ def exploit(
     (https://arxiv.org/abs/1711.09846): the poorest quantile is replaced by the best.
 
     Args:
-        state: of the sweep.
-        trial: one that has just been evaluated.
-        metric: that ranks the trials.
-        mode: max or min.
-        every: evaluations between two decisions about a trial.
-        quantile: share of the population that is replaced, and that replaces it.
+        scores: newest score of every trial of the population, this one included; larger is better.
+        number: of the trial.
+        num_evaluations: that it has had.
+        donors: trials that can be copied: those that still have a checkpoint.
+        settings: of the spec.
         seed: of the sweep.
 
     Returns:
         None where the trial goes on by itself.
     """
-    if not trial.history or len(trial.history) % every:
+    if num_evaluations % settings.every:
         return None
-    scored = sorted(
-        (
-            (score if mode == "max" else -score, -other.number)
-            for other in state.trials.values()
-            if other.history
-            and other.status in (None, "finished")
-            and (score := other.history[-1].metrics.get(metric)) is not None
-        ),
-        reverse=True,
-    )
-    size = min(math.ceil(len(scored) * quantile), len(scored) // 2)
-    ranked = [-number for _, number in scored]
-    if not size or trial.number not in ranked[-size:]:
+    ranked = sorted(scores, key=lambda one: (-scores[one], one))
+    size = min(math.ceil(len(ranked) * settings.quantile), len(ranked) // 2)
+    if not size or number not in ranked[-size:]:
         return None
-    # A trial that has ended keeps no checkpoint.
-    donors = [n for n in ranked[:size] if state.trials[n].status is None]
-    if not donors:
+    able = [one for one in ranked[:size] if one in donors]
+    if not able:
         return None
-    draw = _draw(seed, trial.number, len(trial.history))
-    donor = state.trials[donors[draw % len(donors)]]
-    return Exploit(donor.number, donor.history[-1].step, draw)
+    draw = _draw(seed, number, num_evaluations)
+    return Exploit(able[draw % len(able)], draw)
 
 
 def _draw(*parts: int) -> int:

@@ -20,7 +20,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping
+from kovar.tuning.population import Exploit, exploit
+from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, Pbt
 from kovar.tuning.state import SweepState, TrialState
 
 if TYPE_CHECKING:
@@ -107,17 +108,28 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
     """Passes what a sweep's trials tell to one of Ray's schedulers.
 
     Args:
-        inner: Ray's.
+        settings: of the spec.
         state: of the sweep.
         metric: that ranks the trials.
+        mode: max or min.
         seed: of the sweep.
     """
 
-    def __init__(self, inner: TrialScheduler, state: SweepState, *, metric: str, seed: int) -> None:
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        state: SweepState,
+        *,
+        metric: str,
+        mode: str,
+        seed: int,
+    ) -> None:
         super().__init__()
-        self._inner, self._state = inner, state
-        self._metric_name, self._seed = metric, seed
+        self._settings, self._state = settings, state
+        self._inner = ray_scheduler(settings, mode)
+        self._metric_name, self._mode, self._seed = metric, mode, seed
         self._known: set[str] = set()
+        self._exploits: dict[int, Exploit] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Take nothing from Ray Tune: the sweep's spec says it all."""
@@ -160,7 +172,37 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
         if SCORE not in result or (known.history and result["step"] <= known.history[-1].step):
             return str(TrialScheduler.CONTINUE)
         told = {TIME: len(known.history) + 1, SCORE: result[SCORE]}
+        if isinstance(self._settings, Pbt) and self._decide(trial.number, self._settings, told):
+            # It starts again with other fields, where the other trial's checkpoint is.
+            return str(TrialScheduler.PAUSE)
         return str(self._inner.on_trial_result(tune_controller, trial, told))
+
+    def exploit_of(self, number: int) -> Exploit | None:
+        """Return what a trial that was just paused goes on from; asked for once."""
+        return self._exploits.pop(number, None)
+
+    def _decide(self, number: int, settings: Pbt, told: dict[str, Any]) -> bool:
+        """Decide whether a trial goes on from another one's weights."""
+        sign = 1 if self._mode == "max" else -1
+        scores = {
+            other.number: sign * other.history[-1].metrics[self._metric_name]
+            for other in self._state.trials.values()
+            if other.status in (None, "finished")
+            and other.history
+            and self._metric_name in other.history[-1].metrics
+        }
+        scores[number] = sign * told[SCORE]
+        found = exploit(
+            scores,
+            number=number,
+            num_evaluations=told[TIME],
+            donors={one.number for one in self._state.trials.values() if one.status is None},
+            settings=settings,
+            seed=self._seed,
+        )
+        if found is not None:
+            self._exploits[number] = found
+        return found is not None
 
     def on_trial_complete(
         self, tune_controller: Any, trial: SweepTrial, result: dict[str, Any]
