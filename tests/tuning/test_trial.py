@@ -11,23 +11,13 @@ import torch
 from pyarrow import parquet
 from safetensors.torch import load_file
 
-from doomed import tiny_task
 from kovar.events import read_events
 from kovar.training.folder import RunFolder
-from kovar.training.method import Full, Lora
+from kovar.training.method import Lora
 from kovar.training.worker import execute
 from kovar.tuning.trial import TrialEnd, adopt, drop_weights, run_trial
 from tiny_run import spoil_weights
-
-FULL = Full()
-
-
-def trial(folder, number=1, *, precision="fp32", method=FULL, options=None, **training):
-    """Prepare a trial of two short epochs."""
-    training = {"epochs": 2, "evaluate_every": 10} | training
-    task = tiny_task(folder, run=f"trial-{number:04d}", **training)
-    spec = task.spec.model_copy(update={"precision": precision, "method": method})
-    return replace(task, spec=spec, purpose="trial", **(options or {}))
+from tiny_trial import tiny_trial
 
 
 def told_by(task):
@@ -39,7 +29,7 @@ def told_by(task):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A trial in fp32, its end and its news."""
-    task = trial(tmp_path_factory.mktemp("trial"))
+    task = tiny_trial(tmp_path_factory.mktemp("trial"))
     return task, *told_by(task)
 
 
@@ -104,15 +94,15 @@ def test_an_end_that_was_altered_is_not_believed(finished, tmp_path):
 def test_a_trial_does_not_depend_on_those_before_it_in_the_process(finished, tmp_path):
     _, end, _ = finished
     for number, change in enumerate([{"precision": "bf16"}, {"method": Lora()}, {"seed": 7}], 2):
-        other, _ = told_by(trial(tmp_path, number, **change))
+        other, _ = told_by(tiny_trial(tmp_path, number, **change))
         assert other.weights_digest != end.weights_digest
-    again, _ = told_by(trial(tmp_path, 1))
+    again, _ = told_by(tiny_trial(tmp_path, 1))
     assert again.weights_digest == end.weights_digest
     assert again.metrics == end.metrics
 
 
 def test_numbers_that_are_not_finite_end_a_trial_as_diverged_in_its_own_precision(tmp_path):
-    task = trial(tmp_path, precision="bf16", learning_rate=1.0, max_gradient_norm=1e30)
+    task = tiny_trial(tmp_path, precision="bf16", learning_rate=1.0, max_gradient_norm=1e30)
     spoil_weights(tmp_path / "encoder")
     end, _ = told_by(task)
     assert (end.status, end.weights) == ("diverged", None)
@@ -122,10 +112,10 @@ def test_numbers_that_are_not_finite_end_a_trial_as_diverged_in_its_own_precisio
 
 
 def test_weights_are_left_only_where_the_trial_may_be_the_best(tmp_path):
-    loser, _ = told_by(trial(tmp_path, 1, options={"weights_bar": 1.0}))
+    loser, _ = told_by(tiny_trial(tmp_path, 1, options={"weights_bar": 1.0}))
     assert loser.weights is None
     assert not (tmp_path / "trial-0001" / "weights.safetensors").exists()
-    winner, _ = told_by(trial(tmp_path, 2, options={"weights_bar": -1.0}))
+    winner, _ = told_by(tiny_trial(tmp_path, 2, options={"weights_bar": -1.0}))
     assert winner.weights_digest == loser.weights_digest
     drop_weights(tmp_path / "trial-0002")
     assert not (tmp_path / "trial-0002" / "weights.safetensors").exists()
@@ -133,20 +123,20 @@ def test_weights_are_left_only_where_the_trial_may_be_the_best(tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_a_trial_in_another_precision_is_scored_in_fp32(tmp_path, precision):
-    end, news = told_by(trial(tmp_path, precision=precision))
+    end, news = told_by(tiny_trial(tmp_path, precision=precision))
     assert end.precision == precision
     assert end.metrics["loss"] != news[-1].evaluation.metrics["loss"]
     assert end.metrics["loss"] == pytest.approx(news[-1].evaluation.metrics["loss"], rel=0.1)
 
 
 def test_weights_that_are_kept_in_bf16_stay_so_in_the_file(tmp_path):
-    end, _ = told_by(trial(tmp_path, precision="bf16", weights="bf16"))
+    end, _ = told_by(tiny_trial(tmp_path, precision="bf16", weights="bf16"))
     tensors = load_file(tmp_path / "trial-0001" / end.weights)
     assert {t.dtype for n, t in tensors.items() if "position_ids" not in n} >= {torch.bfloat16}
 
 
 def test_the_best_step_is_scored_where_the_spec_asks_for_it(tmp_path):
-    end, news = told_by(trial(tmp_path, epochs=4, keep_best=True))
+    end, news = told_by(tiny_trial(tmp_path, epochs=4, keep_best=True))
     seen = {one.evaluation.step: one.evaluation for one in news if one.evaluation}
     assert end.metrics["accuracy"] == max(one.metrics["accuracy"] for one in seen.values())
     assert seen[end.step].metrics == end.metrics
@@ -169,7 +159,7 @@ def stop_after(step, news):
 
 def test_a_paused_trial_goes_on_from_the_evaluation_at_which_it_was_paused(finished, tmp_path):
     _, end, _ = finished
-    task, news = trial(tmp_path, options={"saves_updates": True}), []
+    task, news = tiny_trial(tmp_path, options={"saves_updates": True}), []
     with pytest.raises(Stopped):
         run_trial(task, report=stop_after(10, news))
     again, further = told_by(task)
@@ -179,10 +169,10 @@ def test_a_paused_trial_goes_on_from_the_evaluation_at_which_it_was_paused(finis
 
 
 def test_a_trial_that_adopts_a_checkpoint_goes_on_from_there_with_its_own_rate(tmp_path):
-    donor = trial(tmp_path, 1, options={"saves_updates": True})
+    donor = tiny_trial(tmp_path, 1, options={"saves_updates": True})
     with pytest.raises(Stopped):
         run_trial(donor, report=stop_after(20, []))
-    task = trial(tmp_path, 2, learning_rate=1e-4, options={"saves_updates": True})
+    task = tiny_trial(tmp_path, 2, learning_rate=1e-4, options={"saves_updates": True})
     adopt(task.folder, donor.folder, step=20)
     end, news = told_by(task)
     assert news[1].text == "went on from its checkpoint of step 20"
@@ -198,5 +188,5 @@ def test_nothing_of_a_trial_is_left_in_the_environment(tmp_path):
     def meddle(one):
         os.environ["LEFT_BY_A_TRIAL"] = "1"
 
-    run_trial(trial(tmp_path), report=meddle)
+    run_trial(tiny_trial(tmp_path), report=meddle)
     assert dict(os.environ) == before

@@ -40,7 +40,7 @@ from kovar.training.trial.end import TrialEnd
 from kovar.training.trial.energy import open_energy
 from kovar.training.trial.files import write_trial
 from kovar.training.trial.usage import Meter
-from kovar.training.version_folder import write_version_folder
+from kovar.training.version_folder import Trained, write_version_folder
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +178,8 @@ def _finish(
     chip: str,
 ) -> None:
     if task.purpose == "version":
-        write_version_folder(task, paths, attempt, engine, log, chip=chip)
+        trained = Trained.by(engine, chip=chip)
+        write_version_folder(task, paths, attempt, trained, log.emit)
         return
     write_trial(
         task,

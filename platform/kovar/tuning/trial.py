@@ -28,6 +28,8 @@ from kovar.tuning.record import Evaluation
 if TYPE_CHECKING:
     import torch
 
+    from kovar.events import EventKind
+
 __all__ = [
     "TrialEnd",
     "TrialUpdate",
@@ -115,8 +117,9 @@ class _Translator:
     def __init__(self, report: Tell) -> None:
         self._report = report
 
-    def hear(self, event: str, *, usage: Usage, **fields: Any) -> None:
-        """Take an event with the usage up to it."""
+    def hear(self, event: EventKind, **fields: Any) -> None:
+        """Take an event, among its fields the usage up to it."""
+        usage: Usage = fields.pop("usage")
         match event:
             case "started":
                 self._report(TrialUpdate("started", usage, facts=_start_facts(fields)))
@@ -138,7 +141,7 @@ def _start_facts(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _in_words(event: str, fields: Mapping[str, Any]) -> str:
+def _in_words(event: EventKind, fields: Mapping[str, Any]) -> str:
     if event == "resumed":
         return f"went on from its checkpoint of step {fields['step']}"
     return next(iter(incidents([{"event": event, "rank": 0, **fields}])), event)

@@ -66,7 +66,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     yield text
     for name in sorted(tensors):
         whole = tensors[name].detach().cpu().contiguous()
-        yield memoryview(whole.reshape(-1).view(torch.uint8).numpy())
+        yield whole.reshape(-1).view(torch.uint8).numpy().data
 
 
 def fill_weights(model: torch.nn.Module, path: Path, *, digest: str) -> None:
