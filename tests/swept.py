@@ -61,7 +61,7 @@ def large(folder: Path, *, num_rates: int = 8, seeds: int = 2) -> SweepReport:
                 configuration += 1
                 for seed in range(seeds):
                     number += 1
-                    node = ("cpu-a", "cpu-b", "l4-a")[number % 3]
+                    node = "l4-a" if warmup else ("cpu-a", "cpu-b")[number % 2]
                     quality = 0.83 - 0.06 * (math.log10(rate) + 4.2) ** 2
                     quality += 0.01 * (warmup > 0) + 0.004 * generator.standard_normal()
                     point = {RATE: float(rate), "precision": precision, "training.warmup": warmup}

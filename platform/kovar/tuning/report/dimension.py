@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -85,7 +86,9 @@ def shown(value: JsonValue) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+")
+            small = value and abs(value) < 1e-3
+            text = f"{value:.2e}" if small else f"{value:.3g}"
+            return re.sub(r"\.?0*e([+-])0?", r"e\1", text)
         case dict():
             return ", ".join(f"{key}: {shown(one)}" for key, one in value.items())
     return str(value)

@@ -114,8 +114,8 @@ def _missing(analysis: Analysis) -> str:
 def _configurations(report: SweepReport, analysis: Analysis) -> str:
     facts, names = report.facts, short_names(report.facts.paths)
     fronts = {number for one in analysis.fronts[:1] for number in one.configurations}
-    heads = ["configuration", *(names[path] for path in facts.paths), "seeds", facts.metric]
-    heads += ["behind the best (95 %)", "time", "cost", "tokens/s", "memory", "verdict"]
+    heads = ["configuration", *(names[path] for path in facts.paths), facts.metric, "verdict"]
+    heads += ["behind the best (90 % interval)", "seeds", "time", "cost", "tokens/s", "memory"]
     ranked = report.ranked_configurations
     others = [c for c in report.configurations if c not in ranked]
     rows = []
@@ -126,14 +126,14 @@ def _configurations(report: SweepReport, analysis: Analysis) -> str:
             [
                 str(one.number),
                 *(shown(one.point.get(path)) for path in facts.paths),
-                f"{len(one.finished)} of {len(one.trials)}",
-                _shown(one.metric(facts.metric), ".4f"),
+                _shown(one.metric(facts.metric)),
+                _verdict(one, report, analysis, on_front=one.number in fronts),
                 gap,
+                f"{len(one.finished)} of {len(one.trials)}",
                 format_duration(one.wall_seconds.mean) if one.wall_seconds else "",
                 money(one.cost.mean, facts.currency) if one.cost else "",
-                _shown(one.tokens_per_second, ",.0f"),
+                f"{one.tokens_per_second.mean:,.0f}" if one.tokens_per_second else "",
                 format_size(one.peak_memory_bytes) if one.peak_memory_bytes else "",
-                _verdict(one, report, analysis, on_front=one.number in fronts),
             ]
         )
     return _table(heads, rows, name="configurations")
@@ -155,8 +155,8 @@ def _verdict(
     return ", ".join(words)
 
 
-def _shown(spread: Spread | None, digits: str) -> str:
-    return "" if spread is None else spread.shown(digits)
+def _shown(spread: Spread | None) -> str:
+    return "" if spread is None else spread.shown()
 
 
 def _filters(report: SweepReport) -> str:

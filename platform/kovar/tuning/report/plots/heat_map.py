@@ -112,8 +112,9 @@ class HeatMap(Plot):
             "ygap": 2,
             "colorbar": {"title": {"text": self.facts.metric}, "thickness": 14},
         }
+        # By place, not by label: plotly.js takes a label that looks like a number for a place.
         notes = [
-            {"x": grid.across[column], "y": grid.up[row], "text": word, "showarrow": False}
+            {"x": column, "y": row, "text": word, "showarrow": False}
             for row, words in enumerate(grid.others)
             for column, word in enumerate(words)
             if word

@@ -127,6 +127,6 @@ def _layout(metric: str, along: Along) -> dict[str, Any]:
         "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": metric}},
         "hovermode": "closest",
-        "legend": {"title": {"text": "best trials"}},
-        "height": 440,
+        "legend": {"title": {"text": "best trials: "}, "y": -0.16, "yanchor": "top"},
+        "height": 560,
     }

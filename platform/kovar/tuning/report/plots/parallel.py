@@ -80,9 +80,11 @@ class ParallelCoordinates(Plot):
 
     @property
     def shares(self) -> list[float]:
-        """How good each configuration is, from 0 to 1."""
+        """Place of each configuration on the color scale."""
         places = self.axes[-1].places
-        return [one if self.facts.mode == "max" else 1 - one for one in places]
+        shares = (one if self.facts.mode == "max" else 1 - one for one in places)
+        # The brightest end of the scale is hard to see on white.
+        return [0.92 * share for share in shares]
 
     def variants(self) -> list[Variant]:
         """Return the one way to draw them."""
@@ -113,13 +115,14 @@ class ParallelCoordinates(Plot):
                 "ticktext": [axis.name for axis in self.axes],
                 "side": "top",
                 "range": [-0.35, num - 0.8],
-                "showgrid": True,
+                "showline": False,
                 "zeroline": False,
                 "fixedrange": True,
             },
             "yaxis": {"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
             "annotations": ticks,
             "hovermode": "closest",
+            "margin": {"l": 24, "r": 24, "t": 48, "b": 16},
             "height": 430,
         }
         return [Variant("all", lines, layout)]
@@ -132,9 +135,6 @@ class ParallelCoordinates(Plot):
 
     def draw(self, figure: Figure) -> None:
         """Draw the lines over hand-made axes."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
         plot, num = figure.subplots(), len(self.axes)
         for index, share in enumerate(self.shares):
             plot.plot(range(num), [axis.places[index] for axis in self.axes],
@@ -152,10 +152,6 @@ class ParallelCoordinates(Plot):
         plot.set(xlim=(-0.5, num - 0.9), ylim=(-0.06, 1.06))
         for spine in plot.spines.values():
             spine.set_visible(False)
-        values = [s.mean for c in self.configurations if (s := c.metric(self.facts.metric))]
-        scale = Normalize(min(values), max(values))
-        colors = "viridis" if self.facts.mode == "max" else "viridis_r"
-        figure.colorbar(ScalarMappable(scale, colors), ax=plot, label=self.facts.metric, pad=0.02)
         plot.set_title(self.facts.name, pad=26)
 
 
