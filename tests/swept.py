@@ -75,9 +75,7 @@ def large(folder: Path, *, num_rates: int = 8, seeds: int = 2) -> SweepReport:
     return SweepReport(facts, tuple(trials))
 
 
-def _counted(
-    history: tuple[Evaluation, ...], quality: float, status: str
-) -> dict[str, float]:
+def _counted(history: tuple[Evaluation, ...], quality: float, status: str) -> dict[str, float]:
     if status == "diverged":
         return {}
     return dict(history[-1].metrics) | ({"accuracy": quality} if status == "finished" else {})

@@ -49,7 +49,11 @@ def write_board(report: SweepReport, folder: Path) -> None:
 
 
 def _write(
-    writer: EventFileWriter, messages: Sequence[Any], *, at: float, scalars: Iterator[Scalar] = iter(())
+    writer: EventFileWriter,
+    messages: Sequence[Any],
+    *,
+    at: float,
+    scalars: Iterator[Scalar] = iter(()),
 ) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

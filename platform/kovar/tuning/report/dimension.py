@@ -73,7 +73,9 @@ def dimensions_of(configurations: Sequence[Configuration], facts: SweepFacts) ->
         for path in facts.paths
     ]
     if "precision" not in facts.paths:
-        found.append(_dimension("precision", "precision", [c.precision for c in configurations], facts))
+        found.append(
+            _dimension("precision", "precision", [c.precision for c in configurations], facts)
+        )
     found.append(_dimension("chip", "runs on", [c.where or None for c in configurations], facts))
     return [one for one in found if one.num_distinct > 1]
 
@@ -94,9 +96,7 @@ def shown(value: JsonValue) -> str:
     return str(value)
 
 
-def _dimension(
-    path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts
-) -> Dimension:
+def _dimension(path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts) -> Dimension:
     numeric = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     positive = len(numeric) == len(values) and all(one > 0 for one in numeric)
     # A grid has no scale of its own: one that spans more than a factor of 20 is read as logarithmic.

@@ -81,7 +81,9 @@ def _head(report: SweepReport) -> str:
 def _choice(report: SweepReport, analysis: Analysis) -> str:
     chosen = analysis.recommendation
     if chosen is None:
-        return '<div class="choice none"><p>No trial finished: there is nothing to choose.</p></div>'
+        return (
+            '<div class="choice none"><p>No trial finished: there is nothing to choose.</p></div>'
+        )
     configuration = next(c for c in report.configurations if c.number == chosen.configuration)
     return (
         f'<div class="choice"><h2>Take configuration {chosen.configuration}</h2>'
@@ -139,9 +141,7 @@ def _configurations(report: SweepReport, analysis: Analysis) -> str:
     return _table(heads, rows, name="configurations")
 
 
-def _verdict(
-    one: Configuration, report: SweepReport, analysis: Analysis, *, on_front: bool
-) -> str:
+def _verdict(one: Configuration, report: SweepReport, analysis: Analysis, *, on_front: bool) -> str:
     words = [] if one.finished else [one.status]
     if one is report.best_configuration:
         words.append("best")

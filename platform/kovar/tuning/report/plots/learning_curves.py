@@ -37,7 +37,9 @@ class LearningCurves(Plot):
         trials = tuple(trial for trial in report.ranked if trial.history)
         known = {name for trial in trials for one in trial.history for name in one.metrics}
         first = report.facts.metric
-        metrics = [first] * (first in known) + [name for name in ("loss",) if name in known - {first}]
+        metrics = [first] * (first in known) + [
+            name for name in ("loss",) if name in known - {first}
+        ]
         return cls(trials, tuple(metrics), report.facts) if metrics else None
 
     @property
@@ -64,9 +66,7 @@ class LearningCurves(Plot):
         # What is drawn last lies on top.
         return [trace for trace in reversed(drawn) if trace["x"]]
 
-    def _trace(
-        self, place: int, trial: TrialRecord, metric: str, along: Along
-    ) -> dict[str, Any]:
+    def _trace(self, place: int, trial: TrialRecord, metric: str, along: Along) -> dict[str, Any]:
         x, y = _points(trial, metric, along)
         colored = place < NUM_COLORED
         color = category(place) if colored else QUIET

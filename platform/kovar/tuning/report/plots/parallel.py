@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from kovar.tuning.report.analysis import Analysis
 from kovar.tuning.report.configuration import Configuration
@@ -142,9 +143,16 @@ class ParallelCoordinates(Plot):
         for x, axis in enumerate(self.axes):
             plot.axvline(x, color="0.75", lw=0.8, zorder=0)
             for place, text in axis.ticks:
-                plot.annotate(text, (x, place), xytext=(-6, 0), textcoords="offset points",
-                              ha="right", va="center", fontsize=8,
-                              bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6})  # fmt: skip
+                plot.annotate(
+                    text,
+                    (x, place),
+                    xytext=(-6, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=8,
+                    bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6},
+                )
         plot.set_xticks(range(num), [axis.name for axis in self.axes])
         plot.xaxis.tick_top()
         plot.tick_params(length=0)
@@ -181,7 +189,7 @@ def _numeric(dimension: Dimension) -> Axis:
 
 
 def _gaps(places: Sequence[float]) -> list[float]:
-    return [b - a for a, b in zip(places[:-1], places[1:], strict=True)]
+    return [b - a for a, b in pairwise(places)]
 
 
 def _apart(places: Sequence[float], *, room: float) -> tuple[float, ...]:
