@@ -69,8 +69,10 @@ def large(folder: Path, *, num_rates: int = 8, seeds: int = 2) -> SweepReport:
                     if made.status == "finished":
                         name = f"trial-{number:04d}/answers.parquet"
                         noise = 0.03 * generator.standard_normal(NUM_ROWS)
-                        write_answers(folder / name, rows + noise < made.metrics["accuracy"])
-                        made = replace(made, predictions=name)
+                        right = rows + noise < quality
+                        write_answers(folder / name, right)
+                        scores = made.metrics | {"accuracy": float(right.mean())}
+                        made = replace(made, predictions=name, metrics=scores)
                     trials.append(made)
     return SweepReport(facts, tuple(trials))
 

@@ -55,7 +55,10 @@ def _divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.
     """Divide; 0 where nothing is divided by nothing, as scikit-learn's `zero_division=0`."""
     import numpy as np
 
-    return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+    found: npt.NDArray[np.float64] = np.divide(
+        above, below, out=np.zeros(below.shape), where=below > 0
+    )
+    return found
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:

@@ -99,7 +99,7 @@ def shown(value: JsonValue) -> str:
 def _dimension(path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts) -> Dimension:
     numeric = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     positive = len(numeric) == len(values) and all(one > 0 for one in numeric)
-    # A grid has no scale of its own: one that spans more than a factor of 20 is read as logarithmic.
+    # A grid has no scale of its own: one that spans a factor of 20 is read as logarithmic.
     wide = positive and bool(numeric) and max(numeric) / min(numeric) > 20
     return Dimension(path, name, tuple(values), positive and (path in facts.log_paths or wide))
 

@@ -142,7 +142,7 @@ def _configurations(report: SweepReport, analysis: Analysis) -> str:
 
 
 def _verdict(one: Configuration, report: SweepReport, analysis: Analysis, *, on_front: bool) -> str:
-    words = [] if one.finished else [one.status]
+    words: list[str] = [] if one.finished else [one.status]
     if one is report.best_configuration:
         words.append("best")
     if analysis.recommendation and analysis.recommendation.configuration == one.number:
@@ -161,7 +161,7 @@ def _shown(spread: Spread | None) -> str:
 
 def _filters(report: SweepReport) -> str:
     """Return one choice for each column with few values, and a text that rows must contain."""
-    columns = {"status": [trial.status for trial in report.trials]}
+    columns: dict[str, list[str]] = {"status": [trial.status for trial in report.trials]}
     names = short_names(report.facts.paths)
     for path in report.facts.paths:
         columns[names[path]] = [shown(trial.point.get(path)) for trial in report.trials]

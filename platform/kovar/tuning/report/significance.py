@@ -128,7 +128,8 @@ def _over_seeds(
 
     num_seeds, num_draws = values.shape
     if num_seeds == 1:
-        return values[0]
+        only: npt.NDArray[np.float64] = values[0]
+        return only
     chosen = generator.integers(0, num_seeds, size=(num_seeds, num_draws))
     means: npt.NDArray[np.float64] = np.take_along_axis(values, chosen, axis=0).mean(axis=0)
     return means

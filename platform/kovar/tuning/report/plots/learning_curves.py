@@ -52,12 +52,12 @@ class LearningCurves(Plot):
 
     def variants(self) -> list[Variant]:
         """Return each metric over steps, and over seconds."""
-        names = {"step": "by step", "seconds": "by time"}
+        names: dict[Along, str] = {"step": "by step", "seconds": "by time"}
         return [
             Variant(f"{metric} {names[along]}", self._traces(metric, along), _layout(metric, along))
             for metric in self.metrics
-            for along in ("step", "seconds")
-        ]  # type: ignore[misc]
+            for along in names
+        ]
 
     def _traces(self, metric: str, along: Along) -> list[dict[str, Any]]:
         drawn = [
