@@ -55,7 +55,7 @@ def replica_demand(spec: ServingSpec, *, name: str) -> Demand:
         name=name,
         field="replica",
         request=spec.replica,
-        num_min=spec.num_replicas.min,
+        num_min=max(1, spec.num_replicas.min),  # an application that sleeps must be able to wake
         num_max=spec.num_replicas.max,
         num_field="num_replicas",
         placement=spec.placement,

@@ -10,6 +10,7 @@ from kovar.inference import BatchRunner, load_runtime
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
+from kovar.serving.autoscaling.binding import reported
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.spec import ServingSpec
 
@@ -59,7 +60,9 @@ class Replica:
             base_folder=fetch(base) if base else None,
         )
         self._limits = spec.limits
-        self._runner = BatchRunner(runtime, limits=spec.batching, max_queued=spec.limits.max_queued)
+        self._runner = BatchRunner(
+            runtime, limits=spec.batching.on(spec.device), max_queued=spec.limits.max_queued
+        )
         self._served = ServedVersion(
             model=version.model,
             version=version.number,
@@ -83,6 +86,10 @@ class Replica:
             KovarError: no answers can come any more.
         """
         self._runner.check()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve what this replica is asked and how fast it is, for the autoscaling policy."""
+        return reported(self._runner.load())
 
     def __del__(self) -> None:
         """End the runtime's thread; Serve calls this once the requests have drained."""

@@ -49,7 +49,9 @@ class RequestLimits(Config):
 class ReplicaRange(Config):
     """How many replicas run: at least `min`, at most `max`; equal for a fixed number."""
 
-    min: int = Field(ge=1, le=MAX_REPLICAS, description="replicas without traffic")
+    min: int = Field(
+        ge=0, le=MAX_REPLICAS, description="replicas without traffic; 0: the first request waits"
+    )
     max: int = Field(ge=1, le=MAX_REPLICAS, description="replicas under the highest traffic")
 
     @field_validator("max")
@@ -86,11 +88,18 @@ NumReplicas = Annotated[ReplicaRange, BeforeValidator(_from_number)]
 class Autoscaling(Config):
     """How the number of replicas follows the traffic, where it is a range."""
 
-    target_ongoing_requests: float = Field(
-        default=32.0, gt=0, description="requests that run or wait at one replica, on average"
+    latency_objective_s: float = Field(
+        default=0.5, gt=0, description="seconds within which 99 of 100 texts should be answered"
     )
-    upscale_delay_s: float = Field(default=5.0, ge=0, description="seconds above the target")
-    downscale_delay_s: float = Field(default=120.0, ge=0, description="seconds below the target")
+    upscale_delay_s: float = Field(
+        default=5.0, ge=0, description="seconds that more replicas must have been wanted"
+    )
+    downscale_delay_s: float = Field(
+        default=120.0, ge=0, description="seconds that fewer replicas must have been enough"
+    )
+    to_zero_delay_s: float = Field(
+        default=300.0, ge=0, description="seconds without a request until the last replica goes"
+    )
 
 
 class ServingSpec(Config):
