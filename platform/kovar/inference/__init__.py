@@ -1,31 +1,53 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
+from kovar.inference.choice import MAX_ACCURACY_LOSS, Wish, needed_exports
+from kovar.inference.classifier_runtime import ClassifierRuntime
+from kovar.inference.exports import Export, ExportBuilder, ExportForm
 from kovar.inference.loader import (
     Loaded,
-    RuntimeName,
     adapter_base,
     load_any,
     load_runtime,
     load_version,
 )
 from kovar.inference.memory import ServingMemory, estimate_serving
+from kovar.inference.onnx_runtime import OnnxRuntime
+from kovar.inference.openvino_runtime import OpenVinoRuntime
 from kovar.inference.runner import BatchRunner
-from kovar.inference.runtime import Encoded, Prediction, Runtime, Text, plan_batches
+from kovar.inference.runtime import (
+    Attribution,
+    Encoded,
+    Prediction,
+    Runtime,
+    RuntimeName,
+    RuntimePrecision,
+    Text,
+    plan_batches,
+)
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.inference.torch_scorer import TextLoss, TorchScorer
 from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
+    "MAX_ACCURACY_LOSS",
+    "Attribution",
     "BatchLimits",
     "BatchRunner",
     "Batcher",
+    "ClassifierRuntime",
     "Encoded",
+    "Export",
+    "ExportBuilder",
+    "ExportForm",
     "Item",
     "Loaded",
+    "OnnxRuntime",
+    "OpenVinoRuntime",
     "Prediction",
     "Runtime",
     "RuntimeName",
+    "RuntimePrecision",
     "ServingMemory",
     "Tagging",
     "Taken",
@@ -34,10 +56,12 @@ __all__ = [
     "TorchRuntime",
     "TorchScorer",
     "TorchTagger",
+    "Wish",
     "adapter_base",
     "estimate_serving",
     "load_any",
     "load_runtime",
     "load_version",
+    "needed_exports",
     "plan_batches",
 ]
