@@ -99,9 +99,7 @@ def wanted_outputs(request: Inference, served: ServedVersion) -> Sequence[Wanted
     for index, output in enumerate(request.outputs):
         place = f"outputs[{index}]"
         if output.name not in known:
-            raise invalid_tensor(
-                f"{place}.name", f"unknown output, there are {', '.join(known)}"
-            )
+            raise invalid_tensor(f"{place}.name", f"unknown output, there are {', '.join(known)}")
         if output.num_classes and output.name != SCORES_OUTPUT:
             raise invalid_tensor(f"{place}.parameters", "only scores can be sent as classes")
     return request.outputs

@@ -143,9 +143,7 @@ def _tensors(inputs: Sequence[RequestTensor], raw: memoryview) -> list[Tensor]:
             place += len(raw[place:][:size]) if isinstance(size, int) else 0
         tensors.append(Tensor(item.name, item.datatype, tuple(item.shape), data))
     if place != len(raw):
-        raise invalid_tensor(
-            "inputs", f"{len(raw)} bytes follow the JSON, the tensors say {place}"
-        )
+        raise invalid_tensor("inputs", f"{len(raw)} bytes follow the JSON, the tensors say {place}")
     return tensors
 
 

@@ -71,7 +71,9 @@ def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
 
 
-def repository_index(served: Sequence[ServedVersion], ready: Sequence[bool]) -> list[dict[str, Any]]:
+def repository_index(
+    served: Sequence[ServedVersion], ready: Sequence[bool]
+) -> list[dict[str, Any]]:
     """Answer `POST /v2/repository/index`."""
     return [
         {

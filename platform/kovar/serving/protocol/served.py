@@ -20,7 +20,6 @@ class ServedVersion:
         precision: number format that it runs at.
         vocabulary_size: number of token ids; None where token ids are not taken.
         embedding_size: numbers of a text's embedding; None where there are no embeddings.
-        explains: whether it tells how much each token counted.
     """
 
     model: str
@@ -32,7 +31,6 @@ class ServedVersion:
     precision: str
     vocabulary_size: int | None = None
     embedding_size: int | None = None
-    explains: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
