@@ -1,9 +1,11 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
+from kovar.inference.answering import Answer, Timing
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
 from kovar.inference.choice import MAX_ACCURACY_LOSS, Wish, needed_exports
 from kovar.inference.classifier_runtime import ClassifierRuntime
 from kovar.inference.exports import Export, ExportBuilder, ExportForm
+from kovar.inference.load import Load, LoadMeter
 from kovar.inference.loader import (
     Loaded,
     adapter_base,
@@ -14,7 +16,7 @@ from kovar.inference.loader import (
 from kovar.inference.memory import ServingMemory, estimate_serving
 from kovar.inference.onnx_runtime import OnnxRuntime
 from kovar.inference.openvino_runtime import OpenVinoRuntime
-from kovar.inference.runner import BatchRunner
+from kovar.inference.runner import BatchRecord, BatchRunner
 from kovar.inference.runtime import (
     Attribution,
     Encoded,
@@ -31,8 +33,10 @@ from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
     "MAX_ACCURACY_LOSS",
+    "Answer",
     "Attribution",
     "BatchLimits",
+    "BatchRecord",
     "BatchRunner",
     "Batcher",
     "ClassifierRuntime",
@@ -41,6 +45,8 @@ __all__ = [
     "ExportBuilder",
     "ExportForm",
     "Item",
+    "Load",
+    "LoadMeter",
     "Loaded",
     "OnnxRuntime",
     "OpenVinoRuntime",
@@ -53,6 +59,7 @@ __all__ = [
     "Taken",
     "Text",
     "TextLoss",
+    "Timing",
     "TorchRuntime",
     "TorchScorer",
     "TorchTagger",
