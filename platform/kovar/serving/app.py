@@ -14,6 +14,7 @@ from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
+from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
@@ -55,9 +56,10 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
         _check_batch_holds_a_text(spec, version)
         base = adapter_base(registry, version)
         request = _planned_request(spec, version, registry)
+        exports = bound_exports(spec, version, registry, settings)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     return deployment.options(**deployment_options(spec, request)).bind(
-        spec, version, base=base, **_places(settings)
+        spec, version, base=base, exports=exports, **_places(settings)
     )
 
 
