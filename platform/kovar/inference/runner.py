@@ -234,13 +234,9 @@ class BatchRunner:
                 for request, some in zip(requests, texts, strict=True):
                     self._tokenize([request], [some])
                 return
-            # The message may quote the text, so only the kind of error is kept.
-            logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
             with self._lock:
                 self._num_untokenized -= requests[0].num_rows
-            requests[0].fail(
-                RequestError("a text cannot be tokenized", code="text_not_tokenizable")
-            )
+            requests[0].fail(_not_tokenizable(problem))
             return
         begin = 0
         with self._lock:
@@ -325,6 +321,14 @@ def _check_lengths(encoded: Sequence[Encoded], max_length: int) -> None:
 
 def _too_long(max_tokens: int) -> RequestError:
     return RequestError(f"from 1 to {max_tokens} tokens are allowed", code="wrong_num_tokens")
+
+
+def _not_tokenizable(problem: Exception) -> RequestError:
+    if isinstance(problem, RequestError):  # the tokenizing function's own refusal
+        return problem
+    # The message may quote the text, so only the kind of error is kept.
+    logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
+    return RequestError("a text cannot be tokenized", code="text_not_tokenizable")
 
 
 def _queue_full(max_queued: int) -> RequestError:

@@ -15,6 +15,7 @@ from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
 from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
+from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
@@ -56,10 +57,11 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
         _check_batch_holds_a_text(spec, version)
         base = adapter_base(registry, version)
         request = _planned_request(spec, version, registry)
+        exports = bound_exports(spec, version, registry, settings)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     with quiet_metrics_interval():
         described = deployment.options(**deployment_options(spec, request))
-    return described.bind(spec, version, base=base, **_places(settings))
+    return described.bind(spec, version, base=base, exports=exports, **_places(settings))
 
 
 def _places(settings: Settings) -> dict[str, Any]:

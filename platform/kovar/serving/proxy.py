@@ -88,7 +88,7 @@ class SecondTry:
             logger.warning("a replica died with a request: it is sent again")
             await self._app(scope, kept.again(), reply.send)
         if not reply.started:
-            await _refuse(send)
+            await _refuse(send, "the replica that ran this request has died", code="replica_lost")
 
 
 class _Kept:
@@ -146,9 +146,8 @@ def _is_repeatable(scope: Scope) -> bool:
     )
 
 
-async def _refuse(send: Send) -> None:
-    error = "the replica that ran this request has died"
-    body = to_json(dict(error=error, code="replica_lost", field=None))
+async def _refuse(send: Send, message: str, *, code: str) -> None:
+    body = to_json({"error": message, "code": code, "field": None})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
