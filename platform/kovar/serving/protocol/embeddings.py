@@ -111,9 +111,9 @@ def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
             code="too_many_tokens",
             field=field,
         )
-    if not 0 <= min(item) <= max(item) < (served.vocabulary_size or 0):
+    if not 0 <= min(item) <= max(item) < served.vocabulary_size:
         raise RequestError(
-            f"a token id outside of the model's {served.vocabulary_size or 0}",
+            f"a token id outside of the model's {served.vocabulary_size}",
             code="unknown_token",
             field=field,
         )
