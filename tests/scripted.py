@@ -60,7 +60,9 @@ class ScriptedRuntime(Runtime):
         """Every word counts 1, and `good` counts 2."""
         good = self._id("good")
         return [
-            Attribution(self._predict(item), tuple(2.0 if word == good else 1.0 for word in item.ids))
+            Attribution(
+                self._predict(item), tuple(2.0 if word == good else 1.0 for word in item.ids)
+            )
             for item in batch
         ]
 
