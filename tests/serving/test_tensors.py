@@ -153,9 +153,10 @@ def test_numbers_survive_their_bytes(numbers):
 @given(st.sampled_from(["BYTES", "INT64", "INT32", "FP32", "BOOL", "FP8"]), st.binary())
 def test_any_bytes_are_read_or_refused(datatype, raw):
     try:
-        assert isinstance(from_raw(datatype, raw, "inputs[0]"), list)
-    except RequestError as refusal:
-        assert refusal.status == 400
+        elements = from_raw(datatype, raw, "inputs[0]")
+    except RequestError:
+        return
+    assert isinstance(elements, list)
 
 
 @given(st.lists(st.lists(st.integers(), min_size=2, max_size=2), min_size=1))

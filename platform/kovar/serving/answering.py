@@ -179,8 +179,11 @@ class Answering:
 
 def _note_texts(exchange: Exchange, inputs: Sequence[Text] | Sequence[Encoded]) -> None:
     exchange.num_texts = len(inputs)
-    if not isinstance(inputs[0], Encoded):
-        exchange.texts = [text if isinstance(text, str) else "\n".join(text) for text in inputs]
+    exchange.texts = [
+        item if isinstance(item, str) else "\n".join(item)
+        for item in inputs
+        if not isinstance(item, Encoded)
+    ]
 
 
 def _note_answer(

@@ -13,7 +13,7 @@ from pydantic import Field, WithJsonSchema
 
 from kovar.config import Config
 from kovar.errors import RequestError
-from kovar.inference import Encoded
+from kovar.inference import Encoded, Text
 from kovar.serving.protocol.refusal import check_count, check_texts, wrong_type
 from kovar.serving.protocol.served import ServedVersion
 from kovar.serving.spec import RequestLimits
@@ -74,7 +74,7 @@ class EmbeddingsResponse(Config):
 
 def embedding_inputs(
     request: EmbeddingsRequest, served: ServedVersion, limits: RequestLimits
-) -> Sequence[str | Encoded]:
+) -> Sequence[Text] | Sequence[Encoded]:
     """Return the texts, or token ids, to embed.
 
     Raises:
