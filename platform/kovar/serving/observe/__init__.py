@@ -1,0 +1,1 @@
+"""What is seen of requests from outside: logs, captures, metrics, spans."""
