@@ -1,6 +1,8 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
+from kovar.inference.answering import Answer, Timing
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
+from kovar.inference.load import Load, LoadMeter
 from kovar.inference.loader import (
     Loaded,
     RuntimeName,
@@ -10,18 +12,22 @@ from kovar.inference.loader import (
     load_version,
 )
 from kovar.inference.memory import ServingMemory, estimate_serving
-from kovar.inference.runner import BatchRunner
+from kovar.inference.runner import BatchRecord, BatchRunner
 from kovar.inference.runtime import Encoded, Prediction, Runtime, Text, plan_batches
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.inference.torch_scorer import TextLoss, TorchScorer
 from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
+    "Answer",
     "BatchLimits",
+    "BatchRecord",
     "BatchRunner",
     "Batcher",
     "Encoded",
     "Item",
+    "Load",
+    "LoadMeter",
     "Loaded",
     "Prediction",
     "Runtime",
@@ -31,6 +37,7 @@ __all__ = [
     "Taken",
     "Text",
     "TextLoss",
+    "Timing",
     "TorchRuntime",
     "TorchScorer",
     "TorchTagger",

@@ -11,10 +11,13 @@ from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
 from kovar.serving.protocol import ServedVersion
+from kovar.serving.served_model import served_model
 from kovar.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from kovar.inference import Runtime
 
 
 class Replica:
@@ -60,21 +63,14 @@ class Replica:
         )
         self._limits = spec.limits
         self._runner = BatchRunner(runtime, limits=spec.batching, max_queued=spec.limits.max_queued)
-        self._served = ServedVersion(
-            model=version.model,
-            version=version.number,
-            digest=version.digest,
-            labels=runtime.labels,
-            max_length=runtime.max_length,
-            runtime=runtime.name,
-            precision=runtime.precision,
-        )
+        served = served_version(version, runtime)
+        self._models = (served_model(served, self._runner, runtime),)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application; Serve calls this after the constructor."""
         from kovar.serving.api import create_api
 
-        return create_api(self._runner, served=self._served, limits=self._limits)
+        return create_api(self._models, limits=self._limits)
 
     def check_health(self) -> None:
         """Tell Serve to replace this replica when its runtime is dead or stuck.
@@ -89,3 +85,18 @@ class Replica:
         runner = getattr(self, "_runner", None)
         if runner is not None:
             runner.close()
+
+
+def served_version(version: Version, runtime: Runtime) -> ServedVersion:
+    """Name a version as its responses do, with what its runtime offers."""
+    return ServedVersion(
+        model=version.model,
+        version=version.number,
+        digest=version.digest,
+        labels=runtime.labels,
+        max_length=runtime.max_length,
+        runtime=runtime.name,
+        precision=runtime.precision,
+        vocabulary_size=getattr(runtime, "vocabulary_size", None),
+        embedding_size=getattr(runtime, "embedding_size", None),
+    )

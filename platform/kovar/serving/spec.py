@@ -38,6 +38,14 @@ class RequestLimits(Config):
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds from a request's arrival to its answer (504)"
     )
+    body_timeout_s: float = Field(
+        default=10.0, gt=0, description="seconds in which a request's body must arrive (408)"
+    )
+    truncate: bool = Field(
+        default=True,
+        description="read the beginning of a text with too many tokens, and say so in the answer; "
+        "or refuse it (422)",
+    )
 
     @model_validator(mode="after")
     def _one_request_fits_the_queue(self) -> Self:
