@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of the tests. More of them have more Rays, each for four workers.
+PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -25,7 +27,7 @@ quickstart: $(STAMP)  ## fine-tune, evaluate, register and serve a real model, e
 	$(BIN)/kovar quickstart $(ARGS)
 
 test: $(STAMP) postgresql chromium  ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 # The registry is tested on a real PostgreSQL server, which the suite starts and ends by itself.
 postgresql:

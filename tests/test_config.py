@@ -146,3 +146,12 @@ def test_a_mistake_in_a_later_document_is_shown_at_its_line(tmp_path):
 def test_a_device_is_no_specification():
     with pytest.raises(SpecError, match="too large for a specification"):
         load_document("/dev/zero")
+
+
+def test_a_value_that_is_neither_number_nor_word_is_told_both():
+    from kovar.training import TrainingSettings
+
+    with pytest.raises(SpecError, match="a valid integer, or 'auto'") as caught:
+        Document.of({"epochs": 1, "micro_batch_tokens": "all"}).parse(TrainingSettings)
+    assert caught.value.field == "micro_batch_tokens"
+    assert "more" not in caught.value.message

@@ -161,6 +161,13 @@ class Document:
         document.path, document.error, document.data, document._lines = None, error, data, {}
         return document
 
+    def part(self, key: str) -> Document:
+        """Return the value of a key as a document of its own, whose lines are those of the file."""
+        part = Document.of(self.data[key], error=self.error)
+        part.path = self.path
+        part._lines = {path[1:]: line for path, line in self._lines.items() if path[:1] == (key,)}
+        return part
+
     def _index(self, node: yaml.Node, path: FieldPath) -> None:
         if len(path) > MAX_DEPTH:
             raise self.error(
@@ -267,7 +274,10 @@ def first_mistake(model: type[BaseModel], data: Any, problem: ValidationError) -
     errors.sort(key=lambda item: (item["loc"] != ("kind",), item["type"] != "extra_forbidden"))
     item = errors[0]
     path, known = _locate(model, data, item["loc"])
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    # One value that is neither a number nor a word of a union causes an error for each.
+    beside = [e for e in errors[1:] if _locate(model, data, e["loc"])[0] == path]
+    num_more = len(errors) - 1 - len(beside)
+    more = f" (and {num_more} more)" if num_more else ""
     if item["type"] == "extra_forbidden":
         name = str(path[-1])
         hint = did_you_mean(name, known) or "remove the key or use one of the allowed ones"
@@ -283,6 +293,9 @@ def first_mistake(model: type[BaseModel], data: Any, problem: ValidationError) -
     elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         message, allowed = "not one of the known kinds", item["ctx"].get("expected_tags")
         got = got.get("kind") if isinstance(got, dict) else got
+    words = [e["ctx"]["expected"] for e in beside if e["type"] == "literal_error"]
+    if words and allowed is None:
+        message = f"{message}, or {' or '.join(words)}"
     choices = re.findall(r"'([^']*)'", allowed or "")
     near = did_you_mean(str(got), choices) if choices else None
     return Mistake(path, f"{message}{more}", got=got, allowed=allowed, hint=near)

@@ -88,9 +88,10 @@ class EventLog:
         attempt: counts from 1.
         rank: the worker's rank, or `DRIVER_RANK`.
         guard: called before each event; raises when this writer may write no more.
+        durable: whether milestones survive a power cut; without, they survive this process alone.
 
     Each event is a single `write` to a file opened for appending, so lines of several processes
-    do not mix on a local file system. Every event but `step` is also fsynced.
+    do not mix on a local file system. Every event but `step` is also fsynced, if durable.
     """
 
     def __init__(
@@ -101,14 +102,16 @@ class EventLog:
         attempt: int = 1,
         rank: int = DRIVER_RANK,
         guard: Callable[[], None] | None = None,
+        durable: bool = True,
     ) -> None:
         self._guard = guard
+        self._durable = durable
         path.parent.mkdir(parents=True, exist_ok=True)
         self._base = {"run": run, "attempt": attempt, "rank": rank}
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def emit(self, event: EventKind, **fields: Any) -> dict[str, Any]:
-        """Append one event and return it; on return a milestone is on the disk.
+        """Append one event and return it; on return a durable log has a milestone on the disk.
 
         Raises:
             ValueError: unknown kind, a field without a JSON form, or NaN.
@@ -125,7 +128,7 @@ class EventLog:
             # A writer died in the middle of a line: end it, so that it damages only itself.
             line = b"\n" + line
         os.write(self._fd, line)
-        if event != "step":
+        if self._durable and event != "step":
             os.fsync(self._fd)
         return record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kovar.errors import PlacementError, SpecError
+from kovar.errors import PlacementError, SpecError, UserError
 from kovar.planning import draw, plan_specs
 from kovar.resources import Cluster, NodeType
 from kovar.settings import load_settings
@@ -105,6 +105,20 @@ def test_a_token_budget_that_cannot_fit_is_refused_with_the_largest_that_does(fo
     largest = refusal.value.context["allowed"].removeprefix("at most ")
     (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", largest))
     assert plan(folder, "train.yaml").entries[0].estimate.fit.fits
+
+
+@pytest.mark.parametrize(
+    ("was", "written", "told"),
+    [
+        ("evaluation: 0.1}", "evaluation: 0.1, max_length: 600}", "4: data.max_length: longer"),
+        ("name: reviews", "name: reviews\ntask: causal-lm", "4: model.base: causal-lm does not"),
+    ],
+)
+def test_a_base_that_does_not_suit_the_run_is_refused_in_the_plan(folder, was, written, told):
+    spec = TRAIN.replace("MAX_TOKENS", "2048").replace(was, written)
+    (folder / "train.yaml").write_text(spec)
+    with pytest.raises(UserError, match=told):
+        plan(folder, "train.yaml")
 
 
 def test_specs_that_compete_say_how_many_would_run_alone(folder):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from broken import SmallMemory
 from kovar.errors import RunError
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
@@ -77,6 +78,14 @@ def test_graphs_are_few_for_each_length_whatever_the_rows(compiled):
     assert len(shapes) > len(lengths)
     # With gradients and without, and with padding and without.
     assert len(lengths) <= first.num_graphs <= 4 * len(lengths)
+
+
+def test_a_rehearsal_that_does_not_fit_is_cut_smaller(compiled, engines, tmp_path):
+    events = []
+    engine = engines(SETTINGS, task=SmallMemory(3), events=events)
+    engine.train(CheckpointFolder(tmp_path, keep=2))
+    told = [event for event, _ in events]
+    assert told.index("shrunk") < told.index("compiled") < told.index("step")
 
 
 def test_compiling_is_told_before_the_first_step_and_at_the_first_evaluation(compiled):

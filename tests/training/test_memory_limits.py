@@ -121,6 +121,19 @@ def test_less_memory_gives_smaller_passes_and_much_gives_the_whole_batch(engines
     assert found[0] < found[2] == 2048
 
 
+def test_a_probe_that_does_not_fit_leaves_one_row_at_a_time(engines, tmp_path):
+    events = []
+    engine = engines(AUTO, task=SmallMemory(1), events=events)
+    engine.train(CheckpointFolder(tmp_path, keep=2))
+    (told,) = named(events, "measured")
+    assert told["micro_batch_tokens"] == engine.dataset.open("train").lengths.max()
+
+
+def test_measuring_where_not_one_row_fits_says_so(engines):
+    with pytest.raises(OutOfMemoryError, match="measuring: one row of"):
+        measure_budget(engines(SETTINGS, task=SmallMemory(0)))
+
+
 def test_an_automatic_budget_is_measured_once_and_told(engines, tmp_path):
     events, kept = [], []
     options = {"events": events, "remember": lambda adjustments, writes: kept.append(adjustments)}

@@ -73,18 +73,18 @@ def test_a_base_that_is_missing_is_told_at_its_line(tmp_path):
         load_sweep(path)
 
 
-def test_a_base_of_several_workers_is_refused_with_the_override_that_helps(tmp_path):
+def test_an_elastic_base_is_refused_with_the_override_that_helps(tmp_path):
     path = write_sweep(tmp_path, GRID)
-    write_spec(tmp_path, resources={"num_workers": 2})
-    with pytest.raises(SpecError, match=r"sweep.yaml:4: base: a trial runs on one worker"):
+    write_spec(tmp_path, resources={"num_workers": {"min": 1, "max": 2}})
+    with pytest.raises(SpecError, match=r"sweep.yaml:4: base: .* fixed number of workers"):
         load_sweep(path)
-    path = write_sweep(tmp_path, GRID, overrides={"resources.num_workers": 1})
-    write_spec(tmp_path, resources={"num_workers": 2})
-    assert load_sweep(path).trials
+    path = write_sweep(tmp_path, GRID, overrides={"resources.num_workers": 2})
+    write_spec(tmp_path, resources={"num_workers": {"min": 1, "max": 2}})
+    assert load_sweep(path).trials[0].spec.resources.num_workers.min == 2
 
 
 def test_a_task_without_the_metric_of_the_sweep_is_refused(tmp_path):
-    sweep = write_sweep(tmp_path, GRID)
+    sweep = write_sweep(tmp_path, GRID, metric="accuracy")
     write_spec(tmp_path, task="masked-lm")
     with pytest.raises(SpecError, match="accuracy, which masked-lm does not have"):
         load_sweep(sweep)

@@ -184,7 +184,12 @@ class EntityCounts:
             for which, spans in enumerate((there & found, found, there)):
                 for kind, count in Counter(span.type for span in spans).items():
                     self._table[which, row, column[kind]] = count
-        self._per_sentence = self._table.sum(axis=2)
+        self._per_sentence: npt.NDArray[np.int64] = self._table.sum(axis=2)
+
+    @property
+    def per_sentence(self) -> npt.NDArray[np.int64]:
+        """The three counts of each sentence, shape [3, sentences]."""
+        return self._per_sentence
 
     def totals(self) -> npt.NDArray[np.int64]:
         """Return the three counts of each type, shape [3, types]."""

@@ -21,6 +21,7 @@ from kovar.models.base import (
     ModelSpec,
     check_folder,
     check_max_length,
+    check_positions,
     model_files,
     resolve_base,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "check_folder",
     "check_max_length",
     "check_peft",
+    "check_positions",
     "find_architecture",
     "first_position",
     "head_of",

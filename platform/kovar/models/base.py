@@ -337,11 +337,20 @@ def check_max_length(base: BaseModelFiles, max_length: int) -> None:
     Raises:
         SpecError: with the longest that the model allows.
     """
-    if max_length > base.max_positions:
+    check_positions(base.max_positions, max_length, source=base.source)
+
+
+def check_positions(max_positions: int, max_length: int, *, source: str) -> None:
+    """Refuse sequences that are longer than a model has positions for.
+
+    Raises:
+        SpecError: with the longest that the model allows.
+    """
+    if max_length > max_positions:
         raise SpecError(
-            f"longer than the positions of {base.source}",
+            f"longer than the positions of {source}",
             field="data.max_length",
             got=max_length,
-            allowed=f"at most {base.max_positions}",
-            hint=f"set data.max_length to {base.max_positions} or less, or choose another model",
+            allowed=f"at most {max_positions}",
+            hint=f"set data.max_length to {max_positions} or less, or choose another model",
         )

@@ -114,6 +114,7 @@ def _attend(
     options = {"dropout": dropout, "scaling": scaling}
     if cu_seq_lens_q is None:
         return attend(module, query, key, value, attention_mask, **options, **kwargs)
+    query, key, value = (_as_cast(each) for each in (query, key, value))
     if has_kernel(query, dropout):
         causal = bool(getattr(module, "is_causal", False))
         return _attend_at_once(
@@ -125,6 +126,18 @@ def _attend(
     rows = zip(*(torch.split(each, sizes, dim=2) for each in (query, key, value)), strict=True)
     found = [attend(module, *row, None, **options)[0] for row in rows]
     return torch.cat(found, dim=1), None
+
+
+def _as_cast(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in autocast's format, as attention itself takes it.
+
+    Rotary positions leave queries and keys in fp32, which the kernel does not take.
+    """
+    import torch
+
+    kind = tensor.device.type
+    casts = torch.is_autocast_enabled(kind)
+    return tensor.to(torch.get_autocast_dtype(kind)) if casts else tensor
 
 
 def has_kernel(query: torch.Tensor, dropout: float) -> bool:

@@ -70,7 +70,7 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     noun = {"sweep": "trial", "serve": "replica"}.get(planned.entry.kind, "worker")
     several = f"{noun}{'s' if number != 1 else ''}"
     if planned.entry.sweep is not None:
-        several += f" at once, of {len(planned.entry.sweep.trials)}"
+        several += f" at once, of {planned.entry.sweep.num_trials}"
     place = where or f"nowhere that this plan can see ({beyond})"
     return f"{number} {several} × {_asked(request)}: {place}"
 

@@ -24,7 +24,14 @@ from kovar.settings import Settings
 from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration, estimate_duration
-from kovar.training.fit import NUM_LABELS, MemoryFit, check_fit, fit_memory, lora_shape
+from kovar.training.fit import (
+    NUM_LABELS,
+    MemoryFit,
+    check_fit,
+    check_known_base,
+    fit_memory,
+    lora_shape,
+)
 from kovar.training.memory import TrainingMemory
 from kovar.training.method import Full, Lora
 from kovar.training.padding import check_padding
@@ -110,6 +117,7 @@ class Estimator:
             note = f"memory and duration: known once {spec.model.source} is downloaded"
             return Estimate(precisions, notes=(note,))
         for one, _ in runs:
+            check_known_base(one, config)
             check_tensor_plan(one, config)
             check_padding(one.training.padding_free, config)
         fits = [fit_memory(one, plan, config) for one, plan in runs]

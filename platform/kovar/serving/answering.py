@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from kovar.errors import RequestError
 from kovar.inference import Answer, Encoded, Prediction, Text, Timing
@@ -21,6 +22,10 @@ from kovar.serving.protocol.infer import (
 from kovar.serving.protocol.refusal import check_texts
 from kovar.serving.served_model import ModelTable, ServedModel
 from kovar.serving.spec import RequestLimits
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Answering:
         answer = await model.ask(
             texts, deadline=deadline, run=model.run, truncate=self._truncates(truncate)
         )
-        _note_answer(exchange, answer, answer.outputs)
+        _note_answer(exchange, answer.num_tokens, answer.timing, answer.outputs)
         return Predicted(answer.outputs, answer.timing)
 
     async def _explained(
@@ -97,16 +102,28 @@ class Answering:
                 code="no_attributions",
                 field="attributions",
             )
-        answer = await model.ask(
-            texts, deadline=deadline, run=model.attribute, truncate=self._truncates(truncate)
-        )
-        predictions = [item.prediction for item in answer.outputs]
-        _note_answer(exchange, answer, predictions)
+        if len(texts) > self.limits.max_attributed:
+            raise RequestError(
+                f"{len(texts)} texts, at most {self.limits.max_attributed} with attributions",
+                code="too_many_inputs",
+                field="inputs",
+            )
+        answers = []
+        for text in texts:
+            # Each for itself, because one takes as long as a whole batch of predictions: others
+            # get their turn in between.
+            run = partial(model.attribute)
+            whole = self._truncates(truncate)
+            answers.append(await model.ask([text], deadline=deadline, run=run, truncate=whole))
+        outputs = [answer.outputs[0] for answer in answers]
+        predictions = [item.prediction for item in outputs]
+        timing = _sum([answer.timing for answer in answers])
+        _note_answer(exchange, sum(a.num_tokens for a in answers), timing, predictions)
         weights = [
             token_weights(model.spans(text), item.weights)
-            for text, item in zip(texts, answer.outputs, strict=True)
+            for text, item in zip(texts, outputs, strict=True)
         ]
-        return Predicted(predictions, answer.timing, weights)
+        return Predicted(predictions, timing, weights)
 
     async def embed(
         self,
@@ -116,7 +133,7 @@ class Answering:
         *,
         deadline: float,
         truncate: bool | None = None,
-    ) -> Answer[Sequence[float]]:
+    ) -> Answer[npt.NDArray[np.float32]]:
         """Give the embeddings of checked inputs.
 
         Raises:
@@ -130,7 +147,7 @@ class Answering:
         answer = await model.ask(
             inputs, deadline=deadline, run=model.embed, truncate=self._truncates(truncate)
         )
-        _note_answer(exchange, answer, ())
+        _note_answer(exchange, answer.num_tokens, answer.timing, ())
         return answer
 
     async def infer(
@@ -153,7 +170,7 @@ class Answering:
             deadline = min(deadline, time.monotonic() + request.timeout_s)
         truncate = self._truncates(request.truncate)
         names = {output.name for output in outputs}
-        embeddings: Sequence[Sequence[float]] = ()
+        embeddings: Sequence[npt.NDArray[np.float32]] = ()
         timing: Timing | None = None
         if EMBEDDING_OUTPUT in names:
             embedded = await self.embed(
@@ -163,7 +180,7 @@ class Answering:
             if names == {EMBEDDING_OUTPUT}:
                 return Inferred(embeddings=embeddings), timing
         answer = await model.ask(inputs, deadline=deadline, run=model.run, truncate=truncate)
-        _note_answer(exchange, answer, answer.outputs)
+        _note_answer(exchange, answer.num_tokens, answer.timing, answer.outputs)
         return Inferred(answer.outputs, embeddings), answer.timing
 
     def _truncates(self, wanted: bool | None) -> bool:
@@ -177,8 +194,16 @@ def _note_texts(exchange: Exchange, inputs: Sequence[Text] | Sequence[Encoded]) 
 
 
 def _note_answer(
-    exchange: Exchange, answer: Answer[Any], predictions: Sequence[Prediction]
+    exchange: Exchange, num_tokens: int, timing: Timing, predictions: Sequence[Prediction]
 ) -> None:
-    exchange.num_tokens = answer.num_tokens
-    exchange.timing = answer.timing
+    exchange.num_tokens = num_tokens
+    exchange.timing = timing
     exchange.labels = [item.label for item in predictions]
+
+
+def _sum(timings: Sequence[Timing]) -> Timing:
+    return Timing(
+        tokenize_s=sum(one.tokenize_s for one in timings),
+        queue_s=sum(one.queue_s for one in timings),
+        compute_s=sum(one.compute_s for one in timings),
+    )

@@ -10,8 +10,10 @@ from kovar.inference import BatchRunner, load_runtime
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
+from kovar.serving.answering import Answering
 from kovar.serving.protocol import ServedVersion
-from kovar.serving.served_model import served_model
+from kovar.serving.rpc import InferenceService
+from kovar.serving.served_model import ModelTable, served_model
 from kovar.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from kovar.inference import Runtime
 
 
-class Replica:
+class Replica(InferenceService):
     """What Serve starts; it answers only after the golden examples were reproduced.
 
     The files are fetched by their digests and hashed, without the registry's database: a replica
@@ -65,12 +67,18 @@ class Replica:
         self._runner = BatchRunner(runtime, limits=spec.batching, max_queued=spec.limits.max_queued)
         served = served_version(version, runtime)
         self._models = (served_model(served, self._runner, runtime),)
+        self._answering = Answering(ModelTable(self._models), spec.limits)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application; Serve calls this after the constructor."""
         from kovar.serving.api import create_api
 
         return create_api(self._models, limits=self._limits)
+
+    @property
+    def answering(self) -> Answering:
+        """What answers calls of gRPC."""
+        return self._answering
 
     def check_health(self) -> None:
         """Tell Serve to replace this replica when its runtime is dead or stuck.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import Answer, Encoded, Prediction, Runtime, Text
@@ -12,6 +12,10 @@ from kovar.inference.answering import Run, Tokenize
 from kovar.serving.protocol.attribution import Attribution, Span
 from kovar.serving.protocol.refusal import too_many_tokens
 from kovar.serving.protocol.served import ServedVersion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 OutputT = TypeVar("OutputT")
 
@@ -53,7 +57,7 @@ class ServedModel:
     predictor: Predictor
     tokenize: Tokenize
     run: Run[Prediction]
-    embed: Run[Sequence[float]] | None = None
+    embed: Run[npt.NDArray[np.float32]] | None = None
     attribute: Run[Attribution] | None = None
     spans: Callable[[Text], Sequence[Span]] | None = None
 

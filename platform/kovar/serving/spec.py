@@ -29,6 +29,9 @@ class RequestLimits(Config):
         default=20_000, ge=1, description="characters of one text, before tokenizing"
     )
     max_inputs: int = Field(default=256, ge=1, description="texts in one request")
+    max_attributed: int = Field(
+        default=8, ge=1, description="texts in one request that asks for attributions"
+    )
     max_body_bytes: SizeBytes = Field(
         default=4 << 20, ge=1, description="size of a request's body, for example 4MiB"
     )

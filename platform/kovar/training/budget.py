@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kovar.training.shrinking import PassTooLargeError, free_cached, too_large
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,6 +58,9 @@ def measure_budget(engine: Engine, *, limit_bytes: int | None = None) -> Budget:
     Args:
         engine: before its first step; it is left as it was.
         limit_bytes: memory that this process may have; None for what the machine has.
+
+    Raises:
+        OutOfMemoryError: not even one row passes through the model.
     """
     began = time.perf_counter()
     lengths = engine.dataset.open("train").lengths
@@ -67,8 +72,18 @@ def measure_budget(engine: Engine, *, limit_bytes: int | None = None) -> Budget:
         micro_batch = engine.feed.probe(rows[:number].astype("int64"), longest)
         return _peak_bytes(lambda: engine.step.probe(micro_batch), engine.device)
 
-    peak(few)  # makes the gradients, which are there in every pass but the first
-    small, large = peak(few), peak(more)
+    try:
+        peak(few)  # makes the gradients, which are there in every pass but the first
+        small = large = peak(few)
+    except PassTooLargeError:
+        raise too_large(f"measuring: one row of {longest} tokens") from None
+    fits = True
+    try:
+        large = peak(more)
+    except PassTooLargeError:
+        fits, more = False, few
+        free_cached(engine.device.type)
+        peak(few)  # the optimizer's state is measured with gradients
     optimizer_bytes = engine.step.probe_state()
     if engine.compiled is not None:
         engine.compiled.forget()
@@ -76,7 +91,7 @@ def measure_budget(engine: Engine, *, limit_bytes: int | None = None) -> Budget:
     fixed = max(0, round(small - per_token * few * longest))
     free = _free_bytes(engine.device, limit_bytes)
     rooms = max(0.0, USABLE * (free - optimizer_bytes) - fixed) / (per_token * longest)
-    num_rows = 1 << max(0, int(rooms).bit_length() - 1)
+    num_rows = 1 << max(0, int(rooms).bit_length() - 1) if fits else few
     # Not more where it suffices for this rank's share: an evaluation passes whole batches, and so
     # does a run that goes on with fewer ranks.
     tokens = min(engine.settings.max_tokens, num_rows * longest)

@@ -102,6 +102,8 @@ class CheckpointFolder:
         keep: number of newest checkpoints kept.
         attempt: this start of the workers; unless it is the newest one, nothing is written.
         mirror: where copies go, and where one comes from when this folder has none.
+        durable: whether a checkpoint survives a power cut; without, one that a power cut tears
+            does not verify, and the one before it is taken.
     """
 
     def __init__(
@@ -111,11 +113,13 @@ class CheckpointFolder:
         keep: int,
         attempt: Attempt | None = None,
         mirror: Mirror | None = None,
+        durable: bool = True,
     ) -> None:
         self.root = root
         self.keep = keep
         self.attempt = attempt
         self.mirror = mirror
+        self._sync = _fsync if durable else _leave
 
     def save(
         self, part: Part, *, rank: int = 0, num_parts: int = 1, pinned: int | None = None
@@ -129,7 +133,7 @@ class CheckpointFolder:
             pinned: a step whose checkpoint is kept however old it is.
 
         Returns:
-            On rank 0 the checkpoint, which now survives a power cut; None elsewhere.
+            On rank 0 the checkpoint, which now survives what `durable` says; None elsewhere.
 
         Raises:
             CheckpointError: the disk refused, or another rank's part did not come.
@@ -163,11 +167,11 @@ class CheckpointFolder:
         names = part.write(partial)
         files = {name: _facts(partial / name) for name in sorted(names)}
         for name in files:
-            _fsync(partial / name)
+            self._sync(partial / name)
         listed = partial / _part_list(rank)
         waiting = listed.with_suffix(".writing")
         waiting.write_text(json.dumps(files))
-        _fsync(waiting)
+        self._sync(waiting)
         waiting.replace(listed)
 
     def _finish(self, step: int, partial: Path, num_parts: int) -> SavedCheckpoint:
@@ -179,8 +183,8 @@ class CheckpointFolder:
             listed.unlink()
         manifest = partial / _MANIFEST
         manifest.write_text(json.dumps({"v": 1, "sha256": _digest(step, files), "files": files}))
-        _fsync(manifest)
-        _fsync(partial)
+        self._sync(manifest)
+        self._sync(partial)
         # A later attempt removes what it finds unfinished before it looks for a checkpoint, so a
         # look here is enough: whoever is replaced in the next moment finds nothing to rename.
         self._check()
@@ -189,7 +193,7 @@ class CheckpointFolder:
             self._drop([final])
         size = sum(facts["size_bytes"] for facts in files.values()) + manifest.stat().st_size
         partial.rename(final)
-        _fsync(self.root)
+        self._sync(self.root)
         return SavedCheckpoint(step, final, size)
 
     def _await(self, lists: Sequence[Path], step: int) -> None:
@@ -310,6 +314,10 @@ def _problem(checkpoint: Checkpoint) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         return f"{type(problem).__name__}: {problem}"
     return None
+
+
+def _leave(path: Path) -> None:
+    """Leave a file to the system, which writes it when it suits it."""
 
 
 def _fsync(path: Path) -> None:

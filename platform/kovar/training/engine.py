@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from kovar.training.spec import TrainingSettings
     from kovar.training.step import StepOutcome
     from kovar.training.tasks import Task
+    from kovar.training.tasks.task import Tally
 
 LOG_EVERY = 10
 
@@ -91,10 +92,13 @@ class Engine:
         adjustments: what the run changed about itself before.
         remember: is given the adjustments when they change, before anything follows from it, and
             whether this rank is the one that writes them down.
+        saves_updates: whether a checkpoint of an evaluated step is on the disk before its scores
+            are reported, so that whoever hears them can go on from there.
 
     Attributes:
         last_step: the step that ended the run.
         weights_step: the step whose weights the model holds after `train`.
+        tally: of the evaluation of `weights_step`; None where this process made none.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Engine:
         memory_bytes: int | None = None,
         adjustments: Adjustments = UNCHANGED,
         remember: Callable[[Adjustments, bool], None] | None = None,
+        saves_updates: bool = False,
     ) -> None:
         import torch
 
@@ -137,6 +142,7 @@ class Engine:
         self._report_any = report
         self._remember = remember
         self._memory_bytes = memory_bytes
+        self._saves_updates = saves_updates
         self.adjustments = adjustments
         in_halves = weights == "bf16" and keep_in_bf16(model)
         if precision.precision == "fp8":
@@ -162,6 +168,7 @@ class Engine:
         self.skips = Skips(len(self.steps), scaled=precision.scaler)
         self.last_step = 0
         self.weights_step = 0
+        self._tallies: dict[int, Tally] = {}
         if device.type == "cpu" and not (settings.compile or self.parallel.in_step):
             quicken_dropout(self.model)
             quicken_embeddings(self.model)
@@ -268,12 +275,23 @@ class Engine:
     def _rehearse(self, step: int) -> None:
         """Settle what whichever step comes first would settle, the same in every attempt."""
         if self.compiled is not None:
-            for planned in widest_steps(self.steps):
-                for one in with_and_without_padding(self.feed.prepare(planned).micro_batches[0]):
-                    self.step.rehearse(one)
+            while not self._rehearses_widest():
+                free_cached(self.device.type)
             self._report_compiled(step)
         elif self.parallel.orders_gradients:
             self.step.rehearse(self.feed.sample(self.steps[0]))
+
+    def _rehearses_widest(self) -> bool:
+        """Pass the widest batches; False when one did not fit, and the next are smaller."""
+        for planned in widest_steps(self.steps):
+            batch = self.feed.prepare(planned)
+            try:
+                for one in with_and_without_padding(batch.micro_batches[0]):
+                    self.step.rehearse(one)
+            except PassTooLargeError as error:
+                self._shrink(planned.step, halved(batch), error)
+                return False
+        return True
 
     def _report_compiled(self, step: int) -> None:
         if self.compiled is not None and (seconds := self.compiled.take_seconds()):
@@ -301,23 +319,29 @@ class Engine:
             self._acknowledge(writer)
             preempted = notices.agreed()
             evaluates = self._evaluates_after(planned)
-            saves = self._saves_after(planned) or preempted is not None
             ends = planned.step == len(self.steps)
+            updates = evaluates and self._saves_updates and not ends
+            saves = self._saves_after(planned) or preempted is not None or updates
             if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
                 continue
             facts = window.facts(planned, self.step)
             self._tell(planned, facts, window.skipped)
+            evaluated: dict[str, Any] = {}
             if evaluates:
-                is_best = self._judge(planned.step)
+                evaluated, is_best = self._judge(planned.step)
                 ends = ends or self.judge.stops
                 saves = saves or (is_best and self.settings.keeps_best)
-            if ends:
-                # Not saved: an attempt that goes on from here would train past the end.
-                break
+            # At the end nothing is saved: an attempt that goes on from there would train past it.
             # What follows broken batches is not yet known to be good, unless it was evaluated.
-            if saves and (preempted or evaluates or not self.skips.in_a_row):
+            if saves and not ends and (preempted or evaluates or not self.skips.in_a_row):
                 pinned = self.judge.best_step if self.settings.keeps_best else None
                 writer.save(planned.step, pinned=pinned)
+                if updates:
+                    writer.drain()
+            if evaluates:
+                self._tell_scores(evaluated)
+            if ends:
+                break
             if preempted:
                 return preempted
             if facts is not None:
@@ -396,8 +420,8 @@ class Engine:
         if self._remember is not None:
             self._remember(self.adjustments, writes)
 
-    def _judge(self, step: int) -> bool:
-        """Evaluate; return whether this step is the best so far."""
+    def _judge(self, step: int) -> tuple[dict[str, Any], bool]:
+        """Evaluate; return what to report, and whether this step is the best so far."""
         started = time.perf_counter()
         with self.ema.applied() if self.ema else nullcontext():
             metrics = self.evaluate()
@@ -405,13 +429,25 @@ class Engine:
         if broken := {name: value for name, value in metrics.items() if not math.isfinite(value)}:
             raise NonFiniteError(f"step {step}: evaluation gave {broken}", step=step)
         seconds = time.perf_counter() - started
-        self._report("evaluated", step=step, data="evaluation", metrics=metrics, seconds=seconds)
         is_best = self.judge.hear(step, metrics)
+        kept = {step, self.judge.best_step} if self.settings.keeps_best else {step}
+        self._tallies = {at: tally for at, tally in self._tallies.items() if at in kept}
+        return {"step": step, "metrics": metrics, "seconds": seconds}, is_best
+
+    def _tell_scores(self, evaluated: Mapping[str, Any]) -> None:
+        self._report("evaluated", data="evaluation", **evaluated)
         if self.judge.stops:
             self._report(
-                "stopped", step=step, metric=self.judge.metric, best_step=self.judge.best_step
+                "stopped",
+                step=evaluated["step"],
+                metric=self.judge.metric,
+                best_step=self.judge.best_step,
             )
-        return is_best
+
+    @property
+    def tally(self) -> Tally | None:
+        """What the evaluation of the weights that the model holds has counted."""
+        return self._tallies.get(self.weights_step)
 
     def _finish(self, checkpoints: CheckpointFolder) -> None:
         """Leave in the model what is registered: the best step's weights, or their average."""
@@ -449,14 +485,16 @@ class Engine:
         """
         limit = self.feed.micro_batch_tokens or self.settings.max_tokens
         try:
-            return self.scorer.score(self.model, max_tokens=limit)
+            tally = self.scorer.score(self.model, max_tokens=limit)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._shrink(
                 self.last_step, half_of(limit, self.dataset), PassTooLargeError(str(error))
             )
-        return None
+            return None
+        self._tallies[self.last_step] = tally
+        return tally.metrics()
 
     def _evaluates_after(self, planned: PlannedStep) -> bool:
         every = self.settings.evaluate_every

@@ -113,6 +113,27 @@ def fit_memory(
     return MemoryFit(memory, room, largest, shares if is_limited else None)
 
 
+def check_known_base(spec: FineTuneSpec, config: Mapping[str, Any]) -> None:
+    """Refuse a base of which its configuration tells already that it does not suit the run.
+
+    Args:
+        spec: the run.
+        config: content of the base's config.json.
+
+    Raises:
+        ModelError: the task does not train such models.
+        SpecError: rows are longer than the model has positions for.
+    """
+    from kovar.models import check_positions, find_architecture
+
+    source = spec.model.source
+    TASKS[spec.task].check_base(config, source=source)
+    architecture = find_architecture(str(config["model_type"]))
+    if architecture is not None and architecture.positions in config:
+        most = architecture.max_positions(dict(config))
+        check_positions(most, spec.data.max_length, source=source)
+
+
 def _shares_padded_rows(
     spec: FineTuneSpec, config: Mapping[str, Any], device_kind: DeviceKind, precision: str
 ) -> bool:

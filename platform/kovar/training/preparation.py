@@ -148,7 +148,7 @@ def prepare_inputs(
         base = resolve_base(_pinned(spec.model, registry), registry=registry, **places)
     else:
         base = _from_scratch(spec, config, tokenizer, **places)
-    TASKS[spec.task].check_base(base)
+    TASKS[spec.task].check_base(base.config, source=base.source)
     check_max_length(base, spec.data.max_length)
     check_tensor_plan(spec, base.config)
     check_padding(spec.training.padding_free, base.config)

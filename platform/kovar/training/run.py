@@ -262,9 +262,8 @@ def _train(
 
                 execute(task, device=torch.device("cpu"))
             else:
-                train_on_ray(task, settings)
-                while _was_preempted(folder):
-                    train_on_ray(task, settings)
+                while not _on_ray(task, settings, folder):
+                    pass
     except BaseException as error:
         log.emit("failed", error=type(error).__name__, message=str(error))
         raise
@@ -283,6 +282,27 @@ def _as_told(failed: Mapping[str, Any]) -> KovarError:
     if field is None:
         return kind(message)
     return kind(message.removeprefix(f"{field}: "), field=field)
+
+
+def _on_ray(task: WorkerTask, settings: Settings, folder: RunFolder) -> bool:
+    """Train on Ray; return whether that is the end, or other workers have to go on.
+
+    Raises:
+        RunError: the workers failed too often. Passes that were too large do not count: the
+            workers start again with smaller ones, which ends with one row at the latest.
+    """
+    shrunk = _num_shrunk(folder)
+    try:
+        train_on_ray(task, settings)
+    except RunError:
+        if _num_shrunk(folder) == shrunk:
+            raise
+        return False
+    return not _was_preempted(folder)
+
+
+def _num_shrunk(folder: RunFolder) -> int:
+    return sum(event["event"] == "shrunk" for event in read_events(folder.events))
 
 
 def _was_preempted(folder: RunFolder) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kovar.data import Batch, TokenizedDataset
     from kovar.training.parallel import Parallel
     from kovar.training.tasks import Task
+    from kovar.training.tasks.task import Tally
 
 
 class Scorer:
@@ -49,8 +50,8 @@ class Scorer:
         self._on_ladder = on_ladder
         self._inference = inference
 
-    def score(self, model: torch.nn.Module, *, max_tokens: int) -> dict[str, float]:
-        """Return the task's metrics, the same on all ranks; all of them must call it.
+    def score(self, model: torch.nn.Module, *, max_tokens: int) -> Tally:
+        """Return the task's sums, the same on all ranks; all of them must call it.
 
         Args:
             model: as it is trained.
@@ -72,10 +73,12 @@ class Scorer:
                 with self._autocast():
                     outputs = model(**inputs)
                 if counts:
-                    tally.add(outputs, torch.from_numpy(found.targets).to(device), batch.rows)
+                    targets = torch.from_numpy(found.targets).to(device)
+                    rows = batch.rows if found.target_rows is None else found.target_rows
+                    tally.add(outputs, targets, rows)
             for tensor in tally.tensors():
                 self._parallel.add_up(tensor)
-        return tally.metrics()
+        return tally
 
     def _batches(self, max_tokens: int) -> Sequence[Batch]:
         max_length = self._dataset.max_length

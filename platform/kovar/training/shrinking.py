@@ -48,7 +48,7 @@ def half_of(limit: int, dataset: TokenizedDataset) -> int:
     """
     longest = int(dataset.open("evaluation").lengths.max())
     if limit < 2 * longest:
-        raise _too_large(f"the evaluation: one row of {longest} tokens")
+        raise too_large(f"the evaluation: one row of {longest} tokens")
     return limit // 2
 
 
@@ -60,11 +60,12 @@ def halved(batch: StepBatch) -> int:
     """
     num_rows, length = batch.rows_per_pass, batch.planned.batch.longest
     if num_rows <= 1:
-        raise _too_large(f"step {batch.planned.step}: one row of {length} tokens")
+        raise too_large(f"step {batch.planned.step}: one row of {length} tokens")
     return num_rows // 2 * length
 
 
-def _too_large(what: str) -> OutOfMemoryError:
+def too_large(what: str) -> OutOfMemoryError:
+    """Return the error that ends a run whose smallest pass does not fit."""
     return OutOfMemoryError(
         f"{what} does not pass through the model in the memory of this worker",
         hint="lower data.max_length, set training.gradient_checkpointing: true or method: lora, "

@@ -6,8 +6,8 @@ neither micro-batches nor ranks change the result, whatever the number of target
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,16 +96,22 @@ class OptimizerStep:
         mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.data_rank
         torch.manual_seed(mixed & ((1 << 63) - 1))
         self._model.train()
-        try:
+        with self._within_memory():
             loss = self._passes(batch, num_targets)
+        norm = self._update(learning_rate)
+        return StepOutcome(loss, norm, torch.isfinite(norm), num_targets)
+
+    @contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        """Tell a pass that does not fit from other errors, and drop the gradients it has left."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._optimizer.zero_grad()
             self._model.zero_grad()
             raise PassTooLargeError(str(error)) from error
-        norm = self._update(learning_rate)
-        return StepOutcome(loss, norm, torch.isfinite(norm), num_targets)
 
     def _passes(self, batch: StepBatch, num_targets: int) -> torch.Tensor:
         """Add up the gradients of all micro-batches; return their summed loss."""
@@ -119,10 +125,15 @@ class OptimizerStep:
         return loss
 
     def rehearse(self, micro_batch: MicroBatch) -> None:
-        """Take two passes that teach nothing; what they settle is the same in every attempt."""
+        """Take two passes that teach nothing; what they settle is the same in every attempt.
+
+        Raises:
+            PassTooLargeError: they do not fit into the memory.
+        """
         self._model.train()
-        for _ in range(2):
-            self._backward(micro_batch, 1)
+        with self._within_memory():
+            for _ in range(2):
+                self._backward(micro_batch, 1)
         # Not the optimizer's, whose weights may be others (halves.py).
         self._model.zero_grad()
 
@@ -175,9 +186,13 @@ class OptimizerStep:
         optimizer.step()
 
     def probe(self, micro_batch: MicroBatch) -> None:
-        """Make a pass over a micro-batch that leaves nothing but gradients."""
+        """Make a pass over a micro-batch that leaves nothing but gradients.
+
+        Raises:
+            PassTooLargeError: it does not fit into the memory.
+        """
         self._model.train()
-        with self._parallel.accumulating(self._model):
+        with self._within_memory(), self._parallel.accumulating(self._model):
             self._backward(micro_batch, 1)
 
     def probe_state(self) -> int:

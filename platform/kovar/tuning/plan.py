@@ -49,7 +49,7 @@ class SweepPlan:
 def trial_groups(sweep: Sweep) -> tuple[TrialGroup, ...]:
     """Sort the trials by what each asks for; groups that do not fit together take turns."""
     requests: dict[str, tuple[Request, list[TrialSpec]]] = {}
-    for trial in sweep.trials:
+    for trial in sweep.examples:
         request = trial.spec.resources.worker
         requests.setdefault(request.model_dump_json(), (request, []))[1].append(trial)
     return tuple(
@@ -59,7 +59,7 @@ def trial_groups(sweep: Sweep) -> tuple[TrialGroup, ...]:
                 field="resources.worker",
                 request=request,
                 num_min=1,
-                num_max=min(len(trials), sweep.spec.max_concurrent or len(trials)),
+                num_max=min(len(trials), sweep.spec.limit or len(trials)),
             ),
             tuple(trials),
         )
@@ -83,7 +83,7 @@ def plan_sweep(sweep: Sweep, cluster: Cluster | None = None) -> SweepPlan:
     with sweep.pointing():
         placement = plan_in_turn([[group.demand for group in groups]], cluster)
         runs = placed_trials(groups, placement, cluster)
-        return SweepPlan(placement, groups, sweep.spec.max_concurrent, runs)
+        return SweepPlan(placement, groups, sweep.spec.limit, runs)
 
 
 def placed_trials(

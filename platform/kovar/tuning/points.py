@@ -1,52 +1,138 @@
-"""From a sweep to its trials: every point is known and validated before the first one starts."""
+"""From a sweep's file to its trials: all that can be known is validated before any starts."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
-
-from kovar.config import Document, dotted, first_mistake, load_document
+from kovar.config import Document, load_document
 from kovar.errors import UserError
 from kovar.training import FineTuneSpec
-from kovar.training.tasks import TASKS
-from kovar.tuning.spec import Choice, Dimension, Grid, Integer, LogUniform, SweepSpec, Uniform
+from kovar.training.tasks import TASKS, TaskName
+from kovar.tuning.consistency import check_consistency, num_trials
+from kovar.tuning.earlier import read_observations
+from kovar.tuning.fields import validated, with_values
+from kovar.tuning.goal import directions_of, with_goal
+from kovar.tuning.search import Observation, Point, Search, make_search
+from kovar.tuning.search.corners import corners
+from kovar.tuning.search.space import Space
+from kovar.tuning.spec import SweepSpec
 
-Point = dict[str, JsonValue]
+__all__ = ["Point", "Sweep", "TrialSpec", "draw_points", "load_sweep"]
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial: what it changes, and the whole fine-tuning spec that results."""
+    """One trial: what it changes, and the whole fine-tuning spec that results.
+
+    Args:
+        number: counts from 1.
+        point: dotted path → value.
+        spec: of the trial.
+        configuration: counts from 1; trials of one configuration differ in their seed alone.
+    """
 
     number: int
     point: Point
     spec: FineTuneSpec
+    configuration: int
 
     @property
     def name(self) -> str:
         """Folder of the trial below the sweep's."""
         return f"trial-{self.number:04d}"
 
+    @property
+    def seed(self) -> int:
+        """Seed of its training."""
+        return self.spec.training.seed
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep whose trials are all valid."""
+    """A sweep that is valid as far as it is known.
+
+    Args:
+        spec: as written, with `metric`, `mode` and `select` decided.
+        base_dir: folder that relative paths of the base spec start from.
+        document: the sweep's file.
+        base_document: the base, which may be a part of it.
+        base: with the overrides.
+        fields: of the base, as written.
+        observations: of an earlier sweep.
+    """
 
     spec: SweepSpec
-    trials: tuple[TrialSpec, ...]
     base_dir: Path
-    """Folder that relative paths of the base spec start from."""
     document: Document
     base_document: Document
+    base: FineTuneSpec
+    fields: dict[str, Any]
+    observations: tuple[Observation, ...] = ()
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether configurations depend on results, so that they are not known beforehand."""
+        return self.spec.is_adaptive
+
+    @property
+    def num_trials(self) -> int:
+        """Most trials that it can have."""
+        return num_trials(self.spec, self.space) if self.is_adaptive else len(self.trials)
+
+    @cached_property
+    def space(self) -> Space:
+        """What varies."""
+        return Space(self.spec.search)
+
+    @cached_property
+    def trials(self) -> tuple[TrialSpec, ...]:
+        """All trials; none where they are not known beforehand."""
+        if self.is_adaptive:
+            return ()
+        points = enumerate(draw_points(self.spec), start=1)
+        return tuple(trial for number, point in points for trial in self.trials_of(number, point))
+
+    @cached_property
+    def corners(self) -> tuple[TrialSpec, ...]:
+        """Examples at the edges of the space; no trials of their own."""
+        points = enumerate(corners(self.space), start=1)
+        return tuple(self._trial(number, number, point, 0) for number, point in points)
+
+    @property
+    def examples(self) -> tuple[TrialSpec, ...]:
+        """The trials, or where these are not known the corners."""
+        return self.trials or self.corners
+
+    def make_search(self) -> Search:
+        """Make the searcher, as it is at the beginning."""
+        directions = directions_of(self.spec, self.base.task)
+        return make_search(self.spec, directions=directions, observations=self.observations)
+
+    def trials_of(self, configuration: int, point: Point) -> tuple[TrialSpec, ...]:
+        """Return the trials of a configuration, one for each seed.
+
+        Raises:
+            SpecError: at the line of the dimension, a value that no fine-tuning spec can hold.
+        """
+        before = (configuration - 1) * self.spec.seeds
+        return tuple(
+            self._trial(before + repeat + 1, configuration, point, repeat)
+            for repeat in range(self.spec.seeds)
+        )
+
+    def _trial(self, number: int, configuration: int, point: Point, repeat: int) -> TrialSpec:
+        fields = with_values(self.fields, point)
+        if repeat:
+            fields = with_values(fields, {"training.seed": self.base.training.seed + repeat})
+        spec = validated(self.document, "search", fields, point)
+        return TrialSpec(number, point, spec, configuration)
 
     @contextmanager
     def pointing(self) -> Iterator[None]:
@@ -63,98 +149,67 @@ class Sweep:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read a sweep and its base, and validate every trial.
+    """Read a sweep and its base; validate every trial that is known, and the edges of all ranges.
 
     Raises:
         SpecError: at the line of the field of the sweep, or of the base, that is at fault.
     """
     document = load_document(path)
-    sweep = document.parse(SweepSpec)
-    base_path = path.parent / sweep.base
+    spec = document.parse(SweepSpec)
+    check_consistency(document, spec)
+    base_document = _base_document(document, spec, path)
+    base = base_document.parse(FineTuneSpec)
+    fields = base_document.data
+    for key, value in spec.overrides.items():
+        fields = with_values(fields, {key: value})
+        base = validated(document, "overrides", fields, {key: value})
+    spec = with_goal(document, spec, base, _tasks(spec, base))
+    best = spec.select == "best"
+    fields = with_values(fields, {"training.metric": spec.metric, "training.keep_best": best})
+    base = FineTuneSpec.model_validate_json(json.dumps(fields))
+    base_dir = (base_document.path or path).parent
+    sweep = Sweep(spec, base_dir, document, base_document, base, fields)
+    for trial in (*sweep.corners, *sweep.trials):
+        _check_trial(sweep, trial)
+    if spec.warm_start is None:
+        return sweep
+    names = directions_of(spec, base.task)
+    observations = read_observations(document, path.parent / spec.warm_start, names)
+    return replace(sweep, observations=observations)
+
+
+def draw_points(spec: SweepSpec) -> list[Point]:
+    """List the points of a sweep whose searcher does not learn; pure, seeded."""
+    search = make_search(spec, directions={})
+    points = map(search.ask, count(1))
+    return [
+        point for point in takewhile(lambda point: point is not None, points) if point is not None
+    ]
+
+
+def _base_document(document: Document, spec: SweepSpec, path: Path) -> Document:
+    if isinstance(spec.base, dict):
+        return document.part("base")
+    base_path = path.parent / spec.base
     if not base_path.exists():
         raise document.error_at("base", "no such file", got=str(base_path))
-    base_document = load_document(base_path)
-    base_document.parse(FineTuneSpec)
-    fields = base_document.data
-    for key, value in sweep.overrides.items():
-        fields = with_values(fields, {key: value})
-        _validate(document, "overrides", fields, {key: value})
-    trials = tuple(
-        TrialSpec(number, point, _validate(document, "search", with_values(fields, point), point))
-        for number, point in enumerate(draw_points(sweep), start=1)
-    )
-    if any(trial.spec.resources.num_workers.max > 1 for trial in trials):
-        raise document.error_at(
-            ("base",),
-            "a trial runs on one worker, and the base asks for more",
-            got=sweep.base,
-            hint='add "resources.num_workers: 1" to the overrides',
+    return load_document(base_path)
+
+
+def _tasks(spec: SweepSpec, base: FineTuneSpec) -> Collection[TaskName]:
+    varied = spec.search.get("task")
+    named = {value for value in getattr(varied, "values", ()) if value in TASKS}
+    return named or {base.task}
+
+
+def _check_trial(sweep: Sweep, trial: TrialSpec) -> None:
+    """Refuse what a fine-tuning spec may say but a trial cannot be."""
+    number = trial.spec.resources.num_workers
+    if not number.is_fixed:
+        at = next((p for p in trial.point if p.startswith("resources.num_workers")), None)
+        raise sweep.document.error_at(
+            ("search", at) if at else ("base",),
+            "the trials of a sweep have a fixed number of workers, so that they compare",
+            got=f"{number} workers",
+            hint=f'add "resources.num_workers: {number.min}" to the overrides',
         )
-    for task in sorted({trial.spec.task for trial in trials}):
-        if sweep.metric not in TASKS[task].metrics:
-            raise document.error_at(
-                ("base",),
-                f"a sweep ranks its trials by {sweep.metric}, which {task} does not have",
-                got=task,
-                allowed=", ".join(n for n, t in TASKS.items() if sweep.metric in t.metrics),
-            )
-    return Sweep(sweep, trials, base_path.parent, document, base_document)
-
-
-def draw_points(sweep: SweepSpec) -> list[Point]:
-    """List the points of a sweep: the grid times `num_samples` draws; pure, seeded."""
-    grids = {path: d.values for path, d in sweep.search.items() if isinstance(d, Grid)}
-    drawn = {path: d for path, d in sweep.search.items() if not isinstance(d, Grid)}
-    generator = random.Random(sweep.seed)  # noqa: S311 (a sweep is no secret)
-    points: list[Point] = []
-    for _ in range(sweep.num_samples):
-        sample = {path: _draw(dimension, generator) for path, dimension in drawn.items()}
-        for combination in itertools.product(*grids.values()):
-            chosen = {**dict(zip(grids, combination, strict=True)), **sample}
-            points.append({path: chosen[path] for path in sweep.search})
-    return points
-
-
-def _draw(dimension: Dimension, generator: random.Random) -> JsonValue:
-    match dimension:
-        case Grid() | Choice():
-            return generator.choice(dimension.values)
-        case Uniform():
-            return generator.uniform(dimension.low, dimension.high)
-        case LogUniform():
-            return math.exp(generator.uniform(math.log(dimension.low), math.log(dimension.high)))
-        case Integer():
-            return generator.randint(dimension.low, dimension.high)
-
-
-def with_values(fields: dict[str, Any], values: Point) -> dict[str, Any]:
-    """Return a copy of nested `fields` with the values at the dotted paths replaced."""
-    changed = dict(fields)
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        here = changed
-        for parent in parents:
-            nested = here.get(parent)
-            here[parent] = dict(nested) if isinstance(nested, dict) else {}
-            here = here[parent]
-        here[last] = value
-    return changed
-
-
-def _validate(
-    document: Document, section: str, fields: dict[str, Any], values: Point
-) -> FineTuneSpec:
-    """Validate a changed base; a mistake is reported at the line of the sweep that makes it."""
-    try:
-        return FineTuneSpec.model_validate_json(json.dumps(fields))
-    except ValidationError as problem:
-        mistake = first_mistake(FineTuneSpec, fields, problem)
-    at_fault = dotted(mistake.path)
-    key = next((key for key in values if f"{at_fault}.".startswith(f"{key}.")), next(iter(values)))
-    raise document.error_at(
-        (section, key),
-        f"{at_fault}: {mistake.message}",
-        got=values[key],
-        allowed=mistake.allowed,
-        hint=mistake.hint,
-    )

@@ -68,7 +68,7 @@ def run_sweep(
     root = ensure_writable(settings.runs_dir, field="runs_dir") / f"{sweep.spec.name}-{stamp}"
     with progress.showing():
         cluster = cluster or connected_cluster()
-        max_concurrent = sweep.spec.max_concurrent
+        max_concurrent = sweep.spec.limit
         if planned:
             max_concurrent = plan_sweep(sweep, cluster).num_at_once
         with Registry.open(settings) as registry:

@@ -1,4 +1,4 @@
-"""The application's own documentation: `/openapi.json`, and `/docs` without anything from outside."""
+"""The application's own documentation: `/openapi.json`, and `/docs`, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ _POLICY: Final = (
     b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 )
 _STYLE: Final = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c2430}
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#1c2430}
 code,pre,textarea{font:13px/1.45 ui-monospace,monospace}
 pre,textarea{background:#f4f6f8;border:1px solid #d8dee5;border-radius:6px;padding:.7rem;
 overflow:auto;width:100%;box-sizing:border-box}

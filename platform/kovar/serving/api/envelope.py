@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from kovar.errors import RequestError
@@ -46,7 +47,13 @@ class Envelope:
             await _no_http(scope, receive, send)
             return
         exchange = exchange_of(scope)
-        exchange.request_id = request_id = _request_id(scope)
+        exchange.request_id = request_id = request_id_of(
+            {
+                str(key, "latin-1"): str(value, "latin-1")
+                for key, value in scope["headers"]
+                if key in _ID_HEADERS
+            }
+        )
         name = (REQUEST_ID_HEADER.encode(), request_id.encode())
         started = False
 
@@ -82,14 +89,14 @@ async def _no_http(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def _request_id(scope: Scope) -> str:
-    """Keep the caller's id where it is harmless in a header and a log."""
-    found = {key: value for key, value in scope["headers"] if key in _ID_HEADERS}
-    for name in _ID_HEADERS:
-        if name in found:
-            given = str(found[name], "latin-1")
-            return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return uuid.uuid4().hex
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """Keep the caller's id where it is harmless in a header and a log.
+
+    Args:
+        headers: with names in small letters.
+    """
+    given = headers.get(REQUEST_ID_HEADER) or headers.get("x-request-id") or ""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _failed(problem: Exception, request_id: str) -> RequestError:

@@ -6,10 +6,8 @@ Source: https://platform.openai.com/docs/api-reference/embeddings
 from __future__ import annotations
 
 import base64
-import sys
-from array import array
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
@@ -19,6 +17,10 @@ from kovar.inference import Encoded
 from kovar.serving.protocol.refusal import check_count, check_texts, wrong_type
 from kovar.serving.protocol.served import ServedVersion
 from kovar.serving.spec import RequestLimits
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 INPUT_SCHEMA: dict[str, Any] = {
     "anyOf": [
@@ -85,9 +87,7 @@ def embedding_inputs(
             field="dimensions",
         )
     given = request.input
-    if isinstance(given, str):
-        given = [given]
-    elif isinstance(given, list) and given and all(type(item) is int for item in given):
+    if isinstance(given, str) or _is_token_ids(given):
         given = [given]
     if not isinstance(given, list):
         raise wrong_type("input", expected="a text, a list of texts or token ids")
@@ -96,6 +96,10 @@ def embedding_inputs(
         return given
     check_count(len(given), limits, field="input")
     return [_token_ids(item, served, f"input[{index}]") for index, item in enumerate(given)]
+
+
+def _is_token_ids(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
 
 
 def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
@@ -118,7 +122,7 @@ def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
 
 def embeddings_body(
     served: ServedVersion,
-    embeddings: Sequence[Sequence[float]],
+    embeddings: Sequence[npt.NDArray[np.float32]],
     *,
     num_tokens: int,
     encoding: Literal["float", "base64"],
@@ -130,7 +134,7 @@ def embeddings_body(
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _base64(row) if encoding == "base64" else row,
+                "embedding": _base64(row) if encoding == "base64" else row.tolist(),
             }
             for index, row in enumerate(embeddings)
         ],
@@ -139,11 +143,8 @@ def embeddings_body(
     }
 
 
-def _base64(row: Sequence[float]) -> str:
-    numbers = array("f", row)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return base64.b64encode(numbers.tobytes()).decode()
+def _base64(row: npt.NDArray[np.float32]) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
 
 
 def models_body(served: Sequence[ServedVersion]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import RequestError
 from kovar.inference import Encoded, Prediction, Text
@@ -21,6 +21,10 @@ from kovar.serving.protocol.tensors import (
     invalid_tensor,
 )
 from kovar.serving.spec import RequestLimits
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 TEXT_INPUT: Final = "text"
 PAIR_INPUT: Final = "text_pair"
@@ -82,7 +86,7 @@ class Inferred:
     """
 
     predictions: Sequence[Prediction] = ()
-    embeddings: Sequence[Sequence[float]] = field(default=())
+    embeddings: Sequence[npt.NDArray[np.float32]] = ()
 
 
 def wanted_outputs(request: Inference, served: ServedVersion) -> Sequence[WantedOutput]:
@@ -224,7 +228,7 @@ def output_tensor(output: WantedOutput, served: ServedVersion, answer: Inferred)
             flags = [item.truncated for item in predictions]
             return Tensor(TRUNCATED_OUTPUT, BOOL, (len(flags),), flags)
         case "embedding":
-            numbers = [number for row in answer.embeddings for number in row]
+            numbers = [number for row in answer.embeddings for number in row.tolist()]
             shape = (len(answer.embeddings), served.embedding_size or 0)
             return Tensor(EMBEDDING_OUTPUT, FP32, shape, numbers)
     if output.num_classes:

@@ -68,7 +68,7 @@ def _refusal(kind: type[BaseModel], problem: ValidationError) -> RequestError:
                 field=dotted(path) or None,
             )
         case "string_too_long":
-            return RequestError("too long", code="too_long", field=dotted(path))
+            return too_long(dotted(path))
         case other:
             return wrong_type(dotted(path), expected=_EXPECTED.get(other, "another type"))
 
@@ -86,6 +86,11 @@ _EXPECTED: Final = {
 def wrong_type(field: str, *, expected: str) -> RequestError:
     """Build (not raise) the refusal of a value of another type."""
     return RequestError(f"wrong type: expected {expected}", code="wrong_type", field=field)
+
+
+def too_long(field: str) -> RequestError:
+    """Build (not raise) the refusal of a name or an id that is too long."""
+    return RequestError("too long", code="too_long", field=field)
 
 
 def check_count(number: int, limits: RequestLimits, *, field: str) -> None:

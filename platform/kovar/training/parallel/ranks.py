@@ -65,7 +65,7 @@ class Parallel:
         from torch.nn.parallel import DistributedDataParallel
 
         wrapped = DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True
+            model, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
         if self._settings.gradient_compression == "bf16":
             from kovar.training.parallel.compression import average_in_bf16

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from kovar.data.language import collate_causal
 from kovar.training.tasks.language import LanguageTask, as_collated
-from kovar.training.tasks.task import refuse_unless
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +22,7 @@ class CausalLM(LanguageTask):
     name = "causal-lm"
     layout = "causal-text"
     predicted_share = 1.0
-
-    def check_base(self, base: BaseModelFiles) -> None:
-        """Refuse encoders: their tokens see what comes after them."""
-        from kovar.models import DECODERS
-
-        refuse_unless(base.architecture.is_decoder, base, self.name, DECODERS)
+    learns_to_write = True
 
     def build_model(
         self, base: BaseModelFiles, dataset: TokenizedDataset, *, dropout: float | None = None
@@ -42,4 +36,5 @@ class CausalLM(LanguageTask):
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Return token ids of shape (rows, length), and a target for each token that is learned."""
-        return as_collated(collate_causal(split, rows, length, pad_id=pad_id))
+        batch = collate_causal(split, rows, length, pad_id=pad_id)
+        return as_collated(batch, rows)

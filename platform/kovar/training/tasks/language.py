@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.data.layouts.causal_text import FORMS
 from kovar.evaluation import language_metrics, perplexity
-from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
+from kovar.training.tasks.task import NUM_GOLDEN, Answers, Collated, Examined, Tally, Task
+from kovar.training.tasks.text_classification import at_least_fp32
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +39,12 @@ class LanguageTask(Task):
         """
         from torch.nn.functional import cross_entropy
 
-        logits = outputs.logits if outputs.logits.element_size() > 4 else outputs.logits.float()
+        logits = at_least_fp32(outputs.logits)
         return cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
 
     def tally(self, dataset: TokenizedDataset, split: Split, device: torch.device) -> Tally:
         """Begin with no token predicted."""
-        return _Tally(self, device)
+        return _Tally(len(split), device)
 
     def save_model(
         self, model: PreTrainedModel, base: BaseModelFiles, out_dir: Path, *, max_length: int
@@ -89,31 +90,48 @@ class LanguageTask(Task):
         )
 
 
-def as_collated(batch: LanguageBatch) -> Collated:
-    """Return a batch as the engine takes it."""
-    return Collated(batch.inputs, batch.targets, num_targets=len(batch.targets))
+def as_collated(batch: LanguageBatch, rows: NDArray[np.int64]) -> Collated:
+    """Return a batch of these rows as the engine takes it."""
+    return Collated(
+        batch.inputs,
+        batch.targets,
+        num_targets=len(batch.targets),
+        target_rows=rows[batch.rows],
+    )
 
 
 class _Tally(Tally):
-    """Sums over all tokens that were predicted."""
+    """Sums over all tokens that were predicted, and over those of each row."""
 
-    def __init__(self, task: Task, device: torch.device) -> None:
+    def __init__(self, num_rows: int, device: torch.device) -> None:
         import torch
 
-        self._task = task
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
-        self._counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(2, num_rows, dtype=torch.int64, device=device)
+        self._losses = torch.zeros(num_rows, device=device)
 
     def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
-        self._loss += self._task.loss(outputs, targets)
-        self._counts[0] += (outputs.logits.argmax(-1) == targets).sum()
-        self._counts[1] += len(targets)
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        # Once for both sums: with a large vocabulary a pass over the logits costs much memory.
+        losses = cross_entropy(at_least_fp32(outputs.logits), targets, reduction="none")
+        self._loss += losses.double().sum()
+        where = torch.from_numpy(rows).to(targets.device)
+        right = outputs.logits.argmax(-1) == targets
+        self._counts[0].index_add_(0, where, right.long())
+        self._counts[1].index_add_(0, where, torch.ones_like(where))
+        self._losses.index_add_(0, where, losses.float())
 
     def tensors(self) -> list[torch.Tensor]:
-        return [self._loss, self._counts]
+        return [self._loss, self._counts, self._losses]
+
+    def answers(self) -> Answers:
+        right, total = self._counts.cpu().numpy()
+        return {"loss": self._losses.cpu().numpy(), "num_tokens": total, "num_right": right}
 
     def metrics(self) -> dict[str, float]:
-        right, total = self._counts.tolist()
+        right, total = self._counts.sum(-1).tolist()
         loss = float(self._loss) / max(1, total)
         return {
             "loss": loss,

@@ -35,4 +35,5 @@ class MaskedLM(LanguageTask):
         self, split: Split, rows: NDArray[np.int64], length: int, *, pad_id: int, seed: int
     ) -> Collated:
         """Return token ids and mask of shape (rows, length), and a target for each hidden token."""
-        return as_collated(collate_masked(split, rows, length, pad_id=pad_id, seed=seed))
+        batch = collate_masked(split, rows, length, pad_id=pad_id, seed=seed)
+        return as_collated(batch, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
+from kovar.training.tasks.task import NUM_GOLDEN, Answers, Collated, Examined, Tally, Task
 from kovar.training.tasks.text_classification import (
     at_least_fp32,
     classifier_signature,
@@ -113,16 +113,35 @@ class _Tally(Tally):
         self._task, self._labels, self._split = task, labels, split
         self._scores = torch.zeros(len(split), len(labels), device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._losses = torch.zeros(len(split), device=device)
 
     def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
         import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
 
         self._loss += self._task.loss(outputs, targets)
         where = torch.from_numpy(rows).to(targets.device)
-        self._scores[where] = outputs.logits.float().sigmoid()
+        logits = outputs.logits.float()
+        self._scores[where] = logits.sigmoid()
+        losses = binary_cross_entropy_with_logits(logits, targets.float(), reduction="none")
+        self._losses[where] = losses.sum(-1)
 
     def tensors(self) -> list[torch.Tensor]:
-        return [self._scores, self._loss]
+        return [self._scores, self._loss, self._losses]
+
+    def answers(self) -> Answers:
+        import numpy as np
+
+        from kovar.evaluation.multilabel import THRESHOLD
+
+        def chosen(table: NDArray[np.bool_]) -> list[list[int]]:
+            return [np.flatnonzero(row).tolist() for row in table]
+
+        return {
+            "true": chosen(true_labels(self._split, np.arange(len(self._split)))),
+            "predicted": chosen(self._scores.cpu().numpy() >= THRESHOLD),
+            "loss": self._losses.cpu().numpy(),
+        }
 
     def metrics(self) -> dict[str, float]:
         import numpy as np

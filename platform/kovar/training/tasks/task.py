@@ -7,9 +7,9 @@ imports torch before it is called, so specs are validated without it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from kovar.errors import ModelError
 
@@ -36,6 +36,10 @@ TaskName = Literal[
 
 Direction = Literal["max", "min"]
 
+Answers = Mapping[str, "NDArray[Any] | Sequence[Sequence[int]]"]
+"""What a model answered to each row of the evaluation split, in the split's order: column → a
+number or a list of numbers a row. `loss` is a sum in nats."""
+
 NUM_GOLDEN: Final = 16
 """Golden examples of a version."""
 
@@ -49,12 +53,14 @@ class Collated:
         targets: what the loss compares the outputs with.
         num_targets: predictions that the loss sums over: rows, or the tokens that count.
         targets_per_token: whether targets have the shape of the tokens, and move with them.
+        target_rows: row number of each target, where a row has any number of them.
     """
 
     inputs: dict[str, NDArray[Any]]
     targets: NDArray[Any]
     num_targets: int
     targets_per_token: bool = False
+    target_rows: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Tally(ABC):
         Args:
             outputs: what the model returned.
             targets: as collated, on the device.
-            rows: row numbers within the split.
+            rows: row numbers within the split; with `Collated.target_rows`, those.
         """
 
     @abstractmethod
@@ -93,6 +99,10 @@ class Tally(ABC):
     @abstractmethod
     def metrics(self) -> dict[str, float]:
         """Return every metric of `Task.metrics`, from the sums over all ranks."""
+
+    @abstractmethod
+    def answers(self) -> Answers:
+        """Return what was answered to each row, from the sums over all ranks."""
 
 
 class Task(ABC):
@@ -113,15 +123,30 @@ class Task(ABC):
     metric: str
     metrics: Mapping[str, Direction]
 
-    def check_base(self, base: BaseModelFiles) -> None:
-        """Refuse a base that cannot learn this task: unless it says otherwise, one that writes.
+    learns_to_write: ClassVar[bool] = False
+    """Whether models learn it that write, whose tokens see only those before them."""
+
+    def check_base(self, config: Mapping[str, Any], *, source: str) -> None:
+        """Refuse a base that cannot learn this task.
+
+        Args:
+            config: content of its config.json.
+            source: what the specification named.
 
         Raises:
             ModelError: naming the kinds of models that can.
         """
-        from kovar.models import ARCHITECTURES
+        from kovar.models import ARCHITECTURES, DECODERS
 
-        refuse_unless(not base.architecture.is_decoder, base, self.name, ARCHITECTURES)
+        kinds = DECODERS if self.learns_to_write else ARCHITECTURES
+        if config["model_type"] not in kinds:
+            raise ModelError(
+                f"{self.name} does not train such models",
+                field="model.base",
+                got=f"{source} ({config['model_type']})",
+                allowed=", ".join(sorted(kinds)),
+                hint="choose another model or another task",
+            )
 
     @abstractmethod
     def build_model(
@@ -194,22 +219,6 @@ class Task(ABC):
             split: the evaluation split, which keeps the texts.
             progress: called with (rows done, rows in all).
         """
-
-
-def refuse_unless(fits: bool, base: BaseModelFiles, task: str, kinds: Iterable[str]) -> None:
-    """Refuse a base of a kind that does not suit a task.
-
-    Raises:
-        ModelError: naming the kinds that do.
-    """
-    if not fits:
-        raise ModelError(
-            f"{task} does not train such models",
-            field="model.base",
-            got=f"{base.source} ({base.config['model_type']})",
-            allowed=", ".join(sorted(kinds)),
-            hint="choose another model or another task",
-        )
 
 
 def better(value: float, than: float, *, direction: Direction, by: float = 0.0) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.data import collate
 from kovar.data.layouts import SECOND, segments
 from kovar.evaluation import classification_metrics
-from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
+from kovar.training.tasks.task import NUM_GOLDEN, Answers, Collated, Examined, Tally, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,15 +98,27 @@ class _Tally(Tally):
         self._task, self._labels, self._split = task, labels, split
         self._predicted = torch.zeros(len(split.labels), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._losses = torch.zeros(len(split.labels), device=device)
 
     def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
         import torch
+        from torch.nn.functional import cross_entropy
 
+        where = torch.from_numpy(rows).to(targets.device)
         self._loss += self._task.loss(outputs, targets)
-        self._predicted[torch.from_numpy(rows).to(targets.device)] = outputs.logits.argmax(-1)
+        self._predicted[where] = outputs.logits.argmax(-1)
+        losses = cross_entropy(at_least_fp32(outputs.logits), targets, reduction="none")
+        self._losses[where] = losses.float()
 
     def tensors(self) -> list[torch.Tensor]:
-        return [self._predicted, self._loss]
+        return [self._predicted, self._loss, self._losses]
+
+    def answers(self) -> Answers:
+        return {
+            "true": self._split.labels,
+            "predicted": self._predicted.cpu().numpy(),
+            "loss": self._losses.cpu().numpy(),
+        }
 
     def metrics(self) -> dict[str, float]:
         found = classification_metrics(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.data import collate
 from kovar.data.layouts import NO_TAG, NUM_WORDS, WORD_TAGS
-from kovar.training.tasks.task import NUM_GOLDEN, Collated, Examined, Tally, Task
+from kovar.training.tasks.task import NUM_GOLDEN, Answers, Collated, Examined, Tally, Task
 from kovar.training.tasks.text_classification import at_least_fp32
 
 if TYPE_CHECKING:
@@ -120,12 +120,21 @@ class _Tally(Tally):
         num_words = int(self._ends[-1])
         self._predicted = torch.zeros(num_words, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._losses = torch.zeros(len(split), device=device)
 
     def add(self, outputs: Any, targets: torch.Tensor, rows: NDArray[np.int64]) -> None:
         import numpy as np
         import torch
+        from torch.nn.functional import cross_entropy
 
         self._loss += self._task.loss(outputs, targets)
+        losses = cross_entropy(
+            at_least_fp32(outputs.logits).transpose(1, 2),
+            targets,
+            ignore_index=NO_TAG,
+            reduction="none",
+        )
+        self._losses[torch.from_numpy(rows).to(targets.device)] = losses.sum(-1).float()
         counts = self._split.column(NUM_WORDS)[rows]
         starts = self._ends[rows] - counts
         words = np.concatenate(
@@ -135,12 +144,11 @@ class _Tally(Tally):
         self._predicted[where] = outputs.logits.argmax(-1)[targets != NO_TAG]
 
     def tensors(self) -> list[torch.Tensor]:
-        return [self._predicted, self._loss]
+        return [self._predicted, self._loss, self._losses]
 
-    def metrics(self) -> dict[str, float]:
+    def _tags(self) -> tuple[list[list[str]], list[list[str]]]:
+        """Return the true and the predicted tags of each row."""
         import numpy as np
-
-        from kovar.evaluation import entity_metrics
 
         def named(tags: NDArray[np.int64]) -> list[str]:
             return [self._labels[index] for index in tags.tolist()]
@@ -148,7 +156,29 @@ class _Tally(Tally):
         of_rows = (self._split.values(WORD_TAGS, row) for row in range(len(self._split)))
         true = [named(tags[tags != NO_TAG]) for tags in of_rows]
         predicted = np.split(self._predicted.cpu().numpy(), self._ends[:-1])
-        found = entity_metrics(true, [named(tags) for tags in predicted])
+        return true, [named(tags) for tags in predicted]
+
+    def answers(self) -> Answers:
+        import numpy as np
+
+        from kovar.evaluation.entities import EntityCounts
+
+        true, predicted = self._tags()
+        right, found, there = EntityCounts(true, predicted).per_sentence
+        agree = [sum(map(str.__eq__, a, b)) for a, b in zip(true, predicted, strict=True)]
+        return {
+            "num_right": right,
+            "num_predicted": found,
+            "num_true": there,
+            "words_right": np.array(agree),
+            "num_words": self._split.column(NUM_WORDS),
+            "loss": self._losses.cpu().numpy(),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        from kovar.evaluation import entity_metrics
+
+        found = entity_metrics(*self._tags())
         return {
             "f1": found.f1,
             "precision": found.precision,

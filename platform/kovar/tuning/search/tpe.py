@@ -1,0 +1,188 @@
+"""The tree-structured Parzen estimator, as Optuna computes it, without Optuna's own state.
+
+Optuna holds the observations in memory. Its sampler is made anew for each proposal with a seed of
+its own, so that a proposal follows from the observations and its number alone.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from kovar.tuning.dimension import Choice, Dimension, Grid
+from kovar.tuning.search.draws import generator_of
+from kovar.tuning.search.scale import unit_of
+from kovar.tuning.search.search import Observation, Point, Search
+from kovar.tuning.search.space import Space, key_of
+from kovar.tuning.searcher import Tpe
+
+if TYPE_CHECKING:
+    import optuna
+
+MAX_ATTEMPTS: Final = 20
+"""Proposals for a configuration that was not tried, until there is none."""
+
+
+class TpeSearch(Search):
+    """Proposes where earlier configurations did well.
+
+    Args:
+        space: what varies. The grids are gone through and not learned about: what is drawn beside
+            them is proposed from the results of all their combinations.
+        settings: of the estimator.
+        objectives: score → whether more or less of it is better; several have no single best.
+        num_samples: proposals for each combination of the grids.
+        seed: of all draws.
+        observations: of an earlier sweep.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        settings: Tpe,
+        *,
+        objectives: Mapping[str, str],
+        num_samples: int,
+        seed: int,
+        observations: Sequence[Observation] = (),
+    ) -> None:
+        self._space, self._settings, self._objectives = space, settings, dict(objectives)
+        self._num_samples, self._seed = num_samples, seed
+        self._seen: set[bytes] = set()
+        self._trials: dict[int, Any] = {}
+        self._steps: dict[int, int] = {}
+        self._study = _study(list(objectives.values()))
+        for observation in observations:
+            self._learn(observation)
+
+    def ask(self, number: int) -> Point | None:
+        """Propose a point that was not tried before."""
+        where = self._space.combination_of(number)
+        if where is None or where[0] >= self._num_samples:
+            return None
+        _, combination = where
+        for attempt in range(MAX_ATTEMPTS):
+            point = self._proposal(combination, number, attempt)
+            if key_of(point) not in self._seen:
+                self.recall(number, point)
+                return point
+        return None
+
+    def recall(self, number: int, point: Point) -> None:
+        """Enter a proposal, as `ask` does with its own: what is learned from is the point alone."""
+        self._seen.add(key_of(point))
+        self._trials[number] = self._entered(point)
+
+    def report(self, number: int, step: int, scores: Mapping[str, float]) -> None:
+        """Remember the newest evaluation, by which trials that are ended early are compared."""
+        if len(self._objectives) > 1 or step <= self._steps.get(number, -1):
+            return
+        (name,) = self._objectives
+        if name in scores:
+            self._steps[number] = step
+            self._trials[number].report(scores[name], step)
+
+    def tell(
+        self, number: int, scores: Mapping[str, float] | None, *, stopped: bool = False
+    ) -> None:
+        """Learn from the end of a configuration."""
+        trial = self._trials.pop(number)
+        values = [(scores or {}).get(name, math.nan) for name in self._objectives]
+        is_whole = all(map(math.isfinite, values))
+        if not is_whole or (stopped and len(values) == 1):
+            # Optuna ranks pruned trials below all complete ones, and those without a report last.
+            self._study.tell(trial, state=_state("PRUNED"))
+        else:
+            self._study.tell(trial, values)
+
+    def _proposal(self, combination: Point, number: int, attempt: int) -> Point:
+        seed = generator_of(self._seed, number, attempt).getrandbits(32)
+        self._study.sampler = _sampler(self._settings, seed)
+        trial = self._study.ask()
+        units: dict[str, float] = {}
+        # A dimension is suggested once what it depends on is: Optuna sees no idle values.
+        left = list(self._space.drawn)
+        while ready := [path for path in left if self._varies(path, combination, units)]:
+            for path in ready:
+                units[path] = self._suggested(trial, path)
+                left.remove(path)
+        self._study.tell(trial, state=_state("FAIL"))
+        return self._space.point_at(combination, units)
+
+    def _varies(self, path: str, combination: Point, units: Mapping[str, float]) -> bool:
+        return self._space.varies(path, self._space.point_at(combination, units))
+
+    def _suggested(self, trial: Any, path: str) -> float:
+        """Let Optuna choose a place in the unit interval."""
+        match self._space.drawn[path]:
+            case Choice(values=values):
+                index = trial.suggest_categorical(path, range(len(values)))
+                return (int(index) + 0.5) / len(values)
+            case _:
+                return float(trial.suggest_float(path, 0.0, 1.0))
+
+    def _entered(self, point: Point) -> Any:
+        """Begin a trial at a point; the grids are no part of it."""
+        import optuna
+
+        places = self._places(point)
+        self._study.sampler = optuna.samplers.RandomSampler(seed=0)
+        self._study.enqueue_trial(places)
+        trial = self._study.ask()
+        for path in places:
+            self._suggested(trial, path)
+        return trial
+
+    def _places(self, point: Point) -> dict[str, float | int]:
+        """Return Optuna's parameters of a point: places in the unit interval, or indices."""
+        places: dict[str, float | int] = {}
+        for path, dimension in self._space.drawn.items():
+            unit = unit_of(dimension, point[path]) if path in point else None
+            if unit is not None:
+                places[path] = _parameter(dimension, unit)
+        return places
+
+    def _learn(self, observation: Observation) -> None:
+        """Take a trial of an earlier sweep that this one could have."""
+        point = observation.point
+        if not self._space.has(point):
+            return
+        values = [observation.scores.get(name, math.nan) for name in self._objectives]
+        if all(map(math.isfinite, values)):
+            self._study.tell(self._entered(point), values)
+
+
+def _parameter(dimension: Dimension, unit: float) -> float | int:
+    return int(unit * len(dimension.values)) if isinstance(dimension, Grid | Choice) else unit
+
+
+def _study(directions: list[str]) -> optuna.Study:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    names = {"max": "maximize", "min": "minimize"}
+    return optuna.create_study(directions=[names[one] for one in directions])
+
+
+def _sampler(settings: Tpe, seed: int) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        # Optuna calls `group` an experiment: it draws dimensions together that vary together.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            n_startup_trials=settings.num_startup,
+            n_ei_candidates=settings.num_candidates,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            seed=seed,
+        )
+
+
+def _state(name: str) -> Any:
+    import optuna
+
+    return optuna.trial.TrialState[name]
