@@ -18,6 +18,8 @@ from kovar.config import Config, Document, SizeBytes
 from kovar.inference import BatchLimits, RuntimeName
 from kovar.precision import Precision
 from kovar.resources import CpuRequest, Request
+from kovar.serving.access.settings import AccessSettings
+from kovar.serving.observe.settings import ObserveSettings
 
 MAX_REPLICAS: Final = 1_000
 
@@ -128,6 +130,10 @@ class ServingSpec(Config):
     autoscaling: Autoscaling = Field(default=Autoscaling(), description="how it follows")
     limits: RequestLimits = Field(default=RequestLimits(), description="what is refused")
     batching: BatchLimits = Field(default=BatchLimits(), description="what runs together")
+    access: AccessSettings = Field(default=AccessSettings(), description="who may ask")
+    observe: ObserveSettings = Field(
+        default=ObserveSettings(), description="what is written down about requests"
+    )
     plan: bool = Field(
         default=True,
         description="refuse to deploy replicas that the cluster has no place for",

@@ -1,4 +1,4 @@
-"""A file of JSON lines that only grows, is closed at a size, and never stands in a request's way."""
+"""A file of JSON lines that only grows, is closed at a size and never holds up a request."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ class Meter:
     Args:
         sink: where the numbers go.
         gauges: gives the values that are read rather than counted, at every flush.
+        counts: gives sums that others count, at every flush.
         flush_every_s: seconds between two flushes; None leaves flushing to the caller.
     """
 
@@ -69,10 +70,13 @@ class Meter:
         sink: Sink,
         *,
         gauges: Callable[[], list[Reading]] = list,
+        counts: Callable[[], list[Reading]] = list,
         flush_every_s: float | None = FLUSH_EVERY_S,
     ) -> None:
         self._sink = sink
         self._gauges = gauges
+        self._counts = counts
+        self._counted: dict[tuple[str, Labels], float] = {}
         self._ended: deque[_Ended] = deque(maxlen=MAX_WAITING)
         self._batches: deque[BatchRecord] = deque(maxlen=MAX_WAITING)
         self._closed = threading.Event()
@@ -118,8 +122,12 @@ class Meter:
             self._count_batch(self._batches.popleft(), sums)
         for (name, labels), value in sums.items():
             self._sink.add(name, dict(labels), value)
-        for name, readings, value in self._gauges():
-            self._sink.set(name, readings, value)
+        for name, labelled, value in self._counts():
+            of = (name, tuple(labelled.items()))
+            self._sink.add(name, labelled, value - self._counted.get(of, 0.0))
+            self._counted[of] = value
+        for name, labelled, value in self._gauges():
+            self._sink.set(name, labelled, value)
 
     def close(self) -> None:
         """Give the last numbers to the sink and end the thread."""
