@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import SpecError
 from kovar.models import known_config
 from kovar.resources import Cluster, Placement
-from kovar.training.fit import MemoryFit, check_fit, fit_memory
+from kovar.training.fit import MemoryFit, check_fit, check_known_base, fit_memory
 from kovar.training.padding import check_padding
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
@@ -90,6 +90,7 @@ def examine(
         config = configurations.of(spec.model)
         if config is None:
             return Admitted(trial, run, None)
+        check_known_base(spec, config)
         check_tensor_plan(spec, config)
         check_padding(spec.training.padding_free, config)
         fit = fit_memory(spec, run, config)

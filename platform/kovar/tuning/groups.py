@@ -106,10 +106,10 @@ def _with_memory(request: Request, admitted: Sequence[Admitted], cluster: Cluste
     if not isinstance(request, CpuRequest) or request.memory is not None or not declared:
         return request
     sizes = [
-        min(one.fit.memory.total, one.fit.room.size_bytes)
+        min(-(-one.fit.memory.total // MiB), one.fit.room.size_bytes // MiB)
         for one in admitted
         if one.fit is not None and one.fit.room is not None
     ]
     if len(sizes) < len(admitted) or not sizes:
         return request
-    return request.model_copy(update={"memory": max(sizes) // MiB * MiB})
+    return request.model_copy(update={"memory": max(sizes) * MiB})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,22 +106,7 @@ class SweepPlan:
         Returns:
             None where the node type has no price, or is not declared.
         """
-        name = self.group_of(trial).name
-        return self.price_per_hour(
-            name, self.placement.assignments[name] if node_type is None else [node_type]
-        )
-
-    def price_per_hour(self, group: str, node_types: Iterable[str]) -> float | None:
-        """Return the highest price of one trial of a group on some node types."""
-        kinds = {kind.name: kind for kind in self.cluster.node_types}
-        request = self.placement.requests[group]
-        num_workers = next(one.num_workers for one in self.groups if one.name == group)
-        prices = [
-            price_of_trial(request, num_workers, kinds[name]) if name in kinds else None
-            for name in node_types
-        ]
-        known = [price for price in prices if price is not None]
-        return max(known) if known and len(known) == len(prices) else None
+        return price_of_group(self.group_of(trial), self.placement, self.cluster, node_type)
 
     def forecasts(self, cache_dir: Path) -> list[Forecast]:
         """Predict what each planned group takes."""
@@ -208,6 +193,28 @@ def at_once_of(group: TrialGroup, placement: Placement) -> int:
     return placement.num_workers(group.name) // group.num_workers
 
 
+def price_of_group(
+    group: TrialGroup, placement: Placement, cluster: Cluster, node_type: str | None = None
+) -> float | None:
+    """Return the US dollars per hour for what one trial of a group holds of its nodes.
+
+    Args:
+        group: the trials.
+        placement: of the group, under its name.
+        cluster: the node types.
+        node_type: where the trial runs; by default the most expensive of its places.
+    """
+    kinds = {kind.name: kind for kind in cluster.node_types}
+    names = placement.assignments[group.name] if node_type is None else [node_type]
+    request = placement.requests[group.name]
+    prices = [
+        price_of_trial(request, group.num_workers, kinds[name]) if name in kinds else None
+        for name in names
+    ]
+    known = [price for price in prices if price is not None]
+    return max(known) if known and len(known) == len(prices) else None
+
+
 def check_prices(plan: SweepPlan) -> None:
     """Refuse a sweep that counts money where nobody knows a price.
 
@@ -221,8 +228,8 @@ def check_prices(plan: SweepPlan) -> None:
     if counts is None:
         return
     for group in plan.planned:
-        where = tuple(plan.placement.assignments[group.name])
-        if plan.price_per_hour(group.name, where) is None:
+        where = plan.placement.assignments[group.name]
+        if price_of_group(group, plan.placement, plan.cluster) is None:
             raise document.error_at(
                 counts,
                 "the price of a trial is not known",
@@ -231,15 +238,20 @@ def check_prices(plan: SweepPlan) -> None:
             )
 
 
-def check_disk(plan: SweepPlan, settings: Settings) -> None:
+def check_disk(plan: SweepPlan, settings: Settings, *, free: int | None = None) -> None:
     """Refuse a sweep whose checkpoints and weights the disk cannot hold.
+
+    Args:
+        plan: the sweep's.
+        settings: where it will write.
+        free: bytes that are left there; looked up when absent.
 
     Raises:
         SpecError: naming the disk that is needed and that is left.
     """
     needed = sum(one.disk_bytes or 0 for one in plan.forecasts(settings.cache_dir))
     folder = next(one for one in (settings.runs_dir, *settings.runs_dir.parents) if one.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(folder).free if free is None else free
     if needed > free:
         raise plan.sweep.document.error_at(
             "max_concurrent",

@@ -60,7 +60,7 @@ def analyze(report: SweepReport, folder: Path) -> Analysis:
         folder: of the sweep: the trials' answers lie below it.
     """
     ranked, facts = report.ranked_configurations, report.facts
-    prices = known_prices(ranked)
+    prices = known_prices(ranked, objectives=facts.objectives)
     rivals: tuple[Rival, ...] = ()
     if ranked:
         rivals = compare_configurations(ranked[0], ranked[1:], facts=facts, folder=folder)

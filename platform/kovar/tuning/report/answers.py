@@ -55,7 +55,10 @@ def _divide(above: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[np.
     """Divide; 0 where nothing is divided by nothing, as scikit-learn's `zero_division=0`."""
     import numpy as np
 
-    return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+    found: npt.NDArray[np.float64] = np.divide(
+        above, below, out=np.zeros(below.shape), where=below > 0
+    )
+    return found
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
@@ -96,8 +99,17 @@ def _accuracy(table: pa.Table) -> RowSums | None:
 def _loss(table: pa.Table) -> RowSums | None:
     if not _has(table, "loss"):
         return None
-    counts = _column(table, "num_tokens") if _has(table, "num_tokens") else _ones(table)
-    return _ratio(_column(table, "loss"), counts)
+    return _ratio(_column(table, "loss"), _num_targets(table))
+
+
+def _num_targets(table: pa.Table) -> npt.NDArray[Any]:
+    """Return how many targets the loss of each row sums over: its tokens, words, labels or one."""
+    for name in ("num_tokens", "num_words"):
+        if _has(table, name):
+            return _column(table, name)
+    if _has(table, "true") and _has_lists(table):
+        return _ones(table) * _num_labels(table)
+    return _ones(table)
 
 
 def _perplexity(table: pa.Table) -> RowSums | None:
@@ -136,9 +148,7 @@ def _micro_f1(table: pa.Table) -> RowSums | None:
     if not _has(table, "true", "predicted"):
         return None
     true, predicted = _indicators(table)
-    return _ratio(
-        2 * (true & predicted).sum(axis=1), true.sum(axis=1) + predicted.sum(axis=1)
-    )
+    return _ratio(2 * (true & predicted).sum(axis=1), true.sum(axis=1) + predicted.sum(axis=1))
 
 
 def _f1(table: pa.Table) -> RowSums | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +49,11 @@ def write_board(report: SweepReport, folder: Path) -> None:
 
 
 def _write(
-    writer: EventFileWriter, messages: Sequence[Any], *, at: float, scalars: Iterator[Scalar] = iter(())
+    writer: EventFileWriter,
+    messages: Sequence[Any],
+    *,
+    at: float,
+    scalars: Iterable[Scalar] = (),
 ) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

@@ -119,13 +119,13 @@ class Configuration:
     def where(self) -> str:
         """What its trials ran on: node types, or chips where no types are declared."""
         stays = [stay for trial in self.trials for stay in trial.stays]
-        return ", ".join(dict.fromkeys(stay.node_type or stay.chip for stay in stays))
+        return ", ".join(sorted({stay.node_type or stay.chip for stay in stays}))
 
     @property
     def precision(self) -> str | None:
         """As resolved on its chips; None if it never started."""
-        known = [trial.precision for trial in self.trials if trial.precision]
-        return ", ".join(dict.fromkeys(known)) or None
+        known = {trial.precision for trial in self.trials if trial.precision}
+        return ", ".join(sorted(known)) or None
 
 
 def configurations_of(trials: Sequence[TrialRecord]) -> tuple[Configuration, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -72,7 +73,9 @@ def dimensions_of(configurations: Sequence[Configuration], facts: SweepFacts) ->
         for path in facts.paths
     ]
     if "precision" not in facts.paths:
-        found.append(_dimension("precision", "precision", [c.precision for c in configurations], facts))
+        found.append(
+            _dimension("precision", "precision", [c.precision for c in configurations], facts)
+        )
     found.append(_dimension("chip", "runs on", [c.where or None for c in configurations], facts))
     return [one for one in found if one.num_distinct > 1]
 
@@ -85,18 +88,18 @@ def shown(value: JsonValue) -> str:
         case bool():
             return str(value).lower()
         case float():
-            return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+")
+            small = value and abs(value) < 1e-3
+            text = f"{value:.2e}" if small else f"{value:.3g}"
+            return re.sub(r"\.?0*e([+-])0?", r"e\1", text)
         case dict():
             return ", ".join(f"{key}: {shown(one)}" for key, one in value.items())
     return str(value)
 
 
-def _dimension(
-    path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts
-) -> Dimension:
+def _dimension(path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts) -> Dimension:
     numeric = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     positive = len(numeric) == len(values) and all(one > 0 for one in numeric)
-    # A grid has no scale of its own: one that spans more than a factor of 20 is read as logarithmic.
+    # A grid has no scale of its own: one that spans a factor of 20 is read as logarithmic.
     wide = positive and bool(numeric) and max(numeric) / min(numeric) > 20
     return Dimension(path, name, tuple(values), positive and (path in facts.log_paths or wide))
 

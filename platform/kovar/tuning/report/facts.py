@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from kovar.tuning.spec import SweepSpec
+from kovar.tuning.dimension import is_logarithmic
+from kovar.tuning.spec import SweepSpec
 
 Mode = Literal["max", "min"]
 
@@ -24,6 +24,7 @@ class SweepFacts:
         mode: whether more or less of the metric is better.
         paths: fields that vary, as dotted paths, in the order of the spec.
         log_paths: those that vary on a logarithmic scale.
+        objectives: what the sweep weighs against each other, if it does: metrics and expenses.
         currency: of the prices.
     """
 
@@ -32,6 +33,7 @@ class SweepFacts:
     mode: Mode
     paths: tuple[str, ...]
     log_paths: frozenset[str] = frozenset()
+    objectives: tuple[str, ...] = ()
     currency: str = "$"
 
     @property
@@ -51,6 +53,7 @@ class SweepFacts:
             "mode": self.mode,
             "paths": list(self.paths),
             "log_paths": sorted(self.log_paths),
+            "objectives": list(self.objectives),
             "currency": self.currency,
         }
 
@@ -63,6 +66,7 @@ class SweepFacts:
             mode=value["mode"],
             paths=tuple(value["paths"]),
             log_paths=frozenset(value["log_paths"]),
+            objectives=tuple(value["objectives"]),
             currency=value["currency"],
         )
 
@@ -72,9 +76,10 @@ def facts_of(spec: SweepSpec, *, currency: str = "$") -> SweepFacts:
     return SweepFacts(
         name=spec.name,
         metric=spec.metric,
-        mode=spec.mode,
+        mode="min" if spec.mode == "min" else "max",
         paths=tuple(spec.search),
-        log_paths=frozenset(p for p, d in spec.search.items() if d.kind == "loguniform"),
+        log_paths=frozenset(p for p, d in spec.search.items() if is_logarithmic(d)),
+        objectives=spec.objectives,
         currency=currency,
     )
 

@@ -91,12 +91,17 @@ def importance_of(configurations: Sequence[Configuration], facts: SweepFacts) ->
     explained, shares = _permuted(columns, quality)
     fields = sorted(
         (
-            FieldImportance(d.path, d.name, max(0.0, float(s.mean())), float(s.std()))
+            FieldImportance(d.path, d.name, _share(float(s.mean())), float(s.std()))
             for d, s in zip(dimensions, shares.T, strict=True)
         ),
         key=lambda field: -field.share,
     )
     return Importance(tuple(fields), explained, num, _caution(explained, num, len(dimensions)))
+
+
+def _share(estimate: float) -> float:
+    """Keep an estimate within what a share can be."""
+    return min(max(estimate, 0.0), 1.0)
 
 
 def _caution(explained: float, num: int, num_dimensions: int) -> str | None:

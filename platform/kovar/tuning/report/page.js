@@ -3,7 +3,8 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["toImage"] };
+  const options = { responsive: true, displaylogo: false,
+    modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
   const layoutOf = (layout) => {
     const axis = { gridcolor: color("--line"), zerolinecolor: color("--line"),
@@ -13,7 +14,10 @@
     return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: 13, color: color("--ink") },
       margin: { l: 64, r: 24, t: 28, b: 52 }, hoverlabel: label,
-      legend: { orientation: "v", ...layout.legend }, ...layout,
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--ink") },
+      ...layout,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", ...layout.legend },
+      annotations: layout.annotations?.map((note) => ({ bgcolor: color("--paper"), ...note })),
       xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis } };
   };
   const draw = (section) => {

@@ -81,7 +81,9 @@ def _head(report: SweepReport) -> str:
 def _choice(report: SweepReport, analysis: Analysis) -> str:
     chosen = analysis.recommendation
     if chosen is None:
-        return '<div class="choice none"><p>No trial finished: there is nothing to choose.</p></div>'
+        return (
+            '<div class="choice none"><p>No trial finished: there is nothing to choose.</p></div>'
+        )
     configuration = next(c for c in report.configurations if c.number == chosen.configuration)
     return (
         f'<div class="choice"><h2>Take configuration {chosen.configuration}</h2>'
@@ -114,8 +116,8 @@ def _missing(analysis: Analysis) -> str:
 def _configurations(report: SweepReport, analysis: Analysis) -> str:
     facts, names = report.facts, short_names(report.facts.paths)
     fronts = {number for one in analysis.fronts[:1] for number in one.configurations}
-    heads = ["configuration", *(names[path] for path in facts.paths), "seeds", facts.metric]
-    heads += ["behind the best (95 %)", "time", "cost", "tokens/s", "memory", "verdict"]
+    heads = ["configuration", *(names[path] for path in facts.paths), facts.metric, "verdict"]
+    heads += ["behind the best (90 % interval)", "seeds", "time", "cost", "tokens/s", "memory"]
     ranked = report.ranked_configurations
     others = [c for c in report.configurations if c not in ranked]
     rows = []
@@ -126,23 +128,21 @@ def _configurations(report: SweepReport, analysis: Analysis) -> str:
             [
                 str(one.number),
                 *(shown(one.point.get(path)) for path in facts.paths),
-                f"{len(one.finished)} of {len(one.trials)}",
-                _shown(one.metric(facts.metric), ".4f"),
+                _shown(one.metric(facts.metric)),
+                _verdict(one, report, analysis, on_front=one.number in fronts),
                 gap,
+                f"{len(one.finished)} of {len(one.trials)}",
                 format_duration(one.wall_seconds.mean) if one.wall_seconds else "",
                 money(one.cost.mean, facts.currency) if one.cost else "",
-                _shown(one.tokens_per_second, ",.0f"),
+                f"{one.tokens_per_second.mean:,.0f}" if one.tokens_per_second else "",
                 format_size(one.peak_memory_bytes) if one.peak_memory_bytes else "",
-                _verdict(one, report, analysis, on_front=one.number in fronts),
             ]
         )
     return _table(heads, rows, name="configurations")
 
 
-def _verdict(
-    one: Configuration, report: SweepReport, analysis: Analysis, *, on_front: bool
-) -> str:
-    words = [] if one.finished else [one.status]
+def _verdict(one: Configuration, report: SweepReport, analysis: Analysis, *, on_front: bool) -> str:
+    words: list[str] = [] if one.finished else [one.status]
     if one is report.best_configuration:
         words.append("best")
     if analysis.recommendation and analysis.recommendation.configuration == one.number:
@@ -155,13 +155,13 @@ def _verdict(
     return ", ".join(words)
 
 
-def _shown(spread: Spread | None, digits: str) -> str:
-    return "" if spread is None else spread.shown(digits)
+def _shown(spread: Spread | None) -> str:
+    return "" if spread is None else spread.shown()
 
 
 def _filters(report: SweepReport) -> str:
     """Return one choice for each column with few values, and a text that rows must contain."""
-    columns = {"status": [trial.status for trial in report.trials]}
+    columns: dict[str, list[str]] = {"status": [trial.status for trial in report.trials]}
     names = short_names(report.facts.paths)
     for path in report.facts.paths:
         columns[names[path]] = [shown(trial.point.get(path)) for trial in report.trials]

@@ -18,31 +18,37 @@ class Price:
     Args:
         name: as results name it.
         title: with the unit.
+        objective: what a spec's objectives call it; None for what they cannot name.
         of: configuration → what one trial of it took; None where it is not known.
         cheapest: what the one that takes least of it is called.
     """
 
     name: PriceName
     title: str
+    objective: str | None
     of: Callable[[Configuration], Spread | None]
     cheapest: str
 
 
 PRICES: Final = (
-    Price("cost", "cost of a trial", lambda one: one.cost, "cheapest"),
-    Price("time", "time of a trial (s)", lambda one: one.wall_seconds, "fastest"),
-    Price("energy", "energy of a trial (J)", lambda one: one.energy_joules, "most frugal"),
+    Price("cost", "cost of a trial", "cost", lambda one: one.cost, "cheapest"),
+    Price("time", "time of a trial (s)", "wall_seconds", lambda one: one.wall_seconds, "fastest"),
+    Price("energy", "energy of a trial (J)", None, lambda one: one.energy_joules, "most frugal"),
 )
 
 
-def known_prices(configurations: Sequence[Configuration]) -> list[Price]:
+def known_prices(
+    configurations: Sequence[Configuration], *, objectives: Sequence[str] = ()
+) -> list[Price]:
     """Return the prices that are known of all configurations, the one that decides first.
 
-    Money decides where every node type has a price, else time; energy never does.
+    The one that the sweep's objectives name decides; else money where every node type has a price,
+    else time.
     """
-    return [
+    known = [
         price
         for price in PRICES
         if configurations
         and all((spread := price.of(one)) is not None and spread.mean > 0 for one in configurations)
     ]
+    return sorted(known, key=lambda price: price.objective not in objectives)

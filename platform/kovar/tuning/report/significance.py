@@ -85,14 +85,12 @@ def compare_configurations(
     for number, each in compared.items():
         means[number] = _over_seeds(drawn[first : first + len(each)], generator)
         first += len(each)
-    top = best.metric(facts.metric)
     rivals = []
     for one in others:
-        spread = one.metric(facts.metric)
-        if one.number in means and spread is not None and top is not None:
+        if one.number in means:
             gaps = facts.sign * (means[best.number] - means[one.number])
             lower, upper = np.quantile(gaps, [1 - CONFIDENCE, CONFIDENCE])
-            gap = facts.sign * (top.mean - spread.mean)
+            gap = facts.sign * (_mean(mine[0]) - _mean(compared[one.number]))
             rivals.append(Rival(one.number, gap, float(lower), float(upper)))
     return tuple(rivals)
 
@@ -116,6 +114,12 @@ def _of_rows(found: tuple[list[RowSums], int] | None, num_rows: int) -> list[Row
     return found[0] if found is not None and found[1] == num_rows else []
 
 
+def _mean(seeds: Sequence[RowSums]) -> float:
+    """Return the metric of the rows as they are, averaged over seeds."""
+    values = [one.value(one.columns().sum(axis=0, keepdims=True)) for one in seeds]
+    return float(sum(value.item() for value in values) / len(values))
+
+
 def _over_seeds(
     values: npt.NDArray[np.float64], generator: np.random.Generator
 ) -> npt.NDArray[np.float64]:
@@ -124,7 +128,8 @@ def _over_seeds(
 
     num_seeds, num_draws = values.shape
     if num_seeds == 1:
-        return values[0]
+        only: npt.NDArray[np.float64] = values[0]
+        return only
     chosen = generator.integers(0, num_seeds, size=(num_seeds, num_draws))
     means: npt.NDArray[np.float64] = np.take_along_axis(values, chosen, axis=0).mean(axis=0)
     return means

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from kovar.tuning.report.dimension import Dimension, shown
@@ -41,6 +42,6 @@ class Cells:
         width = (high - low) / NUM_RANGES
         edges = [low + width * number for number in range(NUM_RANGES + 1)]
         ends = [shown(10**edge if dimension.is_log else edge) for edge in edges]
-        labels = tuple(f"{a} – {b}" for a, b in zip(ends[:-1], ends[1:], strict=True))
+        labels = tuple(f"{a} – {b}" for a, b in pairwise(ends))
         places = (min(int((one - low) / width), NUM_RANGES - 1) for one in numbers)
         return cls(labels, tuple(places))

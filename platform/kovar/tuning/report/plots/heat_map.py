@@ -112,8 +112,9 @@ class HeatMap(Plot):
             "ygap": 2,
             "colorbar": {"title": {"text": self.facts.metric}, "thickness": 14},
         }
+        # By place, not by label: plotly.js takes a label that looks like a number for a place.
         notes = [
-            {"x": grid.across[column], "y": grid.up[row], "text": word, "showarrow": False}
+            {"x": column, "y": row, "text": word, "showarrow": False}
             for row, words in enumerate(grid.others)
             for column, word in enumerate(words)
             if word
@@ -152,16 +153,16 @@ class HeatMap(Plot):
         colors = "viridis" if self.facts.mode == "max" else "viridis_r"
         image = axes.imshow(values, cmap=colors, origin="lower", aspect="auto")
         figure.colorbar(image, label=self.facts.metric)
-        low, high = np.nanmin(values), np.nanmax(values)
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
         for (row, column), value in np.ndenumerate(values):
-            bright = image.norm(value) > 0.6 if high > low else False
-            if self.facts.mode == "min":
-                bright = not bright
+            share = (value - low) / (high - low) if high > low else 0.0
+            bright = share > 0.6 if self.facts.mode == "max" else share < 0.4
             word = grid.others[row][column] if np.isnan(value) else f"{value:.4f}"
             color = "0.4" if np.isnan(value) else "black" if bright else "white"
             axes.text(column, row, word, ha="center", va="center", color=color, fontsize=9)
-        turned = {"rotation": 30, "ha": "right"} if max(map(len, grid.across)) > 9 else {}
-        axes.set_xticks(range(len(grid.across)), grid.across, **turned)
+        axes.set_xticks(range(len(grid.across)), grid.across)
+        if max(map(len, grid.across)) > 9:
+            axes.tick_params(axis="x", labelrotation=30)
         axes.set_yticks(range(len(grid.up)), grid.up)
         axes.set(xlabel=grid.x.name, ylabel=grid.y.name if grid.y else "")
         axes.set_title(f"{self.facts.name}: {self.facts.metric}")

@@ -86,6 +86,7 @@ class ImportanceBars(Plot):
         axes.set_xlabel("share of the variance that the field takes part in")
         axes.set_title(f"{self.facts.name}: what mattered for {self.facts.metric}")
         if self.importance.caution:
-            figure.text(0.01, 0.005, f"Caution: {self.importance.caution}", fontsize=8, color="0.35")
+            caution = f"Caution: {self.importance.caution}"
+            figure.text(0.01, 0.005, caution, fontsize=8, color="0.35")
             axes.set_xlabel("share of the variance that the field takes part in\n")
         axes.grid(axis="x", alpha=0.3)

@@ -37,7 +37,9 @@ class LearningCurves(Plot):
         trials = tuple(trial for trial in report.ranked if trial.history)
         known = {name for trial in trials for one in trial.history for name in one.metrics}
         first = report.facts.metric
-        metrics = [first] * (first in known) + [name for name in ("loss",) if name in known - {first}]
+        metrics = [first] * (first in known) + [
+            name for name in ("loss",) if name in known - {first}
+        ]
         return cls(trials, tuple(metrics), report.facts) if metrics else None
 
     @property
@@ -50,12 +52,12 @@ class LearningCurves(Plot):
 
     def variants(self) -> list[Variant]:
         """Return each metric over steps, and over seconds."""
-        names = {"step": "by step", "seconds": "by time"}
+        names: dict[Along, str] = {"step": "by step", "seconds": "by time"}
         return [
             Variant(f"{metric} {names[along]}", self._traces(metric, along), _layout(metric, along))
             for metric in self.metrics
-            for along in ("step", "seconds")
-        ]  # type: ignore[misc]
+            for along in names
+        ]
 
     def _traces(self, metric: str, along: Along) -> list[dict[str, Any]]:
         drawn = [
@@ -64,9 +66,7 @@ class LearningCurves(Plot):
         # What is drawn last lies on top.
         return [trace for trace in reversed(drawn) if trace["x"]]
 
-    def _trace(
-        self, place: int, trial: TrialRecord, metric: str, along: Along
-    ) -> dict[str, Any]:
+    def _trace(self, place: int, trial: TrialRecord, metric: str, along: Along) -> dict[str, Any]:
         x, y = _points(trial, metric, along)
         colored = place < NUM_COLORED
         color = category(place) if colored else QUIET
@@ -127,6 +127,6 @@ def _layout(metric: str, along: Along) -> dict[str, Any]:
         "xaxis": {"title": {"text": title}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": metric}},
         "hovermode": "closest",
-        "legend": {"title": {"text": "best trials"}},
-        "height": 440,
+        "legend": {"title": {"text": "best trials: "}, "y": -0.16, "yanchor": "top"},
+        "height": 560,
     }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from kovar.tuning.report.analysis import Analysis
 from kovar.tuning.report.configuration import Configuration
@@ -80,9 +81,11 @@ class ParallelCoordinates(Plot):
 
     @property
     def shares(self) -> list[float]:
-        """How good each configuration is, from 0 to 1."""
+        """Place of each configuration on the color scale."""
         places = self.axes[-1].places
-        return [one if self.facts.mode == "max" else 1 - one for one in places]
+        shares = (one if self.facts.mode == "max" else 1 - one for one in places)
+        # The brightest end of the scale is hard to see on white.
+        return [0.92 * share for share in shares]
 
     def variants(self) -> list[Variant]:
         """Return the one way to draw them."""
@@ -113,13 +116,14 @@ class ParallelCoordinates(Plot):
                 "ticktext": [axis.name for axis in self.axes],
                 "side": "top",
                 "range": [-0.35, num - 0.8],
-                "showgrid": True,
+                "showline": False,
                 "zeroline": False,
                 "fixedrange": True,
             },
             "yaxis": {"visible": False, "range": [-0.06, 1.06], "fixedrange": True},
             "annotations": ticks,
             "hovermode": "closest",
+            "margin": {"l": 24, "r": 24, "t": 48, "b": 16},
             "height": 430,
         }
         return [Variant("all", lines, layout)]
@@ -132,9 +136,6 @@ class ParallelCoordinates(Plot):
 
     def draw(self, figure: Figure) -> None:
         """Draw the lines over hand-made axes."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-
         plot, num = figure.subplots(), len(self.axes)
         for index, share in enumerate(self.shares):
             plot.plot(range(num), [axis.places[index] for axis in self.axes],
@@ -142,9 +143,16 @@ class ParallelCoordinates(Plot):
         for x, axis in enumerate(self.axes):
             plot.axvline(x, color="0.75", lw=0.8, zorder=0)
             for place, text in axis.ticks:
-                plot.annotate(text, (x, place), xytext=(-6, 0), textcoords="offset points",
-                              ha="right", va="center", fontsize=8,
-                              bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.6})  # fmt: skip
+                plot.annotate(
+                    text,
+                    (x, place),
+                    xytext=(-6, 0),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    fontsize=8,
+                    bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6},
+                )
         plot.set_xticks(range(num), [axis.name for axis in self.axes])
         plot.xaxis.tick_top()
         plot.tick_params(length=0)
@@ -152,10 +160,6 @@ class ParallelCoordinates(Plot):
         plot.set(xlim=(-0.5, num - 0.9), ylim=(-0.06, 1.06))
         for spine in plot.spines.values():
             spine.set_visible(False)
-        values = [s.mean for c in self.configurations if (s := c.metric(self.facts.metric))]
-        scale = Normalize(min(values), max(values))
-        colors = "viridis" if self.facts.mode == "max" else "viridis_r"
-        figure.colorbar(ScalarMappable(scale, colors), ax=plot, label=self.facts.metric, pad=0.02)
         plot.set_title(self.facts.name, pad=26)
 
 
@@ -185,7 +189,7 @@ def _numeric(dimension: Dimension) -> Axis:
 
 
 def _gaps(places: Sequence[float]) -> list[float]:
-    return [b - a for a, b in zip(places[:-1], places[1:], strict=True)]
+    return [b - a for a, b in pairwise(places)]
 
 
 def _apart(places: Sequence[float], *, room: float) -> tuple[float, ...]:

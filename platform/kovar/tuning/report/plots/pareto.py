@@ -59,7 +59,10 @@ class ParetoFront(Plot):
         return [self._variant(one) for one in self.fronts]
 
     def _variant(self, front: Front) -> Variant:
-        traces = [self._line(front), *(self._points(n, g, front) for n, g in enumerate(self.groups))]
+        traces = [
+            self._line(front),
+            *(self._points(n, g, front) for n, g in enumerate(self.groups)),
+        ]
         if self.recommended is not None:
             x, y, _ = self._place(self.recommended, front)
             ring = {"size": 19, "symbol": "circle-open", "color": STRONG, "line": {"width": 2.5}}
@@ -161,5 +164,3 @@ def _groups(ranked: list[Configuration], facts: SweepFacts) -> tuple[_Group, ...
         )
         for name in names
     )
-
-

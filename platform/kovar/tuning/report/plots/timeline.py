@@ -113,7 +113,10 @@ class Timeline(Plot):
             "y": [bar.lane for bar in bars],
             "base": [(bar.stay.started_at - self._start) / size for bar in bars],
             "x": [(bar.stay.ended_at - bar.stay.started_at) / size for bar in bars],
-            "marker": {"color": OUTCOMES.get(outcome, QUIET), "line": {"width": 1, "color": "#fff"}},
+            "marker": {
+                "color": OUTCOMES.get(outcome, QUIET),
+                "line": {"width": 0.6, "color": "#fff"},
+            },
             "text": [str(bar.trial.number) for bar in bars],
             "textposition": "inside",
             "insidetextanchor": "middle",
@@ -130,10 +133,11 @@ class Timeline(Plot):
         places = {lane: place for place, lane in enumerate(reversed(self.lanes))}
         for outcome in self._outcomes():
             bars = [bar for bar in self.bars if bar.stay.outcome == outcome]
+            color = OUTCOMES.get(outcome, QUIET)
             starts = [(bar.stay.started_at - self._start) / size for bar in bars]
             lengths = [(bar.stay.ended_at - bar.stay.started_at) / size for bar in bars]
             axes.barh([places[bar.lane] for bar in bars], lengths, left=starts, height=0.72,
-                      color=OUTCOMES.get(outcome, QUIET), edgecolor="white", label=outcome)  # fmt: skip
+                      color=color, edgecolor="white", lw=0.6, label=outcome)  # fmt: skip
         total = (max(bar.stay.ended_at for bar in self.bars) - self._start) or 1.0
         for bar in self.bars if len(self.bars) <= MAX_NUMBERED else ():
             middle = (bar.stay.started_at + bar.stay.ended_at) / 2 - self._start
