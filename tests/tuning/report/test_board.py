@@ -12,7 +12,7 @@ from swept import RATE, large, report, trial
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board")
-    swept = large(folder, num_rates=4)
+    swept = large(folder, num_rates=2, seeds=2)
     write_board(swept, folder / "tensorboard")
     return swept, folder / "tensorboard"
 

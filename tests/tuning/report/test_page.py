@@ -56,8 +56,8 @@ def test_every_plot_draws_its_marks(shown, swept):
     assert count(shown, "#pareto .scatterlayer .trace") >= 5
     assert count(shown, "#pareto .scatterlayer path.point") == num_ranked + 1
     assert count(shown, "#heat-map .heatmaplayer image") == 1
-    assert count(shown, "#learning-curves path.js-line") == len(found.trials)
-    assert count(shown, "#parallel-coordinates path.js-line") == num_ranked
+    assert count(shown, "#learning-curves .scatterlayer path.js-line") == len(found.trials)
+    assert count(shown, "#parallel-coordinates .scatterlayer path.js-line") == num_ranked
     assert count(shown, "#importance .bars path") >= 3
     assert count(shown, "#timeline .bars path") == sum(len(t.stays) for t in found.trials)
 
@@ -95,9 +95,8 @@ def test_filters_hide_rows_and_count_the_others(shown, swept):
 def test_a_click_on_a_heading_sorts_and_empty_cells_stay_last(shown):
     heads = "[...document.querySelectorAll('#trials th')]"
     place = shown.value(f"{heads}.findIndex(h => h.textContent === 'accuracy')")
-    cells = (
-        f"[...document.querySelectorAll('#trials tbody tr')].map(r => r.cells[{place}].textContent)"
-    )
+    rows = "[...document.querySelectorAll('#trials tbody tr')]"
+    cells = f"{rows}.map(r => r.cells[{place}].textContent)"
     for sign in (1, -1):
         shown.value(f"{heads}[{place}].click()")
         texts = shown.value(cells)

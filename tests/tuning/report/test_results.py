@@ -17,13 +17,14 @@ from swept import FACTS, RATE, large, report, trial
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
-    return large(folder, num_rates=4), folder
+    found = large(folder, num_rates=2)
+    analysis = analyze(found, folder)
+    write_results(found, analysis, folder)
+    return found, analysis, folder
 
 
 def test_a_sweep_is_read_back_as_it_was_written(swept):
-    found, folder = swept
-    analysis = analyze(found, folder)
-    write_results(found, analysis, folder)
+    found, analysis, folder = swept
     read, content = read_results(folder / "results.json")
     assert read == found
     assert content["recommendation"] == analysis.recommendation.to_json()
@@ -41,8 +42,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 
 
 def test_the_parquet_file_has_a_row_per_trial_and_typed_columns(swept):
-    found, folder = swept
-    write_results(found, analyze(found, folder), folder)
+    found, _, folder = swept
     table = pq.read_table(folder / "results.parquet")
     assert table["trial"].to_pylist() == list(range(1, len(found.trials) + 1))
     assert str(table.schema.field(f"point.{RATE}").type) == "double"
