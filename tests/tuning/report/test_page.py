@@ -75,8 +75,10 @@ def test_the_picture_has_the_colors_of_the_plots(shown):
 
 
 def test_another_pair_of_fields_is_drawn_when_it_is_chosen(shown):
-    shown.value("""(choice => { choice.selectedIndex = 1;
-        choice.dispatchEvent(new Event("change")); })(document.querySelector("#heat-map select"))""")
+    shown.value("""(choice => {
+        choice.selectedIndex = 1;
+        choice.dispatchEvent(new Event("change"));
+        })(document.querySelector("#heat-map select"))""")
     wait_for(shown, "document.querySelector('#heat-map .ytitle').textContent === 'warmup'")
     assert shown.errors == []
 
