@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
 
-from kovar.serving.api import Predictor, create_api
+from kovar.serving.api import Middleware, Predictor, create_api
 from kovar.serving.protocol import ServedVersion
+from kovar.serving.served_model import served_model
 from kovar.serving.spec import RequestLimits
+from scripted import ScriptedRuntime
 
 LIMITS = RequestLimits(
     max_text_characters=100, max_inputs=4, max_body_bytes=2000, max_queued=8, request_timeout_s=5.0
@@ -23,14 +25,25 @@ SERVED = ServedVersion(
     max_length=16,
     runtime="scripted",
     precision="fp32",
+    vocabulary_size=100,
+    embedding_size=2,
 )
 
 Ask = Callable[..., httpx.Response]
 
 
-def asker(predictor: Predictor, limits: RequestLimits = LIMITS) -> Ask:
+def asker(
+    predictor: Predictor,
+    limits: RequestLimits = LIMITS,
+    *,
+    served: ServedVersion = SERVED,
+    middlewares: Sequence[Middleware] = (),
+) -> Ask:
     """Return a function that sends one request: `ask("GET", "/v2")`."""
-    app = create_api(predictor, served=SERVED, limits=limits)
+    model = served_model(
+        served, predictor, getattr(predictor, "runtime", None) or ScriptedRuntime()
+    )
+    app = create_api([model], limits=limits, middlewares=middlewares)
 
     def ask(method: str, path: str, **request: Any) -> httpx.Response:
         return asyncio.run(send(app, method, path, **request))

@@ -231,6 +231,7 @@ class RequestError(KovarError):
         status: HTTP status code.
         code: short machine-readable name of the refusal, for example `text_too_long`.
         field: path of the field at fault, for example `inputs[3]`.
+        retry_after_s: seconds after which the same request may be answered, where that is known.
     """
 
     def __init__(
@@ -240,12 +241,16 @@ class RequestError(KovarError):
         status: int = 422,
         code: str = "invalid",
         field: str | None = None,
+        retry_after_s: float | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, hint=hint, status=status, code=code, field=field)
+        super().__init__(
+            message, hint=hint, status=status, code=code, field=field, retry_after_s=retry_after_s
+        )
         self.status = status
         self.code = code
         self.field = field
+        self.retry_after_s = retry_after_s
 
 
 def exit_code_of(action: Callable[[], int]) -> int:

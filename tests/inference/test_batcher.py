@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kovar.inference.batcher import MAX_PADDING_TOKENS, Batcher, BatchLimits, Item
+from kovar.inference.batcher import CPU_PADDING_TOKENS, Batcher, BatchLimits, Item
 
 LIMITS = BatchLimits(max_rows=4, max_tokens=64)
 
@@ -42,7 +42,7 @@ def test_padding_never_costs_more_than_another_batch():
     batcher = queue(waiting(40, *[20] * 10), limits)
     batch = batcher.take(0.0).batch
     padded = len(batch) * max(item.length for item in batch)
-    assert 0 < padded - sum(item.length for item in batch) <= MAX_PADDING_TOKENS
+    assert 0 < padded - sum(item.length for item in batch) <= CPU_PADDING_TOKENS
 
 
 def test_the_oldest_text_runs_next_although_others_fit_better():
@@ -73,6 +73,27 @@ def test_a_removed_text_does_not_run():
     batcher = queue(items)
     batcher.remove(items[:1])
     assert payloads(batcher.take(0.0).batch) == [1]
+
+
+def test_texts_that_different_models_run_never_share_a_batch():
+    batcher: Batcher[int] = Batcher(LIMITS)
+    batcher.add([Item(8, 100.0, number, group=number % 2) for number in range(6)])
+    assert payloads(batcher.take(0.0).batch) == [0, 2, 4]
+    assert payloads(batcher.take(0.0).batch) == [1, 3, 5]
+
+
+def test_padding_that_a_gpu_does_not_feel_fills_the_batch():
+    limits = BatchLimits(max_rows=64, max_tokens=4096).on("cuda")
+    assert len(queue(waiting(100, *[5] * 30), limits).take(0.0).batch) == 31
+
+
+def test_the_tokens_that_wait_are_counted():
+    items = waiting(8, 60, 8)
+    batcher = queue(items)
+    batcher.remove([items[0], items[0]])
+    assert batcher.num_tokens == 68
+    batcher.take(0.0)
+    assert batcher.num_tokens == 8
 
 
 LENGTHS = st.integers(min_value=1, max_value=64)
@@ -110,3 +131,16 @@ def test_limits_hold_the_oldest_runs_and_nothing_is_lost_run_twice_or_run_late(a
         for item in taken.batch:
             assert alive.pop(item.payload).deadline > now
     assert not alive
+
+
+@given(st.lists(LENGTHS, min_size=1, max_size=40), st.data(), SIZES)
+def test_a_text_waits_for_at_most_as_many_batches_as_there_are_older_texts(ahead, data, limits):
+    batcher = queue(waiting(*ahead), limits)
+    ours = Item(data.draw(LENGTHS), 1e9, -1)
+    batcher.add([ours])
+    for _ in range(len(ahead)):
+        if ours in batcher.take(0.0).batch:
+            return
+        # Texts that fit the next batch better keep coming.
+        batcher.add(waiting(*data.draw(st.lists(LENGTHS, max_size=8)), deadline=1e9))
+    assert ours in batcher.take(0.0).batch

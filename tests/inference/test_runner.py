@@ -6,9 +6,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kovar.errors import KovarError, RequestError
-from kovar.inference import BatchLimits, BatchRunner
+from kovar.inference import BatchLimits, BatchRecord, BatchRunner, Encoded
 from scripted import ScriptedRuntime
 
 LIMITS = BatchLimits(max_rows=4, max_tokens=64)
@@ -200,19 +202,115 @@ def test_a_closed_runner_says_that_it_is_not_the_text(runtime):
     assert (refusal.value.status, refusal.value.code) == (503, "closing")
 
 
-def test_a_text_that_is_tokenized_while_the_runner_closes_does_not_wait_in_vain(runtime):
+def test_a_text_that_is_tokenized_while_the_runner_closes_is_answered(runtime):
     runner = BatchRunner(runtime, limits=LIMITS, max_queued=16)
+    closer = threading.Thread(target=runner.close)
     tokenize = runtime.tokenize
 
     def close_meanwhile(texts):
-        threading.Thread(target=runner.close).start()
-        runner._thread.join(5)
+        closer.start()
+        closer.join(0.05)
         return tokenize(texts)
 
     runtime.tokenize = close_meanwhile
+    assert asyncio.run(labels(runner.predict(["good"], deadline=soon()))) == ["positive"]
+    closer.join()
+
+
+def test_token_ids_are_run_as_they_are_and_the_time_is_told(runner, runtime):
+    encoded = runtime.tokenize(["good one", "bad"])
+    answer = asyncio.run(runner.ask(encoded, deadline=soon(), run=runtime.run))
+    assert [one.label for one in answer.outputs] == ["positive", "negative"]
+    assert answer.num_tokens == 3
+    timing = answer.timing
+    assert min(timing.tokenize_s, timing.queue_s, timing.compute_s) >= 0
+
+
+@pytest.mark.parametrize("num_tokens", [0, 17])
+def test_token_ids_that_the_model_has_no_positions_for_are_refused(runner, runtime, num_tokens):
     with pytest.raises(RequestError) as refusal:
-        asyncio.run(runner.predict(["good"], deadline=soon()))
-    assert refusal.value.code == "closing"
+        asyncio.run(runner.ask([Encoded((1,) * num_tokens)], deadline=soon(), run=runtime.run))
+    assert (refusal.value.status, refusal.value.code) == (422, "wrong_num_tokens")
+    assert runner.num_queued == 0
+
+
+def test_two_models_behind_one_runner_never_share_a_batch(runner, runtime):
+    def embed(batch):
+        return [(item.length, len(batch)) for item in batch]
+
+    async def talk():
+        runtime.gate.clear()
+        first = asyncio.ensure_future(runner.predict(["one"], deadline=soon()))
+        await started(runtime)
+        asked = [runner.ask(["a b"], deadline=soon(), run=embed) for _ in range(2)]
+        others = [asyncio.ensure_future(one) for one in (*asked, labels(first))]
+        await until(lambda: runner.num_queued == 2)
+        runtime.gate.set()
+        return [answer.outputs for answer in (await asyncio.gather(*others))[:2]]
+
+    assert asyncio.run(talk()) == [[(2, 2)], [(2, 2)]]
+
+
+def test_one_garbled_text_fails_alone_among_those_tokenized_with_it(runner, runtime):
+    async def talk():
+        texts = ["good", "garbled", "bad"]
+        asked = (runner.predict([text], deadline=soon()) for text in texts)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    good, garbled, bad = asyncio.run(talk())
+    assert (good[0].label, garbled.code, bad[0].label) == (
+        "positive",
+        "text_not_tokenizable",
+        "negative",
+    )
+
+
+def test_every_batch_is_told_with_its_padding(runtime):
+    records: list[BatchRecord] = []
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16, on_batch=records.append)
+    asyncio.run(runner.predict(["a b c", "a"], deadline=soon()))
+    runner.close()
+    assert [(one.num_rows, one.num_tokens, one.num_padded) for one in records] == [(2, 4, 6)]
+
+
+def test_the_load_tells_what_waits_and_how_fast_answers_come(runner, runtime):
+    async def talk():
+        runtime.gate.clear()
+        first = asyncio.ensure_future(runner.predict(["a b c"], deadline=soon()))
+        await started(runtime)
+        second = asyncio.ensure_future(runner.predict(["a b"], deadline=soon()))
+        await until(lambda: runner.load().queued_tokens == 2)
+        assert runner.load().tokens_per_s is None
+        runtime.gate.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(talk())
+    load = runner.load()
+    assert (load.queued_tokens, load.tokens_per_text) == (0, 2.5)
+    assert load.tokens_per_s > 0 < load.arriving_tokens_per_s
+
+
+REQUESTS = st.lists(st.lists(st.sampled_from(["good", "bad a b", "poison"]), min_size=1))
+
+
+@given(REQUESTS)
+@settings(max_examples=30, deadline=None)
+def test_any_mix_of_requests_gets_its_own_answers_and_only_the_poisoned_fail(requests):
+    runtime = ScriptedRuntime()
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=10_000)
+
+    async def talk():
+        asked = (labels(runner.predict(texts, deadline=soon())) for texts in requests)
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run(talk())
+    runner.close()
+    for texts, answer in zip(requests, answers, strict=True):
+        if "poison" in texts:
+            assert answer.code == "model_failed"
+        else:
+            assert answer == ["positive" if "good" in text else "negative" for text in texts]
+    assert all(len(batch) <= 4 and len(batch) * max(batch) <= 64 for batch in runtime.batches)
 
 
 def test_limits_that_cannot_hold_one_whole_text_are_refused(runtime):

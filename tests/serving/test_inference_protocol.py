@@ -65,7 +65,11 @@ REFUSALS = {
     "nested in a flat shape": (body(tensor(data=[["a"], ["b"]])), 400, "inputs[0].data"),
     "two tensors": (body(tensor(), tensor()), 400, "inputs"),
     "no tensor": ({"inputs": []}, 400, "inputs"),
-    "binary data": (body(tensor(parameters={"binary_data_size": 9})), 400, "inputs[0].parameters"),
+    "binary data": (
+        body(tensor(parameters={"binary_data_size": 9})),
+        400,
+        "inputs[0].parameters.binary_data_size",
+    ),
     "an unknown output": (body(outputs=[{"name": "logits"}]), 400, "outputs[0].name"),
     "no texts": (body(tensor(shape=[0], data=[])), 422, "inputs[0].data"),
     "an empty text": (body(tensor(data=["good", " "])), 422, "inputs[0].data[1]"),

@@ -6,13 +6,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from in_process import LIMITS, SERVED, asker, send
 from kovar.errors import KovarError
-from kovar.inference import Prediction
+from kovar.inference import Answer, Prediction
 from kovar.serving.api import create_api
+from kovar.serving.served_model import served_model
 
 SECRET = "xyzzy"
 
@@ -102,7 +104,7 @@ def test_a_body_without_a_declared_length_is_cut_at_the_limit(ask):
 
 
 def test_a_body_that_does_not_arrive_in_time_is_refused(runner):
-    limits = LIMITS.model_copy(update={"request_timeout_s": 0.05})
+    limits = LIMITS.model_copy(update={"body_timeout_s": 0.05})
 
     async def chunks():
         yield b"{"
@@ -124,7 +126,7 @@ def test_a_request_id_that_could_forge_a_log_line_is_replaced(ask):
 
 
 def test_a_full_queue_answers_429_with_retry_after(runner, runtime):
-    app = create_api(runner, served=SERVED, limits=LIMITS)
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
     body = {"inputs": ["a", "b", "c", "d"]}
 
     async def talk():
@@ -164,8 +166,8 @@ def test_a_text_that_the_model_fails_on_answers_500_without_the_text(ask, caplog
 class Broken:
     """A predictor with a defect whose message quotes the text."""
 
-    async def predict(self, texts: Sequence[str], *, deadline: float) -> list[Prediction]:
-        raise LookupError(f"a defect that quotes {texts}")
+    async def ask(self, inputs: Sequence[str], **_: Any) -> Answer[Prediction]:
+        raise LookupError(f"a defect that quotes {inputs}")
 
     def check(self) -> None:
         raise KovarError("the runtime's thread is dead")

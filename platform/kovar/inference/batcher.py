@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from pydantic import Field
 
 from kovar.config import Config
 
-# One batch has a fixed cost, measured on one x86 core as that of 30 tokens in fp32 and of 100 in
-# bf16 on matrix units: padding below it is cheaper than another batch, and padding above is not.
-MAX_PADDING_TOKENS = 64
+CPU_PADDING_TOKENS: Final = 64
+"""Padding of one batch that is cheaper than another batch, on a CPU.
+
+One batch has a fixed cost, measured on one x86 core as that of 30 tokens in fp32 and of 100 in
+bf16 on matrix units. A GPU's is that of thousands of tokens.
+"""
 
 PayloadT = TypeVar("PayloadT")
 
@@ -24,6 +27,18 @@ class BatchLimits(Config):
     max_tokens: int = Field(
         default=2048, ge=1, description="padded tokens in one batch: rows × longest row"
     )
+    max_padding_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="of these, tokens that may be padding; if absent 64, on a GPU max_tokens",
+    )
+
+    def on(self, device: str) -> BatchLimits:
+        """Return the limits with what is absent filled in for a kind of chip."""
+        if self.max_padding_tokens is not None:
+            return self
+        padding = CPU_PADDING_TOKENS if device == "cpu" else self.max_tokens
+        return self.model_copy(update={"max_padding_tokens": padding})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,11 +49,13 @@ class Item(Generic[PayloadT]):
         length: number of tokens.
         deadline: moment, on the clock of `Batcher.take`, from which nobody wants the answer.
         payload: what the caller needs to run and answer it.
+        group: what runs it; texts of different groups never share a batch.
     """
 
     length: int
     deadline: float
     payload: PayloadT
+    group: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +70,25 @@ class Batcher(Generic[PayloadT]):
     """A queue of texts that gives out batches.
 
     Work-conserving: `take` never holds anything back to wait for company. The oldest text is part
-    of the next batch, so a text waits for at most as many batches as there are older texts.
+    of every batch, so a text waits for at most as many batches as there are older texts.
 
     Args:
         limits: what one batch may hold.
     """
 
     def __init__(self, limits: BatchLimits) -> None:
-        self.limits = limits
-        self._queue: list[Item[PayloadT]] = []
+        self.limits = limits.on("cpu")
+        # In order of arrival; a dict, since a client that goes away takes its texts out anywhere.
+        self._queue: dict[Item[PayloadT], None] = {}
+        self._num_tokens = 0
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that wait."""
+        return self._num_tokens
 
     def add(self, items: Sequence[Item[PayloadT]]) -> None:
         """Queue texts, the oldest first.
@@ -75,34 +99,37 @@ class Batcher(Generic[PayloadT]):
         longest = max((item.length for item in items), default=0)
         if longest > self.limits.max_tokens:
             raise ValueError(f"{longest} tokens in one row, max_tokens is {self.limits.max_tokens}")
-        self._queue.extend(items)
+        self._queue.update(dict.fromkeys(items))
+        self._num_tokens += sum(item.length for item in items)
 
     def remove(self, items: Collection[Item[PayloadT]]) -> None:
         """Forget texts that nobody waits for any more; ignore those that were taken."""
-        gone = set(items)
-        self._queue = [item for item in self._queue if item not in gone]
+        for item in items:
+            if item in self._queue:
+                del self._queue[item]
+                self._num_tokens -= item.length
 
     def take(self, now: float) -> Taken[PayloadT]:
         """Decide what runs now; empty only when no live text waits."""
         expired = [item for item in self._queue if item.deadline <= now]
-        live = [item for item in self._queue if item.deadline > now] if expired else self._queue
-        batch = _select(live, self.limits) if live else []
-        gone = set(batch)
-        self._queue = [item for item in live if item not in gone]
+        self.remove(expired)
+        batch = _select(list(self._queue), self.limits) if self._queue else []
+        self.remove(batch)
         return Taken(batch, expired)
 
 
 def _select(waiting: Sequence[Item[PayloadT]], limits: BatchLimits) -> list[Item[PayloadT]]:
     """Return the oldest text and the texts nearest to it in length that fit beside it."""
+    max_padding = limits.max_padding_tokens or 0
     oldest = waiting[0]
     batch, longest, num_tokens = [oldest], oldest.length, oldest.length
-    nearest = sorted(waiting[1:], key=lambda item: abs(item.length - oldest.length))
-    for item in nearest:
+    company = [item for item in waiting[1:] if item.group == oldest.group]
+    for item in sorted(company, key=lambda item: abs(item.length - oldest.length)):
         if len(batch) == limits.max_rows:
             break
         padded = (len(batch) + 1) * max(longest, item.length)
         padding = padded - num_tokens - item.length
-        if padded <= limits.max_tokens and padding <= MAX_PADDING_TOKENS:
+        if padded <= limits.max_tokens and padding <= max_padding:
             batch.append(item)
             longest = max(longest, item.length)
             num_tokens += item.length

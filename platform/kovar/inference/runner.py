@@ -8,61 +8,61 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from kovar.errors import KovarError, RequestError
+from kovar.inference.answering import Answer, Run, Tokenize, Waiting
 from kovar.inference.batcher import Batcher, BatchLimits, Item
-from kovar.inference.runtime import Encoded, Prediction, Runtime
+from kovar.inference.load import Load, LoadMeter
+from kovar.inference.runtime import Encoded, Prediction, Runtime, Text
 
 logger = logging.getLogger(__name__)
 
 STALL_S = 60.0
 
-
-class _Job:
-    """One request: its predictions fill up in the runtime's thread, then its future is set."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[list[Prediction]] = self.loop.create_future()
-        self.predictions: dict[int, Prediction] = {}
-        self.num_rows = num_rows
-
-    def answer(self, row: int, prediction: Prediction) -> None:
-        self.predictions[row] = prediction
-        if len(self.predictions) == self.num_rows:
-            ordered = [self.predictions[index] for index in range(self.num_rows)]
-            self._settle(lambda: self.future.set_result(ordered))
-
-    def fail(self, error: RequestError) -> None:
-        self._settle(lambda: self.future.set_exception(error))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        # A closed loop means that the caller is gone: nobody waits for the answer.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(lambda: None if self.future.done() else settle())
+OutputT = TypeVar("OutputT")
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    job: _Job
+    request: Waiting
     index: int
     encoded: Encoded
 
 
-class BatchRunner:
-    """Answers concurrent requests with one runtime.
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch that ran, for metrics.
 
-    The runtime's thread takes its next batch itself, so an idle runtime never waits for the event
-    loop, and texts that arrive while it is busy grow into a batch. A request with more texts than
-    a batch holds is split and rejoined; a text that the model fails on fails its own request only.
+    Attributes:
+        num_rows: its texts.
+        num_tokens: their tokens.
+        num_padded: tokens with padding: rows × longest row.
+        seconds: how long it ran.
+    """
+
+    num_rows: int
+    num_tokens: int
+    num_padded: int
+    seconds: float
+
+
+class BatchRunner:
+    """Answers concurrent requests with one runtime, or with several that share a chip.
+
+    Texts go from the event loop to a thread that tokenizes all that wait at once, and from there
+    to the runtime's thread. That one takes its next batch itself, so an idle runtime never waits
+    for the event loop, and texts that arrive while it is busy grow into a batch. A request with
+    more texts than a batch holds is split and rejoined; a text that the model fails on fails its
+    own request only.
 
     Args:
         runtime: the loaded version.
         limits: what one batch may hold.
         max_queued: texts that may wait; more are refused at once.
         clock: seconds that only move forward; deadlines are moments on it.
+        on_batch: is told of each batch, in the runtime's thread.
 
     Raises:
         ValueError: a text of the runtime's `max_length` would not fit a batch.
@@ -75,112 +75,187 @@ class BatchRunner:
         limits: BatchLimits,
         max_queued: int,
         clock: Callable[[], float] = time.monotonic,
+        on_batch: Callable[[BatchRecord], None] | None = None,
     ) -> None:
         if runtime.max_length > limits.max_tokens:
             raise ValueError(f"max_tokens must be at least {runtime.max_length}, one whole text")
         self.runtime = runtime
         self.max_queued = max_queued
         self._clock = clock
+        self._on_batch = on_batch
         self._batcher: Batcher[_Row] = Batcher(limits)
-        self._wake = threading.Condition()
-        self._closed = False
+        self._meter = LoadMeter()
+        self._arrived: dict[Waiting, Sequence[Text]] = {}
+        self._num_untokenized = 0
+        self._lock = threading.Lock()
+        self._to_tokenize = threading.Condition(self._lock)
+        self._to_run = threading.Condition(self._lock)
+        self._closed = self._all_tokenized = False
         self._busy_since: float | None = None
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="kovar-tokenizer")
-        self._thread = threading.Thread(target=self._work, name="kovar-runtime", daemon=True)
-        self._thread.start()
+        self._tokenizer = _thread(self._tokenize_arrivals, "kovar-tokenizer")
+        self._thread = _thread(self._work, "kovar-runtime")
 
     @property
     def num_queued(self) -> int:
         """Texts that wait for the runtime."""
-        return len(self._batcher)
+        return self._num_untokenized + len(self._batcher)
+
+    def load(self) -> Load:
+        """Return what the runtime is asked and what it can do."""
+        with self._lock:
+            return self._meter.read(self._clock(), queued_tokens=self._batcher.num_tokens)
 
     def check(self) -> None:
         """Prove that answers can still come.
 
         Raises:
-            KovarError: the runtime's thread has died, or one batch has run for a minute.
+            KovarError: a thread has died, or one batch has run for a minute.
         """
         if not self._thread.is_alive():
             raise KovarError("the runtime's thread is dead")
+        if not self._tokenizer.is_alive():
+            raise KovarError("the tokenizer's thread is dead")
         since = self._busy_since
         if since is not None and self._clock() - since > STALL_S:
             raise KovarError(f"one batch has been running for more than {STALL_S:.0f} s")
 
     async def predict(self, texts: Sequence[str], *, deadline: float) -> list[Prediction]:
-        """Predict the texts of one request.
+        """Predict the texts of one request; see `ask`, which also tells the time that it took."""
+        return (await self.ask(texts, deadline=deadline, run=self.runtime.run)).outputs
+
+    async def ask(
+        self,
+        inputs: Sequence[Text] | Sequence[Encoded],
+        *,
+        deadline: float,
+        run: Run[OutputT],
+        tokenize: Tokenize | None = None,
+    ) -> Answer[OutputT]:
+        """Run the inputs of one request.
 
         Args:
-            texts: at least one text.
+            inputs: at least one text, or texts as token ids.
             deadline: moment on the clock after which the answer is not wanted.
+            run: what runs a batch of them, a method of a runtime; texts of different ones never
+                share a batch.
+            tokenize: turns texts into token ids; the runtime's own if absent.
 
         Raises:
             RequestError: 429 the queue is full; 503 the runner is closed; 504 the deadline has
                 passed; 422 or 500 a text cannot be tokenized or run.
         """
-        self._refuse_if_full(len(texts))
-        items: list[Item[_Row]] = []
+        request = Waiting(
+            len(inputs),
+            deadline=deadline,
+            now=self._clock(),
+            run=run,
+            tokenize=tokenize or self.runtime.tokenize,
+        )
+        answered = False
         try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                encoded = await self._tokenize(texts)
-                job = _Job(len(encoded))
-                items = [
-                    Item(item.length, deadline, _Row(job, index, item))
-                    for index, item in enumerate(encoded)
-                ]
-                with self._wake:
-                    if self._closed:
-                        raise _closing()
-                    self._refuse_if_full(len(items))
-                    self._batcher.add(items)
-                    self._wake.notify()
-                return await job.future
+            async with asyncio.timeout(max(0.0, deadline - request.arrived_at)):
+                self._admit(request, inputs)
+                answer = await request.future
+            answered = True
+            return cast("Answer[OutputT]", answer)
         except TimeoutError:
             raise _deadline_passed() from None
         finally:
-            # Also when the client went away: its texts must not hold places in the queue.
-            with self._wake:
-                self._batcher.remove(items)
+            if not answered:
+                # Also when the client went away: its texts must not hold places in the queue.
+                self._withdraw(request)
 
     def close(self) -> None:
-        """End the thread once the texts that wait have been answered."""
-        with self._wake:
+        """End the threads once the texts that wait have been answered."""
+        with self._lock:
             self._closed = True
-            self._wake.notify()
+            self._to_tokenize.notify()
+        self._tokenizer.join()
         self._thread.join()
-        self._tokenizing.shutdown()
 
-    def _refuse_if_full(self, num_more: int) -> None:
-        if len(self._batcher) + num_more > self.max_queued:
-            raise RequestError(
-                f"the queue is full: {self.max_queued} texts may wait",
-                status=429,
-                code="queue_full",
-                hint="try again after a second",
-            )
+    def _admit(self, request: Waiting, inputs: Sequence[Text] | Sequence[Encoded]) -> None:
+        with self._lock:
+            if self._closed:
+                raise _closing()
+            if self.num_queued + request.num_rows > self.max_queued:
+                self._meter.refused(request.arrived_at, num_texts=request.num_rows)
+                raise _queue_full(self.max_queued)
+            if isinstance(inputs[0], Encoded):
+                encoded = cast("Sequence[Encoded]", inputs)
+                _check_lengths(encoded, self.runtime.max_length)
+                self._queue(request, encoded)
+                return
+            self._arrived[request] = cast("Sequence[Text]", inputs)
+            self._num_untokenized += request.num_rows
+            self._to_tokenize.notify()
 
-    async def _tokenize(self, texts: Sequence[str]) -> list[Encoded]:
-        loop = asyncio.get_running_loop()
+    def _withdraw(self, request: Waiting) -> None:
+        with self._lock:
+            if self._arrived.pop(request, None) is not None:
+                self._num_untokenized -= request.num_rows
+            request.is_gone = True
+            self._batcher.remove(request.items)
+
+    def _queue(self, request: Waiting, encoded: Sequence[Encoded]) -> None:
+        """Hand a request to the runtime's thread; the lock is held."""
+        now = request.tokenized_at = self._clock()
+        num_tokens = request.num_tokens = sum(item.length for item in encoded)
+        self._meter.arrived(now, num_texts=len(encoded), num_tokens=num_tokens)
+        request.items = [
+            Item(item.length, request.deadline, _Row(request, index, item), request.run)
+            for index, item in enumerate(encoded)
+        ]
         try:
-            tokenized = loop.run_in_executor(self._tokenizing, self.runtime.tokenize, texts)
-        except RuntimeError:  # the executor was shut down
-            raise _closing() from None
+            self._batcher.add(request.items)
+        except ValueError:
+            request.fail(_too_long(self._batcher.limits.max_tokens))
+            return
+        self._to_run.notify()
+
+    def _tokenize_arrivals(self) -> None:
+        while True:
+            with self._lock:
+                while not self._arrived and not self._closed:
+                    self._to_tokenize.wait()
+                if not self._arrived:
+                    self._all_tokenized = True
+                    self._to_run.notify()
+                    return
+                arrived, self._arrived = self._arrived, {}
+            for requests in _by_tokenizer(arrived):
+                self._tokenize(requests, [arrived[request] for request in requests])
+
+    def _tokenize(self, requests: list[Waiting], texts: list[Sequence[Text]]) -> None:
+        """Tokenize requests together; where one of them fails, each for itself."""
         try:
-            return await tokenized
+            encoded = requests[0].tokenize([text for some in texts for text in some])
         except Exception as problem:
-            # The message may quote the text, so only the kind of error is kept.
-            logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
-            raise RequestError("a text cannot be tokenized", code="text_not_tokenizable") from None
+            if len(requests) > 1:
+                for request, some in zip(requests, texts, strict=True):
+                    self._tokenize([request], [some])
+                return
+            with self._lock:
+                self._num_untokenized -= requests[0].num_rows
+            requests[0].fail(_not_tokenizable(problem))
+            return
+        begin = 0
+        with self._lock:
+            for request in requests:
+                self._num_untokenized -= request.num_rows
+                if not request.is_gone:
+                    self._queue(request, encoded[begin : begin + request.num_rows])
+                begin += request.num_rows
 
     def _work(self) -> None:
         while True:
-            with self._wake:
-                while not self._batcher and not self._closed:
-                    self._wake.wait()
+            with self._lock:
+                while not self._batcher and not self._all_tokenized:
+                    self._to_run.wait()
                 if not self._batcher:
                     return
                 taken = self._batcher.take(self._clock())
             for item in taken.expired:
-                item.payload.job.fail(_deadline_passed())
+                item.payload.request.fail(_deadline_passed())
             self._busy_since = self._clock()
             self._run([item.payload for item in taken.batch])
             self._busy_since = None
@@ -188,20 +263,81 @@ class BatchRunner:
     def _run(self, rows: list[_Row]) -> None:
         if not rows:
             return
+        begin = self._clock()
         try:
-            predictions = self.runtime.run([row.encoded for row in rows])
+            outputs = rows[0].request.run([row.encoded for row in rows])
         except Exception as problem:
             if len(rows) == 1:
                 # The message may quote the text, so only the kind of error is kept.
                 logger.warning("the model failed on one text: %s", type(problem).__name__)
-                rows[0].job.fail(_model_failed(rows[0].index))
+                rows[0].request.fail(_model_failed(rows[0].index))
                 return
             middle = len(rows) // 2
             self._run(rows[:middle])
             self._run(rows[middle:])
             return
-        for row, prediction in zip(rows, predictions, strict=True):
-            row.job.answer(row.index, prediction)
+        self._note(rows, self._clock() - begin)
+        self._answer(rows, outputs, begin)
+
+    def _note(self, rows: list[_Row], seconds: float) -> None:
+        lengths = [row.encoded.length for row in rows]
+        with self._lock:
+            self._meter.served(num_tokens=sum(lengths), seconds=seconds)
+        if self._on_batch is not None:
+            padded = len(rows) * max(lengths)
+            self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds))
+
+    def _answer(self, rows: list[_Row], outputs: Sequence[Any], begin: float) -> None:
+        """Wake each event loop once for all requests that this batch has completed."""
+        now = self._clock()
+        complete: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
+        for row, output in zip(rows, outputs, strict=True):
+            if row.request.fill(row.index, output, begin=begin, end=now):
+                complete.setdefault(row.request.loop, []).append(row.request)
+        for loop, requests in complete.items():
+            # A closed loop means that the callers are gone: nobody waits for the answers.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(Waiting.settle_all, requests)
+
+
+def _thread(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _by_tokenizer(requests: Sequence[Waiting] | dict[Waiting, Any]) -> list[list[Waiting]]:
+    groups: dict[Tokenize, list[Waiting]] = {}
+    for request in requests:
+        groups.setdefault(request.tokenize, []).append(request)
+    return list(groups.values())
+
+
+def _check_lengths(encoded: Sequence[Encoded], max_length: int) -> None:
+    """Refuse token ids that the model has no positions for; texts are cut by the tokenizer."""
+    if any(not 1 <= item.length <= max_length for item in encoded):
+        raise _too_long(max_length)
+
+
+def _too_long(max_tokens: int) -> RequestError:
+    return RequestError(f"from 1 to {max_tokens} tokens are allowed", code="wrong_num_tokens")
+
+
+def _not_tokenizable(problem: Exception) -> RequestError:
+    if isinstance(problem, RequestError):  # the tokenizing function's own refusal
+        return problem
+    # The message may quote the text, so only the kind of error is kept.
+    logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
+    return RequestError("a text cannot be tokenized", code="text_not_tokenizable")
+
+
+def _queue_full(max_queued: int) -> RequestError:
+    return RequestError(
+        f"the queue is full: {max_queued} texts may wait",
+        status=429,
+        code="queue_full",
+        hint="try again after a second",
+    )
 
 
 def _closing() -> RequestError:

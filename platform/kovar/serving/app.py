@@ -14,6 +14,9 @@ from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
+from kovar.serving.access.key_file import read_keys
+from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
+from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
@@ -47,18 +50,30 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     """
     from ray import serve
 
-    spec = read_args(args)
     settings = load_settings()
+    spec = _with_keys(read_args(args), settings)
     with Registry.open(settings) as registry:
         version = registry.version(spec.model, spec.version)
         registry.check_signature(version)
         _check_batch_holds_a_text(spec, version)
         base = adapter_base(registry, version)
         request = _planned_request(spec, version, registry)
+        exports = bound_exports(spec, version, registry, settings)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
-    return deployment.options(**deployment_options(spec, request)).bind(
-        spec, version, base=base, **_places(settings)
-    )
+    with quiet_metrics_interval():
+        described = deployment.options(**deployment_options(spec, request))
+    return described.bind(spec, version, base=base, exports=exports, **_places(settings))
+
+
+def _with_keys(spec: ServingSpec, settings: Settings) -> ServingSpec:
+    """Name the file of API keys for the replicas; what is wrong with it is told before they start.
+
+    A file that is not on this machine may be on theirs: a mounted secret, for example.
+    """
+    access = spec.access.resolved(settings.api_keys)
+    if access.keys is not None and Path(access.keys).exists():
+        read_keys(Path(access.keys))
+    return spec.model_copy(update={"access": access})
 
 
 def _places(settings: Settings) -> dict[str, Any]:
@@ -119,12 +134,4 @@ def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:
     }
     if replicas.is_fixed:
         return options | {"num_replicas": replicas.min}
-    return options | {
-        "autoscaling_config": {
-            "min_replicas": replicas.min,
-            "max_replicas": replicas.max,
-            "target_ongoing_requests": spec.autoscaling.target_ongoing_requests,
-            "upscale_delay_s": spec.autoscaling.upscale_delay_s,
-            "downscale_delay_s": spec.autoscaling.downscale_delay_s,
-        }
-    }
+    return options | {"autoscaling_config": autoscaling_options(replicas, spec.autoscaling)}

@@ -1,0 +1,80 @@
+"""The HTTP application of one replica; an ASGI application that knows nothing of Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kovar.errors import RequestError
+from kovar.serving.answering import Answering
+from kovar.serving.api.call import Call
+from kovar.serving.api.documentation import documentation_endpoints
+from kovar.serving.api.embeddings import embeddings_endpoints
+from kovar.serving.api.endpoint import Routes
+from kovar.serving.api.envelope import Envelope
+from kovar.serving.api.infer import infer_endpoints, metadata_endpoints
+from kovar.serving.api.predict import predict_endpoint
+from kovar.serving.api.reply import refusal_reply
+from kovar.serving.exchange import exchange_of
+from kovar.serving.served_model import ModelTable, ServedModel
+from kovar.serving.spec import RequestLimits
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+Middleware = Callable[["ASGIApp"], "ASGIApp"]
+
+
+def create_api(
+    models: Sequence[ServedModel],
+    *,
+    limits: RequestLimits,
+    middlewares: Sequence[Middleware] = (),
+) -> ASGIApp:
+    """Build the application: `/v1/predict`, `/v1/embeddings`, the Open Inference Protocol, `/docs`.
+
+    Args:
+        models: what answers; the first one where a request names none.
+        limits: what is refused before any work.
+        middlewares: guards around it, the outermost first. They run before a body is read and
+            inside the envelope, which turns their `RequestError` into a refusal.
+    """
+    answering = Answering(ModelTable(models), limits)
+    endpoints = [
+        predict_endpoint(answering),
+        *embeddings_endpoints(answering),
+        *infer_endpoints(answering),
+        *metadata_endpoints(answering),
+    ]
+    endpoints += documentation_endpoints(endpoints, [model.served for model in models])
+    app: ASGIApp = _Dispatch(Routes(endpoints), limits)
+    for middleware in reversed(middlewares):
+        app = middleware(app)
+    return Envelope(app, answering.models.default.served)
+
+
+class _Dispatch:
+    """Answers each request by the endpoint of its path.
+
+    There is no framework between the socket and the endpoint: a replica's Python thread is shared
+    with the tokenizer and the runtime, so each microsecond here is one of theirs.
+    """
+
+    def __init__(self, routes: Routes, limits: RequestLimits) -> None:
+        self._routes = routes
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        deadline = time.monotonic() + self._limits.request_timeout_s
+        try:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            endpoint, params = self._routes.find(scope["method"], path)
+            exchange.route = endpoint.path
+            call = Call(scope, receive, params, exchange, self._limits, deadline)
+            reply = await endpoint.answer(call)
+        except RequestError as error:
+            exchange.code = error.code
+            reply = refusal_reply(error)
+        await reply.send(send, without_body=scope["method"] == "HEAD")

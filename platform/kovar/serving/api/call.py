@@ -1,0 +1,93 @@
+"""One HTTP request on its way to what answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kovar.errors import RequestError
+from kovar.serving.spec import RequestLimits
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+    from kovar.serving.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        scope: the ASGI connection.
+        receive: gives the body's pieces.
+        params: parts of the path: `model`, `version`.
+        exchange: what is known of the request, for logs and metrics.
+        limits: what is refused.
+        deadline: moment on `time.monotonic` by which the answer is wanted.
+    """
+
+    scope: Scope
+    receive: Receive
+    params: Mapping[str, str]
+    exchange: Exchange
+    limits: RequestLimits
+    deadline: float
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header by its name in small letters."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return None
+
+    async def body(self) -> bytes:
+        """Read a body that may be too large, too slow, packed or cut off.
+
+        Raises:
+            RequestError: 400 it was cut off; 408 too slow; 413 too large; 415 packed.
+        """
+        declared = self.header(b"content-length") or ""
+        if declared.isdecimal() and int(declared) > self.limits.max_body_bytes:
+            raise self._too_large()
+        if (self.header(b"content-encoding") or "identity") != "identity":
+            raise RequestError(
+                "the body is packed, send it as it is", status=415, code="encoding_not_supported"
+            )
+        latest = min(time.monotonic() + self.limits.body_timeout_s, self.deadline)
+        try:
+            async with asyncio.timeout(latest - time.monotonic()):
+                content = await self._whole_body()
+        except TimeoutError:
+            raise RequestError(
+                f"the body did not arrive within {self.limits.body_timeout_s:g} s",
+                status=408,
+                code="body_timeout",
+            ) from None
+        self.exchange.received_bytes = len(content)
+        return content
+
+    async def _whole_body(self) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise RequestError("the client went away", status=400, code="body_cut_off")
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > self.limits.max_body_bytes:
+                raise self._too_large()
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_large(self) -> RequestError:
+        return RequestError(
+            f"the body is larger than {self.limits.max_body_bytes} bytes",
+            status=413,
+            code="body_too_large",
+        )

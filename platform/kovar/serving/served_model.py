@@ -1,0 +1,158 @@
+"""One version of an application and what answers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from kovar.errors import KovarError, RequestError
+from kovar.inference import Answer, Attribution, Encoded, Prediction, Runtime, Text
+from kovar.inference.answering import Run, Tokenize
+from kovar.serving.protocol.attribution import Span
+from kovar.serving.protocol.refusal import too_many_tokens
+from kovar.serving.protocol.served import ServedVersion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+OutputT = TypeVar("OutputT")
+
+
+class Predictor(Protocol):
+    """What answers; `kovar.inference.BatchRunner` is one."""
+
+    async def ask(
+        self,
+        inputs: Sequence[Text] | Sequence[Encoded],
+        *,
+        deadline: float,
+        run: Run[OutputT],
+        tokenize: Tokenize | None = None,
+    ) -> Answer[OutputT]:
+        """Run inputs; `deadline` is a moment on `time.monotonic`."""
+        ...
+
+    def check(self) -> None:
+        """Raise KovarError when answers cannot come any more."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ServedModel:
+    """One version and its parts: texts are tokenized and run by them, batch by batch.
+
+    Attributes:
+        served: names the version.
+        predictor: the queue in front of the runtime; models of one application may share it.
+        tokenize: turns texts into token ids.
+        run: predicts a batch.
+        embed: gives the embeddings of a batch.
+        attribute: gives the weights of a batch's tokens.
+        spans: names the tokens of a text and where they stand in it.
+    """
+
+    served: ServedVersion
+    predictor: Predictor
+    tokenize: Tokenize
+    run: Run[Prediction]
+    embed: Run[npt.NDArray[np.float32]]
+    attribute: Run[Attribution]
+    spans: Callable[[Text], Sequence[Span]]
+
+    async def ask(
+        self,
+        inputs: Sequence[Text] | Sequence[Encoded],
+        *,
+        deadline: float,
+        run: Run[OutputT],
+        truncate: bool = True,
+    ) -> Answer[OutputT]:
+        """Run inputs; without `truncate`, one with too many tokens is refused (422)."""
+        return await self.predictor.ask(
+            inputs,
+            deadline=deadline,
+            run=run,
+            tokenize=self.tokenize if truncate else self.tokenize_whole,
+        )
+
+    def tokenize_whole(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Tokenize texts that the model must read to their ends.
+
+        Raises:
+            RequestError: 422 a text has more tokens than the model reads.
+        """
+        encoded = self.tokenize(texts)
+        for index, item in enumerate(encoded):
+            if item.truncated:
+                raise too_many_tokens(index, self.served.max_length)
+        return encoded
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether answers can come."""
+        try:
+            self.predictor.check()
+        except KovarError:
+            return False
+        return True
+
+
+def served_model(served: ServedVersion, predictor: Predictor, runtime: Runtime) -> ServedModel:
+    """Offer everything that a runtime can do.
+
+    Args:
+        served: names the version.
+        predictor: the queue in front of the runtime.
+        runtime: the loaded version.
+    """
+    return ServedModel(
+        served=served,
+        predictor=predictor,
+        tokenize=runtime.tokenize,
+        run=runtime.run,
+        embed=lambda batch: list(runtime.embed(batch)),
+        attribute=runtime.attribute,
+        spans=runtime.spans,
+    )
+
+
+class ModelTable:
+    """The models of one application by their names; the first one is the default.
+
+    Args:
+        models: at least one, of different names.
+    """
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self.models = tuple(models)
+        self._named: Mapping[str, ServedModel] = {one.served.model: one for one in models}
+
+    @property
+    def default(self) -> ServedModel:
+        """The model that answers where none is named."""
+        return self.models[0]
+
+    def find(self, name: str | None, version: str | None = None) -> ServedModel:
+        """Return a model by its name, and check the version's number or digest if one is given.
+
+        Raises:
+            RequestError: 404 the application does not serve it.
+        """
+        found = self.default if name is None else self._named.get(name)
+        if found is None:
+            raise RequestError(
+                f"unknown model, this application serves {', '.join(self._named)}",
+                status=404,
+                code="model_not_found",
+            )
+        served = found.served
+        if version not in (None, str(served.version), served.digest):
+            raise RequestError(
+                "unknown version, this application serves version "
+                f"{served.version} of {served.model}",
+                status=404,
+                code="version_not_found",
+            )
+        return found
