@@ -41,6 +41,9 @@ from kovar.training.optimizer import SGD, Adafactor, AdamW, AdamW8bit
 from kovar.training.parallel import Ddp, Fsdp
 from kovar.training.schedule import CosineRestarts, Plateau
 from kovar.tuning import SweepSpec
+from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, Pbt
+from kovar.tuning.searcher import Tpe
+from kovar.tuning.spec import Budget
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,7 +71,12 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
         (TpuRequest, "resources.worker."),
         (RegistrationSettings, "registration."),
     ],
-    "sweeps.md": [(SweepSpec, "")],
+    "sweeps.md": [
+        (SweepSpec, ""),
+        (Budget, "budget."),
+        (Tpe, "searcher."),
+        *((kind, "scheduler.") for kind in (Asha, MedianStopping, HyperBand, Pbt)),
+    ],
     "evaluation.md": [
         (EvaluateSpec, ""),
         (EvaluateData, "data."),

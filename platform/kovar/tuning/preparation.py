@@ -64,7 +64,7 @@ def prepare_sweep(
     if planned:
         plan = plan_sweep(sweep, cluster, settings=settings, registry=registry)
     else:
-        plan = unplanned_sweep(sweep)
+        plan = unplanned_sweep(sweep, registry=registry)
     ensure_writable(settings.cache_dir, field="cache_dir")
     inputs = TrialInputs(
         base_dir=sweep.base_dir, settings=settings, registry=registry, progress=progress
