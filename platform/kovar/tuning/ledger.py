@@ -177,7 +177,7 @@ def _is_whole(line: bytes) -> bool:
 def _follows(told: dict[str, Any], number: int, previous: str) -> bool:
     if told.get("n") != number or told.get("entry") not in get_args(EntryKind):
         return False
-    return told["digest"] == _chained(previous, _content(_entry(told)))
+    return str(told["digest"]) == _chained(previous, _content(_entry(told)))
 
 
 def _entry(told: dict[str, Any]) -> Entry:
