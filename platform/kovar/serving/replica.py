@@ -137,6 +137,6 @@ def served_version(version: Version, runtime: Runtime) -> ServedVersion:
         max_length=runtime.max_length,
         runtime=runtime.name,
         precision=runtime.precision,
-        vocabulary_size=getattr(runtime, "vocabulary_size", None),
-        embedding_size=getattr(runtime, "embedding_size", None),
+        vocabulary_size=runtime.vocabulary_size,
+        embedding_size=runtime.embedding_size,
     )
