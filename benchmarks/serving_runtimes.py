@@ -110,7 +110,9 @@ def contend(name: str, options: argparse.Namespace) -> None:
             runtime.scores([item])
             times.append(time.perf_counter() - began)
         single = 1e3 * statistics.median(times)
-        print(json.dumps({"texts_per_s": rate, "one_text_ms": single, "peak_mib": peak()}), flush=True)
+        print(
+            json.dumps({"texts_per_s": rate, "one_text_ms": single, "peak_mib": peak()}), flush=True
+        )
 
 
 def peak() -> float:
