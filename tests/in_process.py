@@ -25,6 +25,8 @@ SERVED = ServedVersion(
     max_length=16,
     runtime="scripted",
     precision="fp32",
+    vocabulary_size=100,
+    embedding_size=2,
 )
 
 Ask = Callable[..., httpx.Response]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 
-from kovar.inference import Encoded, Prediction, Runtime
+import numpy as np
+
+from kovar.inference import Attribution, Encoded, Prediction, Runtime, Text
 
 
 class ScriptedRuntime(Runtime):
@@ -18,6 +21,8 @@ class ScriptedRuntime(Runtime):
     name = "scripted"
     precision = "fp32"
     labels = ("negative", "positive")
+    vocabulary_size = 100
+    embedding_size = 2
 
     def __init__(self, *, max_length: int = 16) -> None:
         self.max_length = max_length
@@ -45,6 +50,25 @@ class ScriptedRuntime(Runtime):
         if any(self._id("poison") in item.ids for item in batch):
             raise ValueError("a message that quotes the text: poison")
         return [self._predict(item) for item in batch]
+
+    def embed(self, batch: Sequence[Encoded]) -> np.ndarray:
+        """Point right where the text is positive, up where it is not."""
+        labels = [one.label for one in self.run(batch)]
+        return np.array([[1, 0] if label == "positive" else [0, 1] for label in labels], "f4")
+
+    def attribute(self, batch: Sequence[Encoded]) -> list[Attribution]:
+        """Every word counts 1, and `good` counts 2."""
+        good = self._id("good")
+        return [
+            Attribution(
+                self._predict(item), tuple(2.0 if word == good else 1.0 for word in item.ids)
+            )
+            for item in batch
+        ]
+
+    def spans(self, text: Text) -> list[tuple[str, int, int]]:
+        words = [(match[0], match.start(), match.end()) for match in re.finditer(r"\S+", text)]
+        return words[: self.max_length]
 
     def _predict(self, item: Encoded) -> Prediction:
         positive = 0.75 if self._id("good") in item.ids else 0.25

@@ -245,7 +245,7 @@ def test_the_event_table_is_the_schema(kind: str) -> None:
 
 
 def test_every_refusal_of_the_endpoint_is_listed() -> None:
-    sources = [*(ROOT / "platform/kovar").glob("serving/*.py")]
+    sources = [*(ROOT / "platform/kovar").glob("serving/**/*.py")]
     sources += (ROOT / "platform/kovar").glob("inference/*.py")
     found = {a or b for path in sources for a, b in REFUSALS.findall(path.read_text())}
     listed = re.findall(r"^\| \d{3} \| `(\w+)` \|", (ROOT / "docs/serving.md").read_text(), re.M)

@@ -82,17 +82,24 @@ def test_weights_without_a_trained_head_are_refused(tiny_encoder):
 
 
 def test_tokens_are_padded_to_the_longest_row_of_the_batch(runtime):
-    inputs = runtime._padded([Encoded((2, 3)), Encoded((2, 9, 9, 3))])
-    assert inputs["input_ids"].tolist() == [[2, 3, 0, 0], [2, 9, 9, 3]]
-    assert inputs["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    inputs = runtime.reader.pad([Encoded((2, 3)), Encoded((2, 9, 9, 3))])
+    assert inputs.ids.tolist() == [[2, 3, 0, 0], [2, 9, 9, 3]]
+    assert inputs.mask.tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+
+
+def test_rows_of_one_length_need_no_mask(runtime):
+    inputs = runtime.reader.pad([Encoded((2, 9, 3)), Encoded((2, 8, 3))])
+    assert inputs.ids.tolist() == [[2, 9, 3], [2, 8, 3]]
+    assert inputs.mask is None
+    assert inputs.whole_mask().tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
 def test_the_second_text_of_a_pair_has_a_type_of_its_own(runtime):
     encoded = runtime.tokenize([("good film", "bad"), "good"])
-    ids = [runtime._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]")]
+    tokenizer = runtime.reader.tokenizer
+    ids = [tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[PAD]")]
     assert (encoded[0].ids[0], encoded[0].ids[3], encoded[0].second) == (ids[0], ids[1], 4)
-    types = runtime._padded(encoded)["token_type_ids"]
-    assert types.tolist() == [[0, 0, 0, 0, 1, 1], [0] * 6]
+    assert runtime.reader.pad(encoded).types.tolist() == [[0, 0, 0, 0, 1, 1], [0] * 6]
 
 
 def test_the_runtime_satisfies_its_protocol(runtime: TorchRuntime):

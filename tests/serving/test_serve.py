@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from tritonclient.utils import InferenceServerException
 
 from kovar.registry import Version, read_golden
 from kovar.serving import build
@@ -23,13 +27,28 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def url(ray_session) -> Iterator[str]:
-    from ray import serve
+def grpc_port() -> int:
+    return free_port()
 
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def url(ray_session, grpc_port) -> Iterator[str]:
+    from ray import serve
+
+    port = free_port()
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": port},
+        grpc_options={
+            "port": grpc_port,
+            "grpc_servicer_functions": ["kovar.serving.rpc.add_service"],
+        },
+    )
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
 
@@ -106,3 +125,24 @@ def test_a_running_application_reports_itself_healthy(url, version):
     status = serve.status().applications["tiny"]
     assert status.status == "RUNNING"
     assert list(status.deployments) == ["model"]
+
+
+def test_the_stock_grpc_client_gets_the_answers_of_the_version(grpc_port, version, folder):
+    tensor = triton_grpc.InferInput("text", [len(TEXTS)], "BYTES")
+    tensor.set_data_from_numpy(np.array([text.encode() for text in TEXTS], dtype=object))
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
+        assert client.is_model_ready("tiny")
+        answer = client.infer("tiny", [tensor])
+        with pytest.raises(InferenceServerException, match="model_not_found") as refusal:
+            client.infer("other", [tensor])
+    examples = read_golden(folder / "tiny").examples
+    assert answer.as_numpy("label").tolist() == [example.label.encode() for example in examples]
+    assert refusal.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_the_stock_http_client_gets_bytes_over_serve(url, version):
+    tensor = triton_http.InferInput("text", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([b"fine"], dtype=object))
+    with triton_http.InferenceServerClient(url.removeprefix("http://")) as client:
+        answer = client.infer("tiny", [tensor])
+    assert answer.as_numpy("scores").shape == (1, 2)

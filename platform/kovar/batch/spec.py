@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, field_validator
 from kovar.config import Config, SizeBytes
 from kovar.data import DataSpec
 from kovar.data.spec import Evaluation
-from kovar.inference import RuntimeName
 from kovar.precision import Precision
 from kovar.resources import Request, Resources
 from kovar.training.spec import Name
@@ -32,7 +31,7 @@ class _BatchSpec(Config):
     version: str = Field(
         default="champion", min_length=1, description="alias, number or digest of the version"
     )
-    runtime: RuntimeName = Field(default="torch", description="what executes the version")
+    runtime: Literal["torch"] = Field(default="torch", description="what executes the version")
     precision: Precision = Field(default="auto", description="number format of the compute")
     max_tokens: int = Field(
         default=2048, ge=1, description="padded tokens that run together: rows × longest row"

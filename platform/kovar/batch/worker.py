@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kovar import errors
 from kovar.errors import KovarError, RunError
-from kovar.inference import Loaded, Runtime, RuntimeName, Text, load_any, plan_batches
+from kovar.inference import Loaded, Runtime, Text, load_any, plan_batches
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
@@ -54,7 +54,7 @@ class RuntimeChoice:
     version: Version
     artifact_root: str
     cache_dir: Path
-    runtime: RuntimeName
+    runtime: Literal["torch"]
     precision: Precision
     device: Literal["cpu", "cuda"]
     num_threads: int

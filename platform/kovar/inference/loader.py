@@ -2,85 +2,272 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kovar.errors import GoldenError, ModelError, SpecError
-from kovar.inference.runtime import Runtime, Text
+from kovar.inference.attributor import Attributor
+from kovar.inference.choice import (
+    Candidate,
+    Choice,
+    Wish,
+    candidates,
+    fastest,
+    installed_runtimes,
+    only,
+)
+from kovar.inference.classifier_runtime import ClassifierRuntime
+from kovar.inference.exports.form import Export
+from kovar.inference.golden import GOLDEN_TOLERANCE, golden_texts, verify_golden
+from kovar.inference.measurement import Measurements, sample_batch, texts_per_second
+from kovar.inference.onnx_runtime import OnnxRuntime, open_session
+from kovar.inference.openvino_runtime import OpenVinoRuntime, compile_model
+from kovar.inference.reader import Reader, check_version
+from kovar.inference.runtime import RuntimeName, RuntimePrecision
 from kovar.inference.torch_model import TorchModel, load_torch_model
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.inference.torch_scorer import TorchScorer
 from kovar.inference.torch_tagger import TorchTagger
 from kovar.models import ADAPTER_CONFIG, head_of
-from kovar.precision import Precision, detect_device, resolve
-from kovar.registry.golden import (
-    GOLDEN_FILE,
-    GoldenNumbers,
-    check_golden,
-    check_numbers,
-    read_golden,
-)
+from kovar.precision import Precision, ResolvedPrecision, detect_device, resolve
+from kovar.registry.golden import GOLDEN_FILE
 
 if TYPE_CHECKING:
     from kovar.registry import Registry, Version
 
-RuntimeName = Literal["torch"]
-
 Loaded = TorchRuntime | TorchTagger | TorchScorer
-"""What a version may be loaded as, by the head that its model was saved with."""
+"""What a version may be loaded as by torch, by the head that its model was saved with."""
 
-GOLDEN_TOLERANCE: dict[str, float] = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 3e-2, "fp16": 3e-2}
-"""Largest difference of a probability that counts as the same answer, by precision."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of a version, and the chip that it runs on.
+
+    Args:
+        folder: the files of the version.
+        device: kind of chip.
+        num_threads: CPU threads of the whole process; the library's own choice when absent.
+        base_folder: files of the version that an adapter was trained on; see `adapter_base`.
+        require_golden: refuse a folder without golden examples.
+    """
+
+    folder: Path
+    device: Literal["cpu", "cuda"] = "cpu"
+    num_threads: int | None = None
+    base_folder: Path | None = None
+    require_golden: bool = False
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether there are golden examples, or must be."""
+        return self.require_golden or (self.folder / GOLDEN_FILE).exists()
+
+    def torch_model(self, precision: ResolvedPrecision) -> TorchModel:
+        """Load the version by torch."""
+        return load_torch_model(
+            self.folder,
+            precision=precision,
+            num_threads=self.num_threads,
+            device=self.device,
+            base_folder=self.base_folder,
+        )
+
+    def exact_model(self) -> TorchModel:
+        """Load the version by torch in fp32."""
+        return self.torch_model(resolve("fp32", detect_device(self.device)))
 
 
 def load_runtime(
     folder: Path,
     *,
-    runtime: RuntimeName = "torch",
-    precision: Precision = "auto",
+    runtime: RuntimeName = "auto",
+    precision: RuntimePrecision = "auto",
     num_threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     require_golden: bool = False,
     base_folder: Path | None = None,
-) -> Runtime:
-    """Load the folder of a version that classifies texts; see `load_any`, which takes any version.
+    exports: Sequence[Export] = (),
+    max_accuracy_loss: float = Wish.max_accuracy_loss,
+    compiled: bool = False,
+    measurements: Path | None = None,
+) -> ClassifierRuntime:
+    """Load a version that classifies texts and check it against its golden examples.
+
+    Of several runtimes that suit, the fastest by measurement on this chip is taken; `reason` of
+    the runtime tells which and why.
+
+    Args:
+        folder: the files of the version.
+        runtime: what executes it; auto takes the fastest of torch and the exports.
+        precision: number format; auto takes what is fastest on the chip.
+        num_threads: CPU threads of the whole process; the library's own choice when absent.
+        device: kind of chip.
+        require_golden: refuse a folder without golden examples.
+        base_folder: files of the version that an adapter was trained on; see `adapter_base`.
+        exports: the version's exports on this machine.
+        max_accuracy_loss: what an int8 export may lose of the version's accuracy.
+        compiled: compile the model with torch.compile, in the torch runtime.
+        measurements: folder that measured rates are kept in; they are measured anew without one.
 
     Raises:
         GoldenError: an answer differs from the golden one.
+        MissingExtraError: the runtime's library is not installed.
         ModelError: a file is missing or damaged, or the version does not classify texts.
-        SpecError: the device cannot compute at this precision.
+        SpecError: the device cannot compute so, or nothing suits.
     """
-    loaded = load_any(
+    place = Place(folder, device, num_threads, base_folder, require_golden)
+    wish = Wish(runtime, precision, max_accuracy_loss, compiled)
+    _check_classifies(place)
+    chip = detect_device(device)
+    found = candidates(wish, exports, chip, installed=installed_runtimes())
+    if len(found) == 1:
+        loaded, choice = _load(found[0], place, wish), only(found[0], wish)
+    else:
+        threads = "" if num_threads is None else f", {num_threads} threads"
+        loaded, choice = _fastest(found, place, wish, f"{chip.name}{threads}", measurements)
+    loaded.reason = choice.reason
+    log.info("runtime %s", choice.reason)
+    return loaded
+
+
+def _fastest(
+    found: Sequence[Candidate],
+    place: Place,
+    wish: Wish,
+    circumstances: str,
+    folder: Path | None,
+) -> tuple[ClassifierRuntime, Choice]:
+    """Return the fastest candidate that reproduces the golden examples."""
+    if folder is None:
+        return _measured(found, place, wish, circumstances)
+    kept = Measurements.of(
         folder,
-        runtime=runtime,
-        precision=precision,
-        num_threads=num_threads,
-        device=device,
-        require_golden=require_golden,
-        base_folder=base_folder,
+        version=str(place.folder.name),
+        candidates={str(one): one.export.manifest.digest if one.export else None for one in found},
+        circumstances=circumstances,
+        compiled=wish.compiled,
     )
-    if not isinstance(loaded, TorchRuntime):
+    with kept.alone():
+        rates = kept.read()
+        known = {one: rates[str(one)] for one in found if str(one) in rates}
+        if known:
+            choice = fastest(known, circumstances=circumstances)
+            return _load(choice.candidate, place, wish), choice
+        rates = {}
+        chosen = _measured(found, place, wish, circumstances, rates)
+        kept.write(rates)
+    return chosen
+
+
+def _measured(
+    found: Sequence[Candidate],
+    place: Place,
+    wish: Wish,
+    circumstances: str,
+    told: dict[str, float] | None = None,
+) -> tuple[ClassifierRuntime, Choice]:
+    """Load and measure one candidate after the other; only the fastest so far stays in memory."""
+    rates: dict[Candidate, float] = {}
+    best: ClassifierRuntime | None = None
+    problem: GoldenError | None = None
+    for candidate in found:
+        try:
+            loaded = _load(candidate, place, wish)
+        except GoldenError as refusal:
+            log.warning("%s is left out: %s", candidate, refusal.message)
+            problem = refusal
+            continue
+        texts = golden_texts(place.folder) if place.has_golden else []
+        batch = sample_batch(loaded.tokenize(texts), max_length=loaded.max_length)
+        rate = texts_per_second(loaded, batch)
+        if rate > max(rates.values(), default=0.0):
+            best = loaded
+        rates[candidate] = rate
+    if best is None:
+        raise problem or GoldenError("no runtime could be measured")
+    if told is not None:
+        told.update({str(one): rate for one, rate in rates.items()})
+    return best, fastest(rates, circumstances=circumstances)
+
+
+def _load(candidate: Candidate, place: Place, wish: Wish) -> ClassifierRuntime:
+    """Load one candidate and check it against the golden examples."""
+    loaded: ClassifierRuntime
+    if candidate.export is None:
+        resolved = resolve(_of_torch(candidate.precision), detect_device(place.device))
+        loaded = TorchRuntime(
+            place.torch_model(resolved), load_exact=place.exact_model, compiled=wish.compiled
+        )
+    else:
+        loaded = _open(candidate, place, candidate.export.path)
+    if place.has_golden:
+        verify_golden(loaded, place.folder)
+    return loaded
+
+
+def _of_torch(precision: str) -> Precision:
+    return precision  # type: ignore[return-value]
+
+
+def _open(candidate: Candidate, place: Place, path: Path) -> ClassifierRuntime:
+    reader = Reader.of(place.folder, base_folder=place.base_folder)
+
+    def attributor() -> Attributor:
+        return Attributor(place.exact_model())
+
+    if candidate.runtime == "openvino":
+        compiled = compile_model(path, precision=candidate.precision, num_threads=place.num_threads)
+        return OpenVinoRuntime(
+            reader, compiled, precision=candidate.precision, load_attributor=attributor
+        )
+    session = open_session(
+        path, device=place.device, num_threads=place.num_threads, max_length=reader.max_length
+    )
+    return OnnxRuntime(reader, session, precision=candidate.precision, load_attributor=attributor)
+
+
+def load_export(
+    folder: Path, path: Path, *, precision: str, base_folder: Path | None = None
+) -> ClassifierRuntime:
+    """Load an export that is not in the registry yet, on a CPU; golden examples are not run.
+
+    Args:
+        folder: the files of the version.
+        path: the ONNX file.
+        precision: that it computes in.
+        base_folder: files of the version that an adapter was trained on.
+    """
+    return _open(Candidate("onnx", precision), Place(folder, base_folder=base_folder), path)
+
+
+def _check_classifies(place: Place) -> None:
+    head = head_of(check_version(place.folder, place.base_folder).config)
+    if head not in (None, "sequence-classification"):
         raise ModelError(
             "the version does not classify texts",
-            file=folder,
-            got=loaded.task,
+            file=place.folder,
+            got=head,
             allowed="text-classification",
             hint="ask it in Python: kovar.inference.load_version",
         )
-    return loaded
 
 
 def load_any(
     folder: Path,
     *,
-    runtime: RuntimeName = "torch",
+    runtime: Literal["auto", "torch"] = "torch",
     precision: Precision = "auto",
     num_threads: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     require_golden: bool = False,
     base_folder: Path | None = None,
 ) -> Loaded:
-    """Load a version's folder and check it against its golden examples.
+    """Load any version by torch and check it against its golden examples.
 
     Args:
         folder: the files of the version.
@@ -104,28 +291,21 @@ def load_any(
             got=resolved.precision,
             allowed=", ".join(GOLDEN_TOLERANCE),
         )
-    loaded = _with_its_head(
-        load_torch_model(
-            folder,
-            precision=resolved,
-            num_threads=num_threads,
-            device=device,
-            base_folder=base_folder,
-        )
-    )
-    if require_golden or (folder / GOLDEN_FILE).exists():
+    place = Place(folder, device, num_threads, base_folder, require_golden)
+    loaded = _with_its_head(place.torch_model(resolved), place)
+    if place.has_golden:
         verify_golden(loaded, folder)
     return loaded
 
 
-def _with_its_head(model: TorchModel) -> Loaded:
+def _with_its_head(model: TorchModel, place: Place) -> Loaded:
     match head_of(model.files.config):
         case "token-classification":
             return TorchTagger(model)
         case "causal-lm" | "masked-lm":
             return TorchScorer(model)
         case _:
-            return TorchRuntime(model)
+            return TorchRuntime(model, load_exact=place.exact_model)
 
 
 def load_version(registry: Registry, version: Version, **options: Any) -> Loaded:
@@ -157,33 +337,3 @@ def adapter_base(registry: Registry, version: Version) -> Version | None:
     if not digests:
         raise ModelError("the adapter names no base", got=str(version))
     return registry.resolve(digests[0])
-
-
-def verify_golden(loaded: Loaded, folder: Path) -> float:
-    """Run the golden examples in `folder`.
-
-    Returns:
-        The largest difference of a number: of a probability, mostly.
-
-    Raises:
-        GoldenError: an answer differs by more than the precision allows, or there are no examples.
-    """
-    golden, tolerance = read_golden(folder), GOLDEN_TOLERANCE[loaded.precision]
-    if isinstance(golden, GoldenNumbers):
-        return check_numbers(golden, _numbers(loaded, golden), tolerance=tolerance)
-    if not isinstance(loaded, TorchRuntime):
-        raise GoldenError(f"{GOLDEN_FILE} holds labels of texts, which this version does not give")
-    texts: list[Text] = [
-        one.text if one.text_pair is None else (one.text, one.text_pair) for one in golden.examples
-    ]
-    return check_golden(golden, loaded.predict(texts), tolerance=tolerance)
-
-
-def _numbers(loaded: Loaded, golden: GoldenNumbers) -> list[tuple[float, ...]]:
-    if isinstance(loaded, TorchTagger):
-        return [tagging.numbers for tagging in loaded.tag([one.words for one in golden.examples])]
-    if isinstance(loaded, TorchScorer):
-        texts, forms = [one.text for one in golden.examples], {one.form for one in golden.examples}
-        if len(forms) == 1:
-            return [(one.loss,) for one in loaded.score(texts, form=forms.pop() or "text")]
-    raise GoldenError(f"{GOLDEN_FILE} holds {golden.meaning}, which this version does not give")

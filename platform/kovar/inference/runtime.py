@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RuntimeName = Literal["auto", "torch", "onnx", "openvino"]
+RUNTIMES = tuple(name for name in get_args(RuntimeName) if name != "auto")
+
+RuntimePrecision = Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8", "int8"]
+"""Number format that a runtime is asked for; int8 is one of exports alone."""
 
 Text = str | tuple[str, str]
 """One input of a classifier: a text, or two."""
@@ -48,6 +58,21 @@ class Prediction:
     truncated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """How much each token of one text spoke for the predicted label.
+
+    Attributes:
+        prediction: the answer that is explained.
+        weights: one for each token id of the row. They sum to the difference that the text makes to
+            the log-probability of the label, against padding in its place: a positive one speaks
+            for the label, a negative one against it.
+    """
+
+    prediction: Prediction
+    weights: tuple[float, ...]
+
+
 class Runtime(Protocol):
     """One loaded version on one chip at one precision.
 
@@ -57,6 +82,9 @@ class Runtime(Protocol):
         max_length: tokens that one text may have; longer texts are truncated.
         precision: the precision that it really runs at, for example `bf16`.
         any_labels: whether a text has any number of labels, each with a probability of its own.
+        reason: why this runtime and precision, in a sentence.
+        vocabulary_size: token ids are below this.
+        embedding_size: numbers of one text's embedding.
     """
 
     name: str
@@ -64,6 +92,9 @@ class Runtime(Protocol):
     max_length: int
     precision: str
     any_labels: bool
+    reason: str = ""
+    vocabulary_size: int
+    embedding_size: int
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoded]:
         """Turn texts into token ids. May be called from any thread."""
@@ -74,6 +105,41 @@ class Runtime(Protocol):
 
         Raises:
             FloatingPointError: the model's output for a row is not finite.
+        """
+        ...
+
+    def scores(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Return the probability of every label, shape (rows, labels); see `run`."""
+        import numpy as np
+
+        answers = self.run(batch)
+        return np.array([[one.scores[label] for label in self.labels] for one in answers], "f4")
+
+    def embed(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Return the mean of each text's last hidden states, of length 1, shape (rows, size).
+
+        One caller at a time.
+
+        Raises:
+            FloatingPointError: as `run`.
+        """
+        ...
+
+    def attribute(self, batch: Sequence[Encoded]) -> list[Attribution]:
+        """Tell how much each token spoke for the label: integrated gradients, through torch.
+
+        Slow: some dozens of passes a text. One caller at a time.
+
+        Raises:
+            FloatingPointError: as `run`.
+        """
+        ...
+
+    def spans(self, text: Text) -> list[tuple[str, int, int]]:
+        """Return each token, its first character in its text and the one after its last.
+
+        In the order of the token ids; a special token is nowhere: its places are equal. May be
+        called from any thread.
         """
         ...
 

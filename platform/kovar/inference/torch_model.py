@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovar.data.tokenizer import TOKENIZER_FILE
-from kovar.errors import ModelError
-from kovar.models import check_adapter, check_folder, is_adapter, load_adapter, load_classifier
+from kovar.inference.reader import Reader
+from kovar.models import load_adapter, load_classifier
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
 
     from kovar.models import BaseModelFiles
     from kovar.precision import ResolvedPrecision
@@ -24,17 +24,28 @@ class TorchModel:
 
     Args:
         model: in evaluation mode, on its device.
-        tokenizer: turns texts into ids, truncated to the model's length.
-        files: the checked files, with the labels.
-        max_length: tokens that one text may have.
+        reader: turns texts into ids, and knows the files.
         precision: of the weights.
     """
 
-    model: torch.nn.Module
-    tokenizer: Tokenizer
-    files: BaseModelFiles
-    max_length: int
+    model: PreTrainedModel
+    reader: Reader
     precision: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns texts into ids, truncated to the model's length."""
+        return self.reader.tokenizer
+
+    @property
+    def files(self) -> BaseModelFiles:
+        """The checked files, with the labels."""
+        return self.reader.files
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that one text may have."""
+        return self.reader.max_length
 
     @property
     def device(self) -> torch.device:
@@ -65,36 +76,13 @@ def load_torch_model(
         ModelError: a file is missing or damaged, or the weights do not fit the configuration.
     """
     import torch
-    from tokenizers import Tokenizer
 
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if precision.precision == "tf32":
         torch.set_float32_matmul_precision("high")
-    files = check_version(folder, base_folder)
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    # The length that a version was trained and evaluated at is its tokenizer's truncation.
-    stored = (tokenizer.truncation or {}).get("max_length", files.max_positions)
-    max_length = min(stored, files.max_positions)
-    tokenizer.enable_truncation(max_length)
-    tokenizer.no_padding()
+    reader = Reader.of(folder, base_folder=base_folder)
+    files = reader.files
     whole = load_adapter(folder, base=files.folder) if base_folder else load_classifier(files)
-    model = whole.to(device=device, dtype=precision.torch_dtype).eval()
-    return TorchModel(model, tokenizer, files, max_length, precision.precision)
-
-
-def check_version(folder: Path, base_folder: Path | None) -> BaseModelFiles:
-    """Check a version's folder without loading it.
-
-    Raises:
-        ModelError: a file is missing or damaged, or an adapter's base is not given.
-    """
-    if not is_adapter(folder):
-        return check_folder(folder, source=str(folder))
-    if base_folder is None:
-        raise ModelError(
-            "the folder holds an adapter, and its base is not given",
-            file=folder,
-            hint="load it by its version in the registry, which knows the base",
-        )
-    return check_adapter(folder, base=base_folder)
+    model = whole.to(device=device, dtype=precision.torch_dtype).eval().requires_grad_(False)
+    return TorchModel(model, reader, precision.precision)

@@ -2,91 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from kovar.inference.runtime import Encoded, Prediction, Runtime, Text
+from kovar.inference.attributor import Attributor
+from kovar.inference.classifier_runtime import ClassifierRuntime
+from kovar.inference.reader import Padded
 from kovar.inference.torch_model import TorchModel
-from kovar.models import MULTILABEL
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 
-class TorchRuntime(Runtime):
+class TorchRuntime(ClassifierRuntime):
     """A classifier of texts under `torch.inference_mode`, with fused attention (sdpa).
 
     Args:
         loaded: the classifier and its tokenizer.
+        load_exact: loads the version again in fp32, for attributions; not needed where it is.
+        compiled: compile the model with torch.compile, for any number of rows and tokens.
     """
 
     name = "torch"
 
-    def __init__(self, loaded: TorchModel) -> None:
-        self.labels = loaded.files.labels
-        self.max_length = loaded.max_length
-        self.precision = loaded.precision
-        self.any_labels = loaded.files.config.get("problem_type") == MULTILABEL
-        self._model = loaded.model
-        self._tokenizer = loaded.tokenizer
-        self._pad_id = loaded.files.pad_id
-        self._has_types = loaded.files.config.get("type_vocab_size", 0) > 1
+    def __init__(
+        self,
+        loaded: TorchModel,
+        *,
+        load_exact: Callable[[], TorchModel] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        exact = loaded.precision in ("fp32", "tf32") or load_exact is None
+
+        def attributor() -> Attributor:
+            return Attributor(loaded if exact or load_exact is None else load_exact())
+
+        super().__init__(loaded.reader, precision=loaded.precision, load_attributor=attributor)
+        self._model: Any = loaded.model
+        self._encoder: Any = loaded.model.base_model
         self._device = loaded.device
+        self._compiled = compiled
+        if compiled:
+            import torch
 
-    def tokenize(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Turn texts into token ids; the library releases the GIL meanwhile."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return [
-            Encoded(
-                tuple(item.ids),
-                truncated=bool(item.overflowing),
-                second=item.type_ids.index(1) if 1 in item.type_ids else None,
-            )
-            for item in encodings
-        ]
+            self._model = torch.compile(loaded.model, dynamic=True)
 
-    def run(self, batch: Sequence[Encoded]) -> list[Prediction]:
-        """Predict one batch, padded to its longest row; see `Runtime.run`."""
+    def logits(self, inputs: Padded) -> NDArray[np.float32]:
+        """Run the model; see `ClassifierRuntime.logits`."""
         import torch
 
         with torch.inference_mode():
-            logits = self._model(**self._padded(batch)).logits.float()
-            table = (logits.sigmoid() if self.any_labels else logits.softmax(dim=-1)).cpu()
-        if not torch.isfinite(table).all():
-            raise FloatingPointError("the model's output is not finite")
-        return [
-            self._prediction(row, item) for row, item in zip(table.tolist(), batch, strict=True)
-        ]
+            found = self._model(**self._tensors(inputs)).logits
+            table: NDArray[np.float32] = found.float().cpu().numpy()
+        return table
 
-    def _padded(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor | None]:
-        import numpy as np
+    def pooled(self, inputs: Padded) -> NDArray[np.float32]:
+        """Run the encoder; see `ClassifierRuntime.pooled`."""
         import torch
 
-        lengths = np.array([item.length for item in batch])
-        ids = np.full((len(batch), lengths.max()), self._pad_id, dtype=np.int64)
-        for row, item in zip(ids, batch, strict=True):
-            row[: item.length] = item.ids
-        places = np.arange(lengths.max())
-        inputs: dict[str, torch.Tensor | None] = {
-            "input_ids": torch.from_numpy(ids).to(self._device),
-            "attention_mask": None,  # Attention without a mask takes the faster kernel.
-        }
-        if lengths.min() != lengths.max():
-            mask = (places < lengths[:, None]).astype(np.int64)
-            inputs["attention_mask"] = torch.from_numpy(mask).to(self._device)
-        if self._has_types and any(item.second is not None for item in batch):
-            starts = np.array(
-                [item.length if item.second is None else item.second for item in batch]
-            )
-            types = (places >= starts[:, None]) & (places < lengths[:, None])
-            inputs["token_type_ids"] = torch.from_numpy(types.astype(np.int64)).to(self._device)
-        return inputs
+        with torch.inference_mode():
+            hidden = self._encoder(**self._tensors(inputs))[0].float()
+            table: NDArray[np.float32] = mean_over_tokens(hidden, inputs).cpu().numpy()
+        return table
 
-    def _prediction(self, scores: list[float], encoded: Encoded) -> Prediction:
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return Prediction(
-            label=self.labels[best],
-            score=scores[best],
-            scores=dict(zip(self.labels, scores, strict=True)),
-            truncated=encoded.truncated,
-        )
+    def _tensors(self, inputs: Padded) -> dict[str, torch.Tensor | None]:
+        import torch
+
+        def put(values: NDArray[np.int64]) -> torch.Tensor:
+            return torch.from_numpy(values).to(self._device, non_blocking=True)
+
+        # Attention without a mask takes the faster kernel; one compiled program has a mask always.
+        mask = inputs.whole_mask() if self._compiled else inputs.mask
+        tensors: dict[str, torch.Tensor | None] = {
+            "input_ids": put(inputs.ids),
+            "attention_mask": None if mask is None else put(mask),
+        }
+        if inputs.types is not None:
+            tensors["token_type_ids"] = put(inputs.types)
+        return tensors
+
+
+def mean_over_tokens(hidden: torch.Tensor, inputs: Padded) -> torch.Tensor:
+    """Return the mean of hidden states over each row's tokens, shape (rows, size).
+
+    Args:
+        hidden: shape (rows, length, size).
+        inputs: the batch.
+    """
+    import torch
+
+    if inputs.mask is None:
+        return hidden.mean(dim=1)
+    mask = torch.from_numpy(inputs.mask).to(hidden)[..., None]
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)

@@ -96,12 +96,6 @@ class Answering:
         deadline: float,
         truncate: bool | None,
     ) -> Predicted:
-        if model.attribute is None or model.spans is None:
-            raise RequestError(
-                "this model and its runtime do not tell how much a token counts",
-                code="no_attributions",
-                field="attributions",
-            )
         if len(texts) > self.limits.max_attributed:
             raise RequestError(
                 f"{len(texts)} texts, at most {self.limits.max_attributed} with attributions",
@@ -137,12 +131,8 @@ class Answering:
         """Give the embeddings of checked inputs.
 
         Raises:
-            RequestError: 422 the model has none; or they cannot be answered.
+            RequestError: they cannot be answered.
         """
-        if model.embed is None:
-            raise RequestError(
-                "this model and its runtime give no embeddings", code="no_embeddings"
-            )
         _note_texts(exchange, inputs)
         answer = await model.ask(
             inputs, deadline=deadline, run=model.embed, truncate=self._truncates(truncate)
@@ -189,8 +179,11 @@ class Answering:
 
 def _note_texts(exchange: Exchange, inputs: Sequence[Text] | Sequence[Encoded]) -> None:
     exchange.num_texts = len(inputs)
-    if not isinstance(inputs[0], Encoded):
-        exchange.texts = [text if isinstance(text, str) else "\n".join(text) for text in inputs]
+    exchange.texts = [
+        item if isinstance(item, str) else "\n".join(item)
+        for item in inputs
+        if not isinstance(item, Encoded)
+    ]
 
 
 def _note_answer(

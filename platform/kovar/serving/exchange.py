@@ -9,18 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from kovar.inference import Timing
 
 SCOPE_KEY: Final = "kovar.exchange"
 ANSWERED: Final = "answered"
-
-
-class Timing(Protocol):
-    """How long the parts of an answer took, in seconds."""
-
-    tokenize_s: float
-    queue_s: float
-    compute_s: float
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kovar.errors import KovarError, RequestError
-from kovar.inference import Answer, Encoded, Prediction, Runtime, Text
+from kovar.inference import Answer, Attribution, Encoded, Prediction, Runtime, Text
 from kovar.inference.answering import Run, Tokenize
-from kovar.serving.protocol.attribution import Attribution, Span
+from kovar.serving.protocol.attribution import Span
 from kovar.serving.protocol.refusal import too_many_tokens
 from kovar.serving.protocol.served import ServedVersion
 
@@ -48,8 +48,8 @@ class ServedModel:
         predictor: the queue in front of the runtime; models of one application may share it.
         tokenize: turns texts into token ids.
         run: predicts a batch.
-        embed: gives the embeddings of a batch; None where there are none.
-        attribute: gives the weights of a batch's tokens; None where they are not known.
+        embed: gives the embeddings of a batch.
+        attribute: gives the weights of a batch's tokens.
         spans: names the tokens of a text and where they stand in it.
     """
 
@@ -57,9 +57,9 @@ class ServedModel:
     predictor: Predictor
     tokenize: Tokenize
     run: Run[Prediction]
-    embed: Run[npt.NDArray[np.float32]] | None = None
-    attribute: Run[Attribution] | None = None
-    spans: Callable[[Text], Sequence[Span]] | None = None
+    embed: Run[npt.NDArray[np.float32]]
+    attribute: Run[Attribution]
+    spans: Callable[[Text], Sequence[Span]]
 
     async def ask(
         self,
@@ -105,16 +105,16 @@ def served_model(served: ServedVersion, predictor: Predictor, runtime: Runtime) 
     Args:
         served: names the version.
         predictor: the queue in front of the runtime.
-        runtime: the loaded version; embeddings and attributions are offered where it gives them.
+        runtime: the loaded version.
     """
     return ServedModel(
         served=served,
         predictor=predictor,
         tokenize=runtime.tokenize,
         run=runtime.run,
-        embed=getattr(runtime, "embed", None),
-        attribute=getattr(runtime, "attribute", None),
-        spans=getattr(runtime, "spans", None),
+        embed=lambda batch: list(runtime.embed(batch)),
+        attribute=runtime.attribute,
+        spans=runtime.spans,
     )
 
 

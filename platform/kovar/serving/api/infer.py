@@ -32,7 +32,7 @@ def infer_endpoints(answering: Answering) -> list[Endpoint]:
         model = answering.model(call.exchange, call.params["model"], call.params.get("version"))
         body = await call.body()
         request = read_inference(body, call.header(_HEADER_LENGTH))
-        outputs = wanted_outputs(request, model.served)
+        outputs = wanted_outputs(request)
         answer, timing = await answering.infer(
             model, request, outputs, call.exchange, deadline=call.deadline
         )

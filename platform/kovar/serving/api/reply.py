@@ -13,7 +13,7 @@ from kovar.errors import RequestError
 if TYPE_CHECKING:
     from starlette.types import Send
 
-    from kovar.serving.exchange import Timing
+    from kovar.inference import Timing
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
 RETRY_AFTER_S: Final = 1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from pydantic import Field
 
 from kovar.config import Config
-from kovar.inference import Prediction
 
 
 class TokenWeight(Config):
@@ -22,20 +20,6 @@ class TokenWeight(Config):
 
 Span = tuple[str, int, int]
 """A token, its first character in the text, and the character after its last one."""
-
-
-class Attribution(Protocol):
-    """What a runtime tells of one text."""
-
-    @property
-    def prediction(self) -> Prediction:
-        """Its answer."""
-        ...
-
-    @property
-    def weights(self) -> Sequence[float]:
-        """One weight for each token, for the label of the answer."""
-        ...
 
 
 def token_weights(spans: Sequence[Span], weights: Sequence[float]) -> list[TokenWeight]:

@@ -13,7 +13,7 @@ from pydantic import Field, WithJsonSchema
 
 from kovar.config import Config
 from kovar.errors import RequestError
-from kovar.inference import Encoded
+from kovar.inference import Encoded, Text
 from kovar.serving.protocol.refusal import check_count, check_texts, wrong_type
 from kovar.serving.protocol.served import ServedVersion
 from kovar.serving.spec import RequestLimits
@@ -74,7 +74,7 @@ class EmbeddingsResponse(Config):
 
 def embedding_inputs(
     request: EmbeddingsRequest, served: ServedVersion, limits: RequestLimits
-) -> Sequence[str | Encoded]:
+) -> Sequence[Text] | Sequence[Encoded]:
     """Return the texts, or token ids, to embed.
 
     Raises:
@@ -111,9 +111,9 @@ def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
             code="too_many_tokens",
             field=field,
         )
-    if not 0 <= min(item) <= max(item) < (served.vocabulary_size or 0):
+    if not 0 <= min(item) <= max(item) < served.vocabulary_size:
         raise RequestError(
-            f"a token id outside of the model's {served.vocabulary_size or 0}",
+            f"a token id outside of the model's {served.vocabulary_size}",
             code="unknown_token",
             field=field,
         )

@@ -37,6 +37,7 @@ SCORES_OUTPUT: Final = "scores"
 TRUNCATED_OUTPUT: Final = "truncated"
 EMBEDDING_OUTPUT: Final = "embedding"
 DEFAULT_OUTPUTS: Final = (LABEL_OUTPUT, SCORES_OUTPUT)
+OUTPUTS: Final = (*DEFAULT_OUTPUTS, TRUNCATED_OUTPUT, EMBEDDING_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Inferred:
     embeddings: Sequence[npt.NDArray[np.float32]] = ()
 
 
-def wanted_outputs(request: Inference, served: ServedVersion) -> Sequence[WantedOutput]:
+def wanted_outputs(request: Inference) -> Sequence[WantedOutput]:
     """Return the outputs to send.
 
     Raises:
@@ -97,13 +98,10 @@ def wanted_outputs(request: Inference, served: ServedVersion) -> Sequence[Wanted
     """
     if not request.outputs:
         return [WantedOutput(name, binary=request.binary) for name in DEFAULT_OUTPUTS]
-    known = [*DEFAULT_OUTPUTS, TRUNCATED_OUTPUT]
-    if served.embedding_size:
-        known.append(EMBEDDING_OUTPUT)
     for index, output in enumerate(request.outputs):
         place = f"outputs[{index}]"
-        if output.name not in known:
-            raise invalid_tensor(f"{place}.name", f"unknown output, there are {', '.join(known)}")
+        if output.name not in OUTPUTS:
+            raise invalid_tensor(f"{place}.name", f"unknown output, there are {', '.join(OUTPUTS)}")
         if output.num_classes and output.name != SCORES_OUTPUT:
             raise invalid_tensor(f"{place}.parameters", "only scores can be sent as classes")
     return request.outputs
@@ -122,7 +120,7 @@ def model_inputs(
     if len(places) != len(tensors):
         raise invalid_tensor("inputs", "a tensor appears twice")
     named = {tensor.name: tensor for tensor in tensors}
-    first = IDS_INPUT if IDS_INPUT in named and served.vocabulary_size else TEXT_INPUT
+    first = IDS_INPUT if IDS_INPUT in named else TEXT_INPUT
     allowed = _BESIDE[first]
     for name, place in places.items():
         if name not in allowed:
@@ -189,8 +187,8 @@ def _token_ids(
             raise invalid_tensor(f"{places[name]}.shape", f"not the shape of {IDS_INPUT}")
         check_elements(tensor, places[name])
         largest = served.vocabulary_size if name == IDS_INPUT else 2
-        if largest is None or not 0 <= min(tensor.data) <= max(tensor.data) < largest:
-            raise invalid_tensor(f"{places[name]}.data", f"from 0 to {(largest or 1) - 1}")
+        if not 0 <= min(tensor.data) <= max(tensor.data) < largest:
+            raise invalid_tensor(f"{places[name]}.data", f"from 0 to {largest - 1} are allowed")
     rows = {name: _rows(tensor) for name, tensor in named.items()}
     return [
         _encoded({name: rows[name][row] for name in rows}, places, row) for row in range(shape[0])
@@ -229,7 +227,7 @@ def output_tensor(output: WantedOutput, served: ServedVersion, answer: Inferred)
             return Tensor(TRUNCATED_OUTPUT, BOOL, (len(flags),), flags)
         case "embedding":
             numbers = [number for row in answer.embeddings for number in row.tolist()]
-            shape = (len(answer.embeddings), served.embedding_size or 0)
+            shape = (len(answer.embeddings), served.embedding_size)
             return Tensor(EMBEDDING_OUTPUT, FP32, shape, numbers)
     if output.num_classes:
         return _classes(predictions, served.labels, output.num_classes)

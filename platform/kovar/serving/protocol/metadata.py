@@ -47,24 +47,16 @@ def model_metadata(served: ServedVersion) -> dict[str, Any]:
             "labels": list(served.labels),
             "max_length": served.max_length,
             "precision": served.precision,
-            "optional_inputs": _optional_inputs(served),
-            "optional_outputs": _optional_outputs(served),
+            "optional_inputs": [
+                _tensor(PAIR_INPUT, BYTES, -1),
+                *(_tensor(name, INT64, -1, -1) for name in (IDS_INPUT, MASK_INPUT, TYPES_INPUT)),
+            ],
+            "optional_outputs": [
+                _tensor(TRUNCATED_OUTPUT, BOOL, -1),
+                _tensor(EMBEDDING_OUTPUT, FP32, -1, served.embedding_size),
+            ],
         },
     }
-
-
-def _optional_inputs(served: ServedVersion) -> list[dict[str, Any]]:
-    inputs = [_tensor(PAIR_INPUT, BYTES, -1)]
-    if served.vocabulary_size:
-        inputs += [_tensor(name, INT64, -1, -1) for name in (IDS_INPUT, MASK_INPUT, TYPES_INPUT)]
-    return inputs
-
-
-def _optional_outputs(served: ServedVersion) -> list[dict[str, Any]]:
-    outputs = [_tensor(TRUNCATED_OUTPUT, BOOL, -1)]
-    if served.embedding_size:
-        outputs.append(_tensor(EMBEDDING_OUTPUT, FP32, -1, served.embedding_size))
-    return outputs
 
 
 def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:

@@ -18,8 +18,8 @@ class ServedVersion:
         max_length: tokens that one text may have; longer texts are truncated or refused.
         runtime: what executes it.
         precision: number format that it runs at.
-        vocabulary_size: number of token ids; None where token ids are not taken.
-        embedding_size: numbers of a text's embedding; None where there are no embeddings.
+        vocabulary_size: token ids are below this.
+        embedding_size: numbers of a text's embedding.
     """
 
     model: str
@@ -29,8 +29,8 @@ class ServedVersion:
     max_length: int
     runtime: str
     precision: str
-    vocabulary_size: int | None = None
-    embedding_size: int | None = None
+    vocabulary_size: int
+    embedding_size: int
 
     @property
     def headers(self) -> dict[str, str]:

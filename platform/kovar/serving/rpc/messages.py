@@ -66,7 +66,7 @@ def _build() -> dict[str, type[Any]]:
         for field in filter(None, fields.split("; ")):
             _add_field(made[name], name, field)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
         for name in _MESSAGES

@@ -146,7 +146,7 @@ class InferenceService:
         deadline = time.monotonic() + answering.limits.request_timeout_s
         model = answering.model(exchange, read.model_name, read.model_version or None)
         request = read_inference(read)
-        outputs = wanted_outputs(request, model.served)
+        outputs = wanted_outputs(request)
         answer, _ = await answering.infer(model, request, outputs, exchange, deadline=deadline)
         return write_inference(request, outputs, model.served, answer)
 
