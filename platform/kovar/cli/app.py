@@ -21,6 +21,7 @@ from kovar.cli.keys import keys
 from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.cli.runs import runs
+from kovar.cli.top import top
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
@@ -43,6 +44,7 @@ app.add_typer(runs, name="runs")
 app.add_typer(keys, name="keys")
 app.add_typer(clusters, name="cluster")
 app.add_typer(autoscale, name="autoscale")
+app.command("top")(top)
 
 
 def main() -> None:

@@ -28,12 +28,12 @@ class VersionTraffic:
         digest: SHA-256 of its manifest.
         runtime: what executes it, and at which precision.
         num_replicas: replicas that serve it.
-        answered_per_s: requests.
-        refused_per_s: requests that were refused.
-        failed_per_s: requests on which the server or the model failed.
+        num_answered: requests that were answered.
+        num_refused: requests that were refused.
+        num_failed: requests on which the server or the model failed.
         p50_s: median of the seconds to an answer; None without requests.
         p99_s: 99th percentile.
-        texts_per_s: texts answered.
+        num_texts: texts answered.
     """
 
     application: str
@@ -42,12 +42,12 @@ class VersionTraffic:
     digest: str
     runtime: str
     num_replicas: int
-    answered_per_s: float
-    refused_per_s: float
-    failed_per_s: float
+    num_answered: int
+    num_refused: int
+    num_failed: int
     p50_s: float | None
     p99_s: float | None
-    texts_per_s: float
+    num_texts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class ApplicationTraffic:
         application: name of the Serve application.
         queued_texts: texts that wait now, at all replicas.
         running_requests: requests that are not answered yet.
-        tokens_per_s: tokens that the runtimes read, without padding.
+        num_tokens: tokens that the runtimes read, without padding.
         padding: share of the computed tokens that are padding; None where nothing ran.
         versions: what it serves.
     """
@@ -66,7 +66,7 @@ class ApplicationTraffic:
     application: str
     queued_texts: int
     running_requests: int
-    tokens_per_s: float
+    num_tokens: int
     padding: float | None
     versions: tuple[VersionTraffic, ...]
 
@@ -90,13 +90,13 @@ class Reading:
         return self._by_name.get(name, ())
 
 
-def traffic_between(before: Reading, after: Reading) -> tuple[ApplicationTraffic, ...]:
-    """Return what every application did between two readings.
+def traffic_between(before: Reading | None, after: Reading) -> tuple[ApplicationTraffic, ...]:
+    """Return what every application did between two readings; since its start, if one is None.
 
     A series that begins or falls between them belongs to a replica that has started: it counts
     from zero.
     """
-    change = _Change(before, after)
+    change = _Change(before or Reading(after.at, ()), after)
     applications = sorted({_key(one, APPLICATION)[0] for one in after.of("ray_kovar_version_info")})
     return tuple(_application(name, change) for name in applications)
 
@@ -104,7 +104,6 @@ def traffic_between(before: Reading, after: Reading) -> tuple[ApplicationTraffic
 class _Change:
     def __init__(self, before: Reading, after: Reading) -> None:
         self.before, self.after = before, after
-        self.seconds = max(after.at - before.at, 1e-9)
 
     def sums(self, name: str, labels: Sequence[str]) -> dict[tuple[str, ...], float]:
         """Sum what a counter grew by, for each combination of some of its labels."""
@@ -132,7 +131,7 @@ def _application(name: str, change: _Change) -> ApplicationTraffic:
         application=name,
         queued_texts=round(change.now("ray_kovar_queued_texts", name)),
         running_requests=round(change.now("ray_kovar_running_requests", name)),
-        tokens_per_s=tokens / change.seconds,
+        num_tokens=round(tokens),
         padding=1 - tokens / padded if padded else None,
         versions=tuple(_version(key, infos[key], change) for key in sorted(infos)),
     )
@@ -151,13 +150,12 @@ def _version(key: tuple[str, ...], infos: Sequence[Sample], change: _Change) -> 
         digest=labels.get("digest", ""),
         runtime=f"{labels.get('runtime', '')} {labels.get('precision', '')}".strip(),
         num_replicas=len({one.labels.get("replica") for one in infos}),
-        answered_per_s=mine.get(ANSWERED, 0.0) / change.seconds,
-        refused_per_s=sum(v for name, v in mine.items() if name not in NOT_REFUSED)
-        / change.seconds,
-        failed_per_s=sum(v for name, v in mine.items() if name in FAILED) / change.seconds,
+        num_answered=round(mine.get(ANSWERED, 0.0)),
+        num_refused=round(sum(v for name, v in mine.items() if name not in NOT_REFUSED)),
+        num_failed=round(sum(v for name, v in mine.items() if name in FAILED)),
         p50_s=quantile(0.5, buckets),
         p99_s=quantile(0.99, buckets),
-        texts_per_s=texts / change.seconds,
+        num_texts=round(texts),
     )
 
 
