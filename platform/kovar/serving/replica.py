@@ -60,7 +60,6 @@ class Replica(InferenceService):
         exports: Sequence[DerivedManifest] = (),
     ) -> None:
         cache, artifacts = VersionCache(cache_dir / "versions"), open_artifacts(artifact_root)
-
         start = ColdStart()
 
         def fetch(wanted: Version) -> Path:
