@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import time
 import urllib.request
@@ -103,6 +104,9 @@ def _local_ray(*, num_cpus: float) -> Iterator[None]:
     """Run a Ray of our own for the duration of the block."""
     import ray
 
+    from kovar.serving.environment import prepare
+
+    prepare(os.environ)
     ray.init(
         address="local",
         num_cpus=max(2, int(num_cpus)),

@@ -99,7 +99,7 @@ def test_an_alias_is_resolved_to_one_version_when_the_application_is_built(regis
 def test_no_database_url_travels_to_the_replicas(registered):
     application = build({"model": "tiny"})
     bound = application._bound_deployment.init_kwargs
-    assert set(bound) == {"artifact_root", "cache_dir", "base"}
+    assert set(bound) == {"artifact_root", "cache_dir", "base", "exports"}
     assert bound["base"] is None
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kovar import __version__
+from kovar.cli.autoscale import autoscale
 from kovar.cli.clusters import clusters
 from kovar.cli.interchange import export_version, import_version
 from kovar.cli.keys import keys
@@ -41,6 +42,7 @@ app.add_typer(models, name="models")
 app.add_typer(runs, name="runs")
 app.add_typer(keys, name="keys")
 app.add_typer(clusters, name="cluster")
+app.add_typer(autoscale, name="autoscale")
 
 
 def main() -> None:

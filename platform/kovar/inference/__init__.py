@@ -2,7 +2,7 @@
 
 from kovar.inference.answering import Answer, Timing
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
-from kovar.inference.choice import MAX_ACCURACY_LOSS, Wish, needed_exports
+from kovar.inference.choice import MAX_ACCURACY_LOSS, Wish, needed_exports, possible_exports
 from kovar.inference.classifier_runtime import ClassifierRuntime
 from kovar.inference.exports import Export, ExportBuilder, ExportForm
 from kovar.inference.load import Load, LoadMeter
@@ -71,4 +71,5 @@ __all__ = [
     "load_version",
     "needed_exports",
     "plan_batches",
+    "possible_exports",
 ]

@@ -83,6 +83,19 @@ def needed_exports(
     return None if wanted in found else wanted
 
 
+def possible_exports(wish: Wish, *, device: Literal["cpu", "cuda"]) -> tuple[ExportForm, ...]:
+    """Return every export that could fulfil a wish, in the order in which they are made."""
+    if wish.runtime == "torch":
+        return ()
+    forms = [ExportForm("fp32")]
+    if device == "cuda":
+        forms.append(ExportForm("fp16"))
+    else:
+        forms += [ExportForm("int8", "dynamic"), ExportForm("int8", "static")]
+    precision = "fp32" if wish.precision == "bf16" else wish.precision
+    return tuple(form for form in forms if precision in ("auto", form.precision))
+
+
 def candidates(
     wish: Wish, exports: Sequence[Export], device: Device, *, installed: Collection[str]
 ) -> list[Candidate]:

@@ -14,6 +14,8 @@ from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
+from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
+from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
@@ -55,10 +57,11 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
         _check_batch_holds_a_text(spec, version)
         base = adapter_base(registry, version)
         request = _planned_request(spec, version, registry)
+        exports = bound_exports(spec, version, registry, settings)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
-    return deployment.options(**deployment_options(spec, request)).bind(
-        spec, version, base=base, **_places(settings)
-    )
+    with quiet_metrics_interval():
+        described = deployment.options(**deployment_options(spec, request))
+    return described.bind(spec, version, base=base, exports=exports, **_places(settings))
 
 
 def _places(settings: Settings) -> dict[str, Any]:
@@ -119,12 +122,4 @@ def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:
     }
     if replicas.is_fixed:
         return options | {"num_replicas": replicas.min}
-    return options | {
-        "autoscaling_config": {
-            "min_replicas": replicas.min,
-            "max_replicas": replicas.max,
-            "target_ongoing_requests": spec.autoscaling.target_ongoing_requests,
-            "upscale_delay_s": spec.autoscaling.upscale_delay_s,
-            "downscale_delay_s": spec.autoscaling.downscale_delay_s,
-        }
-    }
+    return options | {"autoscaling_config": autoscaling_options(replicas, spec.autoscaling)}

@@ -9,7 +9,7 @@ from typing import Any
 from kovar.config import format_size
 from kovar.errors import SpecError
 from kovar.inference.memory import ServingMemory, estimate_serving
-from kovar.precision import PlannedPrecision, plan_precision
+from kovar.precision import PlannedPrecision, Precision, plan_precision
 from kovar.resources import (
     Cluster,
     Demand,
@@ -55,7 +55,7 @@ def replica_demand(spec: ServingSpec, *, name: str) -> Demand:
         name=name,
         field="replica",
         request=spec.replica,
-        num_min=spec.num_replicas.min,
+        num_min=max(1, spec.num_replicas.min),  # an application that sleeps must be able to wake
         num_max=spec.num_replicas.max,
         num_field="num_replicas",
         placement=spec.placement,
@@ -101,7 +101,7 @@ def placed_replicas(
     request = placement.requests[demand]
     places = places_of(placement, demand, cluster)
     kinds = [place.kind for place in places]
-    precision = plan_precision(spec.precision, request, kinds, is_here=cluster.is_here)
+    precision = plan_precision(_planned(spec), request, kinds, is_here=cluster.is_here)
     room = memory_room(request, places)
     memory = None
     if config is not None and precision.precision not in ("auto", "fp8"):
@@ -116,6 +116,13 @@ def placed_replicas(
     plan = ReplicaPlan(request, precision, room, memory)
     _check_memory(plan)
     return plan
+
+
+def _planned(spec: ServingSpec) -> Precision:
+    """Return the precision whose memory a replica is sure not to exceed."""
+    if spec.precision == "int8" or (spec.precision == "auto" and spec.runtime == "onnx"):
+        return "fp32"
+    return spec.precision
 
 
 def _check_memory(plan: ReplicaPlan) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovar.inference import BatchRunner, load_runtime
+from kovar.inference import BatchRunner
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
+from kovar.registry.derived import DerivedManifest
 from kovar.serving.answering import Answering
+from kovar.serving.autoscaling.binding import reported
+from kovar.serving.cold_start import ColdStart, import_library, warm_up
+from kovar.serving.exported import fetch_exports, load_served
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.rpc import InferenceService
 from kovar.serving.served_model import ModelTable, served_model
@@ -34,6 +38,7 @@ class Replica(InferenceService):
         artifact_root: where the blobs of the version are.
         cache_dir: where verified copies are kept on this machine.
         base: what the version was trained on, if it is an adapter.
+        exports: what other runtimes than torch execute, of the version.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
@@ -48,23 +53,32 @@ class Replica(InferenceService):
         artifact_root: str,
         cache_dir: Path,
         base: Version | None = None,
+        exports: Sequence[DerivedManifest] = (),
     ) -> None:
         cache, artifacts = VersionCache(cache_dir / "versions"), open_artifacts(artifact_root)
 
-        def fetch(wanted: Version) -> Path:
-            return cache.materialize(wanted.digest, wanted.manifest, artifacts, rehash=True)
+        start = ColdStart()
 
-        runtime = load_runtime(
-            fetch(version),
-            runtime=spec.runtime,
-            precision=spec.precision,
-            num_threads=spec.num_threads or math.ceil(spec.replica.cpus),
-            device=spec.device,
-            require_golden=True,
-            base_folder=fetch(base) if base else None,
-        )
+        def fetch(wanted: Version) -> Path:
+            return start.materialize(wanted.digest, wanted.manifest, cache, artifacts)
+
+        with start.stage("import"):
+            import_library(spec.runtime)
+        folder, base_folder = fetch(version), fetch(base) if base else None
+        with start.stage("fetch"):
+            files = fetch_exports(exports, cache, artifacts)
+        with start.stage("load"):
+            runtime = load_served(
+                spec, folder, base_folder=base_folder, exports=files, cache_dir=cache_dir
+            )
+        with start.stage("warm"):
+            warm_up(runtime)
+        start.log(str(version))
+        self._cold_start = start.seconds
         self._limits = spec.limits
-        self._runner = BatchRunner(runtime, limits=spec.batching, max_queued=spec.limits.max_queued)
+        self._runner = BatchRunner(
+            runtime, limits=spec.batching.on(spec.device), max_queued=spec.limits.max_queued
+        )
         served = served_version(version, runtime)
         self._models = (served_model(served, self._runner, runtime),)
         self._answering = Answering(ModelTable(self._models), spec.limits)
@@ -87,6 +101,10 @@ class Replica(InferenceService):
             KovarError: no answers can come any more.
         """
         self._runner.check()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve what this replica is asked and how fast it is, for the autoscaling policy."""
+        return reported(self._runner.load())
 
     def __del__(self) -> None:
         """End the runtime's thread; Serve calls this once the requests have drained."""

@@ -15,8 +15,7 @@ from pydantic import (
 )
 
 from kovar.config import Config, Document, SizeBytes
-from kovar.inference import BatchLimits, RuntimeName
-from kovar.precision import Precision
+from kovar.inference import MAX_ACCURACY_LOSS, BatchLimits, RuntimeName, RuntimePrecision, Wish
 from kovar.resources import CpuRequest, Request
 
 MAX_REPLICAS: Final = 1_000
@@ -60,7 +59,9 @@ class RequestLimits(Config):
 class ReplicaRange(Config):
     """How many replicas run: at least `min`, at most `max`; equal for a fixed number."""
 
-    min: int = Field(ge=1, le=MAX_REPLICAS, description="replicas without traffic")
+    min: int = Field(
+        ge=0, le=MAX_REPLICAS, description="replicas without traffic; 0: the first request waits"
+    )
     max: int = Field(ge=1, le=MAX_REPLICAS, description="replicas under the highest traffic")
 
     @field_validator("max")
@@ -97,11 +98,18 @@ NumReplicas = Annotated[ReplicaRange, BeforeValidator(_from_number)]
 class Autoscaling(Config):
     """How the number of replicas follows the traffic, where it is a range."""
 
-    target_ongoing_requests: float = Field(
-        default=32.0, gt=0, description="requests that run or wait at one replica, on average"
+    latency_objective_s: float = Field(
+        default=0.5, gt=0, description="seconds within which 99 of 100 texts should be answered"
     )
-    upscale_delay_s: float = Field(default=5.0, ge=0, description="seconds above the target")
-    downscale_delay_s: float = Field(default=120.0, ge=0, description="seconds below the target")
+    upscale_delay_s: float = Field(
+        default=5.0, ge=0, description="seconds that more replicas must have been wanted"
+    )
+    downscale_delay_s: float = Field(
+        default=120.0, ge=0, description="seconds that fewer replicas must have been enough"
+    )
+    to_zero_delay_s: float = Field(
+        default=300.0, ge=0, description="seconds without a request until the last replica goes"
+    )
 
 
 class ServingSpec(Config):
@@ -111,8 +119,22 @@ class ServingSpec(Config):
     version: str = Field(
         default="champion", min_length=1, description="alias, number or digest of the version"
     )
-    runtime: RuntimeName = Field(default="torch", description="what executes the version")
-    precision: Precision = Field(default="auto", description="number format of the compute")
+    runtime: RuntimeName = Field(
+        default="auto",
+        description="what executes the version; auto: the fastest of torch and the exports",
+    )
+    precision: RuntimePrecision = Field(
+        default="auto", description="number format of the compute; int8 is exported and judged"
+    )
+    max_accuracy_loss: float = Field(
+        default=MAX_ACCURACY_LOSS,
+        ge=0,
+        le=1,
+        description="what an export in int8 may lose of the accuracy on the evaluation texts",
+    )
+    compile: bool = Field(
+        default=False, description="compile the model with torch.compile, in the torch runtime"
+    )
     num_threads: int | None = Field(
         default=None, ge=1, description="CPU threads of a replica; its CPUs, rounded up, if absent"
     )
@@ -137,8 +159,25 @@ class ServingSpec(Config):
     @classmethod
     def _the_runtime_knows_the_chip(cls, replica: Request) -> Request:
         if replica.kind == "tpu":
-            raise ValueError("a replica runs on cpu or gpu: the torch runtime does not use TPUs")
+            raise ValueError("a replica runs on cpu or gpu: no runtime uses TPUs")
         return replica
+
+    @model_validator(mode="after")
+    def _the_runtime_can(self) -> Self:
+        if self.runtime == "torch" and self.precision == "int8":
+            raise ValueError(
+                "precision: int8 is computed by exports: take runtime: auto, onnx or openvino"
+            )
+        if self.runtime == "openvino" and self.replica.kind != "cpu":
+            raise ValueError("runtime: openvino computes on CPUs: take onnx or torch on a GPU")
+        if self.compile and self.runtime != "torch":
+            raise ValueError("compile: true belongs to runtime: torch")
+        return self
+
+    @property
+    def wish(self) -> Wish:
+        """What is wished of the runtime."""
+        return Wish(self.runtime, self.precision, self.max_accuracy_loss, self.compile)
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

@@ -1,0 +1,1 @@
+"""How many replicas an application has: the policy, its binding to Serve, its rehearsal."""

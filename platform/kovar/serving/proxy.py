@@ -1,0 +1,157 @@
+"""What Kovar adds to Serve's HTTP proxies: a second try when a replica dies with a request.
+
+Serve sends a request again only if no replica has taken it. When the replica that runs it dies,
+its proxy leaves the ASGI application without a response, and the client gets a bare status 500. A
+prediction has no side effect, so it can run once more elsewhere.
+
+`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=kovar.serving.proxy:middlewares` puts it in place; see
+`kovar.serving.environment`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Final
+
+from pydantic_core import to_json
+
+if TYPE_CHECKING:
+    from starlette.middleware import Middleware
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("ray.serve")
+
+REPEATABLE: Final = re.compile(
+    r"/v1/(predict|embeddings)$|/v2/models/[^/]+(/versions/[^/]+)?/infer$"
+)
+MAX_KEPT_BYTES: Final = 4 << 20
+# Every request earns a tenth of a second try, so a replica that dies again and again adds a tenth
+# to the load at most; the reserve is for all requests that one replica had taken.
+EARNED: Final = 0.1
+RESERVE: Final = 1000.0
+
+
+def middlewares() -> list[Middleware]:
+    """Return what Serve wraps around its HTTP servers, called by Serve in each of them."""
+    import ray
+    from starlette.middleware import Middleware
+
+    # A replica that listens itself, behind HAProxy, calls this too: it has nobody else to ask.
+    is_proxy = "PROXY" in (ray.get_runtime_context().get_actor_name() or "")
+    return [Middleware(SecondTry, budget=RetryBudget())] if is_proxy else []
+
+
+class RetryBudget:
+    """How many second tries may still be made: a share of the requests, and a reserve."""
+
+    def __init__(self, *, earned: float = EARNED, reserve: float = RESERVE) -> None:
+        self._earned, self._reserve = earned, reserve
+        self._left = reserve
+
+    def earn(self) -> None:
+        """Note a request."""
+        self._left = min(self._reserve, self._left + self._earned)
+
+    def spend(self) -> bool:
+        """Take one second try; return whether there was one."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class SecondTry:
+    """Sends a prediction again, once, when its replica died before it answered.
+
+    Args:
+        app: Serve's proxy.
+        budget: how often that may happen.
+    """
+
+    def __init__(self, app: ASGIApp, *, budget: RetryBudget) -> None:
+        self._app = app
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._budget.earn()
+        kept = _Kept(receive, keeps=_is_repeatable(scope))
+        reply = _Reply(send)
+        await self._app(scope, kept.receive, reply.send)
+        if reply.started or kept.client_is_gone:
+            return
+        if kept.is_whole and self._budget.spend():
+            logger.warning("a replica died with a request: it is sent again")
+            await self._app(scope, kept.again(), reply.send)
+        if not reply.started:
+            await _refuse(send, "the replica that ran this request has died", code="replica_lost")
+
+
+class _Kept:
+    """Keeps the messages of a request's body, while they pass, for a second try."""
+
+    def __init__(self, receive: Receive, *, keeps: bool) -> None:
+        self._receive = receive
+        self._keeps = keeps
+        self._messages: list[Message] = []
+        self._size = 0
+        self.is_whole = False
+        self.client_is_gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.client_is_gone = True
+        elif self._keeps:
+            self._size += len(message.get("body", b""))
+            self._messages.append(message)
+            self.is_whole = not message.get("more_body", False)
+            if self._size > MAX_KEPT_BYTES:
+                self._keeps = self.is_whole = False
+                self._messages.clear()
+        return message
+
+    def again(self) -> Receive:
+        """Return what gives the same messages once more, and then those that follow."""
+        messages = iter(self._messages)
+
+        async def receive() -> Message:
+            for message in messages:
+                return message
+            return await self.receive()
+
+        return receive
+
+
+class _Reply:
+    """Notices whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        self.started = True
+        await self._send(message)
+
+
+def _is_repeatable(scope: Scope) -> bool:
+    method = scope["method"]
+    return method in ("GET", "HEAD") or (
+        method == "POST" and REPEATABLE.search(scope["path"]) is not None
+    )
+
+
+async def _refuse(send: Send, message: str, *, code: str) -> None:
+    body = to_json({"error": message, "code": code, "field": None})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", b"1"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,49 @@
+"""What Serve reads from the environment: the declared clusters set all of it."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kovar.serving.environment import SERVE_ENVIRONMENT, prepare
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", ["cluster.yaml", "clusters/aws.yaml"])
+@pytest.mark.parametrize("command", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_every_node_starts_with_the_settings_of_serve(path, command):
+    lines = " ".join(yaml.safe_load((ROOT / path).read_text())[command])
+    found = re.findall(r'(RAY_SERVE_\w+)=("[^"]*"|[^ ;]+)', lines)
+    assert {name: value.strip('"') for name, value in found} == SERVE_ENVIRONMENT
+
+
+def test_every_pod_of_the_service_has_the_settings_of_serve():
+    service = next(yaml.safe_load_all((ROOT / "clusters/kuberay/rayservice.yaml").read_text()))
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        found = {one["name"]: one.get("value") for one in container["env"]}
+        assert SERVE_ENVIRONMENT.items() <= found.items()
+
+
+@pytest.mark.parametrize("name", SERVE_ENVIRONMENT)
+def test_ray_knows_every_variable_and_the_guide_explains_it(name):
+    constants = import_module("ray.serve._private.constants")
+    assert name in Path(constants.__file__).read_text()
+    assert f"`{name}`" in (ROOT / "docs/serving.md").read_text()
+
+
+def test_what_is_set_already_stays():
+    environment = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "7"}
+    prepare(environment)
+    assert environment == SERVE_ENVIRONMENT | {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "7"}
+
+
+def test_the_callback_is_one_that_the_library_has():
+    module, name = SERVE_ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].split(":")
+    assert callable(getattr(import_module(module), name))
