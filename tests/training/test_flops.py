@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
+from kovar.training.flops import flops_per_token, peak_flops
+from kovar.training.peak_memory import peak_memory_bytes, reset_peak_memory
 
 
 def test_a_token_costs_six_operations_per_weight_that_it_meets():
@@ -46,3 +47,12 @@ def test_the_peak_of_a_chip_is_the_published_one_or_unknown(chip, precision, ter
 def test_the_memory_of_a_process_holds_at_least_what_it_holds():
     held = torch.ones(50_000_000)
     assert peak_memory_bytes(torch.device("cpu")) > held.nbytes
+
+
+def test_a_peak_that_is_reset_counts_from_what_is_held():
+    device = torch.device("cpu")
+    held = torch.ones(50_000_000)
+    before = peak_memory_bytes(device)
+    del held
+    reset_peak_memory(device)
+    assert peak_memory_bytes(device) < before - 100_000_000

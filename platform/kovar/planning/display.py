@@ -15,6 +15,7 @@ from kovar.planning.plan import Plan, PlannedEntry
 from kovar.resources import Cost, CpuRequest, GpuRequest, NodeType, Request, TpuRequest
 from kovar.training.duration import Duration
 from kovar.training.fit import MemoryFit
+from kovar.tuning.groups import TrialGroup
 
 _MOMENTS: Final = {
     "step": "most in a step",
@@ -68,11 +69,15 @@ def _placed(plan: Plan, planned: PlannedEntry) -> str:
     beyond = plan.placement.beyond.get(demand.name)
     number = demand.num_min if beyond else plan.placement.num_workers(demand.name)
     noun = {"sweep": "trial", "serve": "replica"}.get(planned.entry.kind, "worker")
+    per_trial = ""
+    if isinstance(planned.entry.work, TrialGroup):
+        number //= demand.num_min
+        per_trial = f"{demand.num_min} workers × " if demand.num_min > 1 else ""
     several = f"{noun}{'s' if number != 1 else ''}"
-    if planned.entry.sweep is not None:
-        several += f" at once, of {planned.entry.sweep.num_trials}"
+    if isinstance(planned.entry.work, TrialGroup):
+        several += f" at once, of {planned.entry.work.num_trials}"
     place = where or f"nowhere that this plan can see ({beyond})"
-    return f"{number} {several} × {_asked(request)}: {place}"
+    return f"{number} {several} × {per_trial}{_asked(request)}: {place}"
 
 
 def _asked(request: Request) -> str:
@@ -107,7 +112,8 @@ def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, 
     yield "memory", f"about {format_size(memory.total)} per worker{room}, {when}{warning}"
     parts = memory_parts(memory).items()
     yield "", " + ".join(f"{name.replace('_', ' ')} {format_size(size)}" for name, size in parts)
-    if fit.largest_tokens is not None:
+    is_predicted = estimate.trials is not None and fit.room is not None and fit.room.field
+    if fit.largest_tokens is not None and not is_predicted:
         name = "max_tokens" if fit.shares is None else "micro_batch_tokens"
         largest = fit.largest_tokens // (fit.shares or 1)
         yield "", f"largest training.{name} that fits: {largest:,}"
@@ -118,11 +124,14 @@ def _training_memory(estimate: Estimate, fit: MemoryFit) -> Iterator[tuple[str, 
 
 def _disk(estimate: Estimate) -> str:
     disk = estimate.disk
+    each = "" if estimate.trials is None else " a trial"
+    most = None if estimate.trials is None else estimate.trials.disk_bytes
+    in_all = "" if most is None else f"; at most {format_size(most)} in all"
     assert disk is not None  # noqa: S101 (for the type checker: the caller looked)
     tokenized = "unknown" if disk.tokenized is None else format_size(disk.tokenized)
     return (
-        f"checkpoints {format_size(disk.checkpoints)}, version {format_size(disk.version)}, "
-        f"tokenized data {tokenized}"
+        f"checkpoints {format_size(disk.checkpoints)}{each}, "
+        f"version {format_size(disk.version)}, tokenized data {tokenized}{in_all}"
     )
 
 
@@ -134,8 +143,24 @@ def _time_and_cost(planned: PlannedEntry) -> Iterator[tuple[str, str]]:
         yield "duration", f"unknown: {duration.reason}"
     if planned.entry.sweep is not None and planned.estimate.work_s is not None:
         low, high = (seconds / 3600 for seconds in planned.estimate.work_s)
-        yield "trial-hours", f"{low:.2g} to {high:.2g} in all"
+        yield "trial-hours", f"{low:.2g} to {high:.2g} in all{_ended_early(planned)}"
+        yield from _price_of_trials(planned.estimate)
     yield "cost", _cost(cost, planned.cost_at_least, duration)
+
+
+def _ended_early(planned: PlannedEntry) -> str:
+    sweep = planned.entry.sweep
+    kind = "none" if sweep is None else sweep.spec.scheduler.kind
+    return "" if kind in ("none", "pbt") else f", less what {kind} ends early"
+
+
+def _price_of_trials(estimate: Estimate) -> Iterator[tuple[str, str]]:
+    price = estimate.price_per_hour
+    if estimate.trials is not None and price is not None:
+        text = f"${price:.2f} per trial and hour for its share of a node"
+        if (cost := estimate.trials.cost(price)) is not None:
+            text += f", ${cost[0]:.2f} to ${cost[1]:.2f} for all"
+        yield "trials cost", text
 
 
 def _cost(cost: Cost, at_least: Cost | None, duration: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from kovar.serving import ServingSpec, read_args
 from kovar.serving.plan import replica_demand
 from kovar.training import FineTuneSpec
 from kovar.tuning import Sweep, load_sweep
-from kovar.tuning.plan import TrialGroup, trial_groups
+from kovar.tuning.groups import TrialGroup
 
 KINDS: Final = ("finetune", "sweep", "evaluate", "predict")
 
@@ -72,19 +72,28 @@ class Entry:
             raise
 
 
-def read_entries(paths: Sequence[Path]) -> list[Entry]:
+GroupsOf = Callable[[Sweep], Sequence[TrialGroup]]
+"""Sorts the trials of a sweep by hardware, on the cluster that is planned for."""
+
+
+def read_entries(paths: Sequence[Path], groups_of: GroupsOf) -> list[Entry]:
     """Read what files ask for; a file's `kind:` or `applications:` tells what it is.
+
+    Args:
+        paths: the files.
+        groups_of: sorts the trials of a sweep.
 
     Raises:
         SpecError: not a file that Kovar plans, or a mistake in it.
+        PlacementError: no node can hold a trial of a sweep.
     """
-    entries = [entry for path in paths for entry in _read_file(path)]
+    entries = [entry for path in paths for entry in _read_file(path, groups_of)]
     if not entries:
         raise UserError("there is nothing to plan in these files", file=paths[0])
     return _with_unique_names(entries)
 
 
-def _read_file(path: Path) -> list[Entry]:
+def _read_file(path: Path, groups_of: GroupsOf) -> list[Entry]:
     document = load_document(path)
     fields: dict[str, Any] = document.data if isinstance(document.data, dict) else {}
     match fields.get("kind"):
@@ -93,9 +102,8 @@ def _read_file(path: Path) -> list[Entry]:
             return [Entry(document, Demand.of(spec.resources, name=spec.name), spec)]
         case "sweep":
             sweep = load_sweep(path)
-            return [
-                Entry(document, group.demand, group, sweep=sweep) for group in trial_groups(sweep)
-            ]
+            groups = [group for group in groups_of(sweep) if group.trials]
+            return [Entry(document, group.demand, group, sweep=sweep) for group in groups]
         case "evaluate":
             evaluation = document.parse(EvaluateSpec)
             return [Entry(document, worker_demand(evaluation), evaluation)]

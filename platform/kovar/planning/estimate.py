@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,13 @@ from kovar.models.forward import Arithmetic
 from kovar.models.size import LoraShape
 from kovar.planning.entry import Entry
 from kovar.precision import PlannedPrecision
-from kovar.resources import Cluster, Placement, accelerator
+from kovar.resources import Cluster, Placement
 from kovar.serving import ServingSpec
 from kovar.serving.plan import ReplicaPlan, placed_replicas
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
-from kovar.training.duration import Duration, UnknownDuration, estimate_duration
+from kovar.training.duration import Duration, UnknownDuration
 from kovar.training.fit import (
     NUM_LABELS,
     MemoryFit,
@@ -37,11 +37,18 @@ from kovar.training.method import Full, Lora
 from kovar.training.padding import check_padding
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
+from kovar.training.run_duration import run_duration
 from kovar.training.tasks import TASKS
-from kovar.tuning.plan import TrialGroup, placed_trials
+from kovar.tuning import Sweep
+from kovar.tuning.exclusion import Configurations, Excluded
+from kovar.tuning.forecast import Forecast, forecast
+from kovar.tuning.groups import TrialGroup
+from kovar.tuning.plan import at_once_of, price_of_group
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
+
+_UNKNOWN = "memory and duration: known once {} is downloaded"
 
 LORA = LoraShape(rank=16)
 """The adapters whose memory is shown beside that of training all weights."""
@@ -59,6 +66,8 @@ class Estimate:
         disk: of one run; None when the model is not known.
         duration: of the whole entry: of all trials, as many at once as fit.
         work_s: seconds of all trials one after the other, lowest and highest.
+        trials: of a sweep; None for everything else.
+        price_per_hour: US dollars for what one trial holds of its nodes; None when not known.
         notes: what could not be known, and why.
     """
 
@@ -69,6 +78,8 @@ class Estimate:
     disk: DiskEstimate | None = None
     duration: Duration | UnknownDuration | None = None
     work_s: tuple[float, float] | None = None
+    trials: Forecast | None = None
+    price_per_hour: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -98,36 +109,26 @@ class Estimator:
         match entry.work:
             case FineTuneSpec() as spec:
                 run = placed_run(spec, name, self.placement, self.cluster)
-                return self._training(entry, [(spec, run)])
+                return self._training(entry, spec, run)
             case TrialGroup() as group:
-                named = TrialGroup(entry.demand, group.trials)
-                runs = placed_trials([named], self.placement, self.cluster)
-                return self._training(entry, [(t.spec, runs[t.number]) for t in group.trials])
+                return self._trials(entry, group)
             case ServingSpec() as spec:
                 return self._serving(entry, spec)
             case EvaluateSpec() | PredictSpec() as job:
                 plan = placed_workers(job, name, self.placement, self.cluster)
                 return Estimate((plan.precision,))
 
-    def _training(self, entry: Entry, runs: Sequence[tuple[FineTuneSpec, RunPlan]]) -> Estimate:
-        spec, run = runs[0]
-        precisions = tuple(dict.fromkeys(plan.precision for _, plan in runs))
-        config = self._config(entry, spec)
+    def _training(self, entry: Entry, spec: FineTuneSpec, run: RunPlan) -> Estimate:
+        config = self._configurations(entry).of(spec.model)
         if config is None:
-            note = f"memory and duration: known once {spec.model.source} is downloaded"
-            return Estimate(precisions, notes=(note,))
-        for one, _ in runs:
-            check_known_base(one, config)
-            check_tensor_plan(one, config)
-            check_padding(one.training.padding_free, config)
-        fits = [fit_memory(one, plan, config) for one, plan in runs]
-        for (one, _), fit in zip(runs, fits, strict=True):
-            check_fit(one, fit)
-        known = [fit for fit in fits if fit is not None]
+            return Estimate((run.precision,), notes=(_UNKNOWN.format(spec.model.source),))
+        check_known_base(spec, config)
+        check_tensor_plan(spec, config)
+        check_padding(spec.training.padding_free, config)
+        fit = fit_memory(spec, run, config)
+        check_fit(spec, fit)
         facts = self._facts(entry, spec)
-        times = [
-            _duration(one, plan, config, facts, self._num_workers(entry)) for one, plan in runs
-        ]
+        duration = run_duration(spec, run, config, facts, self._placed(entry))
         disk = estimate_disk(
             config,
             spec.training,
@@ -138,13 +139,44 @@ class Estimator:
             predicted_share=TASKS[spec.task].predicted_share,
         )
         return Estimate(
-            precisions,
-            fit=max(known, key=lambda fit: fit.memory.total, default=None),
+            (run.precision,),
+            fit=fit,
             methods=_methods(spec, run, config),
             disk=disk,
-            duration=_together(times, at_once=self._at_once(entry)),
-            work_s=_one_after_the_other(times),
-            notes=() if known else (f"memory: unknown for {config.get('model_type')} models",),
+            duration=duration,
+            work_s=(duration.low_s, duration.high_s) if isinstance(duration, Duration) else None,
+            notes=() if fit else (f"memory: unknown for {config.get('model_type')} models",),
+        )
+
+    def _trials(self, entry: Entry, group: TrialGroup) -> Estimate:
+        assert entry.sweep is not None  # noqa: S101 (for the type checker: trials have a sweep)
+        named = replace(group, demand=entry.demand)
+        configurations = self._configurations(entry)
+        found = forecast(
+            named,
+            self.placement,
+            self.cluster,
+            configurations,
+            num_at_once=at_once_of(named, self.placement),
+            cache_dir=self.settings.cache_dir,
+        )
+        spec, run = group.trials[0].spec, found.runs[0]
+        config = configurations.of(spec.model)
+        notes = [*_excluded(entry.sweep, group), *_beyond_the_budget(entry.sweep, found)]
+        if config is None:
+            notes.append(_UNKNOWN.format(spec.model.source))
+        elif found.fit is None:
+            notes.append(f"memory: unknown for {config.get('model_type')} models")
+        return Estimate(
+            tuple(dict.fromkeys(one.precision for one in found.runs)),
+            fit=found.fit,
+            methods=None if config is None else _methods(spec, run, config),
+            disk=found.disk,
+            duration=found.duration,
+            work_s=found.work_s,
+            trials=found,
+            price_per_hour=price_of_group(named, self.placement, self.cluster),
+            notes=tuple(notes),
         )
 
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
@@ -171,8 +203,8 @@ class Estimator:
         config = known_config(named, base_dir=Path(), registry=self.registry)
         return config, version.manifest.signature.max_length or 1, ()
 
-    def _config(self, entry: Entry, spec: FineTuneSpec) -> Mapping[str, Any] | None:
-        return known_config(spec.model, base_dir=entry.base_dir, registry=self.registry)
+    def _configurations(self, entry: Entry) -> Configurations:
+        return Configurations(entry.base_dir, self.registry)
 
     def _facts(self, entry: Entry, spec: FineTuneSpec) -> DataFacts | UnknownData:
         return read_facts(
@@ -181,12 +213,6 @@ class Estimator:
             cache_dir=self.settings.cache_dir,
             base_dir=entry.base_dir,
         )
-
-    def _num_workers(self, entry: Entry) -> int:
-        return self._placed(entry) if entry.sweep is None else 1
-
-    def _at_once(self, entry: Entry) -> int:
-        return self._placed(entry) if entry.sweep is not None else 1
 
     def _placed(self, entry: Entry) -> int:
         """Count the workers; on nodes that the plan cannot see, the fewest that are asked for."""
@@ -202,61 +228,43 @@ def memory_parts(memory: TrainingMemory | ServingMemory) -> dict[str, int]:
     return {name: size for name in names if (size := getattr(memory, name, 0))}
 
 
-def _duration(
-    spec: FineTuneSpec,
-    plan: RunPlan,
-    config: Mapping[str, Any],
-    facts: DataFacts | UnknownData,
-    num_workers: int,
-) -> Duration | UnknownDuration:
-    chip = plan.precision
-    if chip.precision == "auto":
-        return UnknownDuration("the GPU's type is not known")
-    card = next((name for name in getattr(plan.request, "type", ())), None)
-    if plan.request.kind != "cpu" and accelerator(card) is None:
-        return UnknownDuration(f"the speed of {card or 'the GPU'} is not known")
-    return estimate_duration(
-        config,
-        spec.training,
-        facts,
-        num_workers=num_workers,
-        num_labels=NUM_LABELS,
-        precision=chip.precision,
-        accelerator=accelerator(card),
-        # The engine computes on one card, whatever their number.
-        chips=min(1.0, getattr(plan.request, "count", 1.0)),
-        cpus=plan.request.cpus,
-        lora=lora_shape(spec.method),
-        predicted_share=TASKS[spec.task].predicted_share,
-    )
-
-
 def _known(facts: DataFacts | UnknownData) -> DataFacts | None:
     return facts if isinstance(facts, DataFacts) else None
 
 
-def _one_after_the_other(
-    times: Sequence[Duration | UnknownDuration],
-) -> tuple[float, float] | None:
-    known = [time for time in times if isinstance(time, Duration)]
-    if len(known) < len(times):
-        return None
-    return sum(time.low_s for time in known), sum(time.high_s for time in known)
+def _excluded(sweep: Sweep, group: TrialGroup) -> Iterator[str]:
+    """Say which trials cannot run on their hardware, those with one reason together."""
+    reasons: dict[str, list[Excluded]] = {}
+    for one in group.excluded:
+        reasons.setdefault(one.reason, []).append(one)
+    for reason, those in reasons.items():
+        if sweep.trials:
+            what = (
+                f"trial{'s' if len(those) > 1 else ''} {shortened(o.trial.number for o in those)}"
+            )
+        else:
+            what = f"such as {', '.join(f'{k}: {v}' for k, v in those[0].trial.point.items())}"
+        yield f"excluded: {what}: {reason}"
 
 
-def _together(
-    times: Sequence[Duration | UnknownDuration], *, at_once: int
-) -> Duration | UnknownDuration:
-    """Sum the trials of a sweep over its concurrent places; no trial lasts less than itself."""
-    work = _one_after_the_other(times)
-    if work is None:
-        return next(time for time in times if isinstance(time, UnknownDuration))
-    known = [time for time in times if isinstance(time, Duration)]
-    return Duration(
-        max(work[0] / at_once, *(time.low_s for time in known), 0.0),
-        max(work[1] / at_once, *(time.high_s for time in known), 0.0),
-        known[0].reason,
-    )
+def _beyond_the_budget(sweep: Sweep, found: Forecast) -> Iterator[str]:
+    hours = sweep.spec.budget.hours
+    if hours is not None and isinstance(found.duration, Duration):
+        if found.duration.low_s > hours * 3600:
+            yield f"budget.hours: {hours:g} ends the sweep before its last trial"
+        elif found.duration.high_s > hours * 3600:
+            yield f"budget.hours: {hours:g} may end the sweep before its last trial"
+
+
+def shortened(numbers: Iterable[int]) -> str:
+    """Write numbers with their runs drawn together: "1 to 4, 9"."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return ", ".join(" to ".join(map(str, one)) for one in ranges)
 
 
 def _methods(spec: FineTuneSpec, plan: RunPlan, config: Mapping[str, Any]) -> dict[str, int]:

@@ -27,6 +27,9 @@ from kovar.serving import ServingSpec
 from kovar.settings import Settings, load_settings
 from kovar.training import FineTuneSpec
 from kovar.training.duration import Duration
+from kovar.tuning import Sweep
+from kovar.tuning.exclusion import Configurations
+from kovar.tuning.groups import TrialGroup, trial_groups
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
@@ -93,8 +96,24 @@ class Plan:
             if isinstance(duration, Duration)
             else None,
             "work_s": estimate.work_s,
+            "sweep": _sweep(planned),
             "notes": list(estimate.notes),
         }
+
+
+def _sweep(planned: PlannedEntry) -> dict[str, Any] | None:
+    group, found = planned.entry.work, planned.estimate.trials
+    if not isinstance(group, TrialGroup) or found is None:
+        return None
+    return {
+        "num_trials": group.num_trials,
+        "num_at_once": found.num_at_once,
+        "num_workers_per_trial": group.num_workers,
+        "num_excluded": len(group.excluded),
+        "disk_bytes": found.disk_bytes,
+        "price_per_trial_hour": planned.estimate.price_per_hour,
+        "cost_of_trials": found.cost(planned.estimate.price_per_hour),
+    }
 
 
 def _memory(estimate: Estimate) -> dict[str, Any] | None:
@@ -129,11 +148,12 @@ def plan_specs(
         SpecError: a file is wrong, or a chip has too little memory.
         PlacementError: they do not fit; names the field and the nearest change.
     """
-    entries = read_entries(paths)
     settings = settings or load_settings()
     where = cluster if isinstance(cluster, Cluster) else _read(cluster)
+    entries = read_entries(paths, lambda sweep: _groups(sweep, where, settings))
     placement = _place(entries, where)
-    with _registry_for(entries, settings) as registry:
+    is_needed = any(map(_names_a_version, entries))
+    with _registry(settings, is_needed=is_needed) as registry:
         estimator = Estimator(placement, where, settings, registry)
         planned = tuple(_planned(entry, estimator) for entry in entries)
     return Plan(where, placement, planned, cost_of(placement, where))
@@ -143,10 +163,16 @@ def _read(path: Path | None) -> Cluster:
     return local_cluster() if path is None else read_cluster(path)
 
 
+def _groups(sweep: Sweep, cluster: Cluster, settings: Settings) -> tuple[TrialGroup, ...]:
+    is_needed = any(_is_version(trial.spec) for trial in sweep.examples)
+    with _registry(settings, is_needed=is_needed) as registry:
+        return trial_groups(sweep, cluster, Configurations(sweep.base_dir, registry))
+
+
 @contextmanager
-def _registry_for(entries: Sequence[Entry], settings: Settings) -> Iterator[Registry | None]:
-    """Open the registry if an entry names a registered version."""
-    if not any(_names_a_version(entry) for entry in entries):
+def _registry(settings: Settings, *, is_needed: bool) -> Iterator[Registry | None]:
+    """Open the registry only where a registered version is named."""
+    if not is_needed:
         yield None
         return
     from kovar.registry import Registry
@@ -156,11 +182,18 @@ def _registry_for(entries: Sequence[Entry], settings: Settings) -> Iterator[Regi
 
 
 def _names_a_version(entry: Entry) -> bool:
-    if isinstance(entry.work, ServingSpec):
-        return True
-    if isinstance(entry.work, EvaluateSpec | PredictSpec):
-        return False
-    spec = entry.work if isinstance(entry.work, FineTuneSpec) else entry.work.trials[0].spec
+    match entry.work:
+        case ServingSpec():
+            return True
+        case EvaluateSpec() | PredictSpec():
+            return False
+        case FineTuneSpec() as spec:
+            return _is_version(spec)
+        case TrialGroup() as group:
+            return any(_is_version(trial.spec) for trial in group.trials)
+
+
+def _is_version(spec: FineTuneSpec) -> bool:
     return spec.model.source.startswith("version:")
 
 

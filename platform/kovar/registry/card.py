@@ -6,7 +6,7 @@ recorded is said to be missing, never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
@@ -180,7 +180,11 @@ def _cost(version: Version) -> str:
         {
             "Chip": environment.chip,
             "Driver": environment.driver,
-            **{_title(key): _shown(value) for key, value in version.run_facts.items()},
+            **{
+                _title(key): _shown(value)
+                for key, value in version.run_facts.items()
+                if key != "rivals"
+            },
         }
     )
 
@@ -196,7 +200,18 @@ def _lineage(version: Version) -> str:
     for parent in version.manifest.parents:
         key = f"Parent ({parent.role})"
         facts[key] = f"{facts[key]}, `{parent.digest}`" if key in facts else f"`{parent.digest}`"
-    return _facts(facts)
+    return "\n\n".join([_facts(facts), *_rivals(version)])
+
+
+def _rivals(version: Version) -> Iterator[str]:
+    """Yield the other trials of the sweep, with their metrics."""
+    rivals = version.run_facts.get("rivals")
+    if not isinstance(rivals, list) or not rivals:
+        return
+    rows = [one for one in rivals if isinstance(one, dict)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    yield "Rivals in the sweep, the best first:"
+    yield _table([*map(_title, names)], [[_shown(row.get(name)) for name in names] for row in rows])
 
 
 def _files(manifest: Manifest) -> str:

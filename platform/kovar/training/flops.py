@@ -53,14 +53,3 @@ def peak_flops(chip: str, precision: Precision) -> float | None:
     words = set(re.split(r"[^A-Za-z0-9.]+", chip))
     known = [entry for name, entry in ACCELERATORS.items() if name in words]
     return known[0].flops.get(precision) if known else None
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory that was in use: of the GPU, or else of this process."""
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -126,17 +127,99 @@ def prepare_inputs(
         MissingExtraError: an optimizer, a method or a precision whose library is not installed.
         UserError: the spec, the data, the model or the placement is at fault.
     """
-    from kovar.data import prepare_dataset
-    from kovar.models import check_max_length, resolve_base
     from kovar.registry import check_shared
 
-    check_optimizer(spec.training.optimizer)
-    check_method(spec.method)
     plan = plan_run(spec, cluster or connected_cluster()) if planned else unplanned_run(spec)
-    if plan.precision.precision == "fp8":
-        check_fp8()
+    check_libraries(spec, plan)
     if plan.placement is not None:
         check_shared(settings, num_nodes=sum(plan.placement.num_nodes.values()))
+    inputs = fetch_inputs(
+        spec,
+        base_dir=base_dir,
+        settings=settings,
+        registry=registry,
+        progress=progress,
+        check=lambda base: check_base(spec, plan, base),
+    )
+    check_inputs(spec, plan, inputs)
+    return inputs.base, inputs.dataset, plan
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A checked base model and the rows tokenized for it."""
+
+    base: BaseModelFiles
+    dataset: TokenizedDataset
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest training row."""
+        return int(self.dataset.open("train").lengths.max())
+
+
+def check_libraries(spec: FineTuneSpec, plan: RunPlan) -> None:
+    """Refuse an optimizer, a method or a precision whose library is not installed.
+
+    Raises:
+        MissingExtraError: with the command that installs it.
+    """
+    check_optimizer(spec.training.optimizer)
+    check_method(spec.method)
+    if plan.precision.precision == "fp8":
+        check_fp8()
+
+
+def check_base(spec: FineTuneSpec, plan: RunPlan, base: BaseModelFiles) -> None:
+    """Refuse a base that the spec cannot train where it is planned.
+
+    Raises:
+        UserError: naming the field at fault.
+    """
+    from kovar.models import check_max_length
+
+    TASKS[spec.task].check_base(base.config, source=base.source)
+    check_max_length(base, spec.data.max_length)
+    check_tensor_plan(spec, base.config)
+    check_padding(spec.training.padding_free, base.config)
+    check_fit(spec, fit_memory(spec, plan, base.config))
+
+
+def check_inputs(spec: FineTuneSpec, plan: RunPlan, inputs: Inputs) -> None:
+    """Refuse what the spec cannot train of these inputs; quick, since nothing is read again.
+
+    Raises:
+        UserError: naming the field at fault.
+    """
+    check_base(spec, plan, inputs.base)
+    check_budget(spec, longest=inputs.longest)
+
+
+def fetch_inputs(
+    spec: FineTuneSpec,
+    *,
+    base_dir: Path,
+    settings: Settings,
+    registry: Registry,
+    progress: RunProgress,
+    check: Callable[[BaseModelFiles], None] = lambda base: None,
+) -> Inputs:
+    """Fetch the base model and tokenize the data, as far as they are not cached yet.
+
+    Args:
+        spec: what they are for.
+        base_dir: folder that relative paths in the spec start from.
+        settings: where the caches are.
+        registry: needed for models that are versions.
+        progress: told what happens.
+        check: looks at the base before the data is tokenized.
+
+    Raises:
+        UserError: the data or the model is at fault.
+    """
+    from kovar.data import prepare_dataset
+    from kovar.models import resolve_base
+
     ensure_writable(settings.cache_dir, field="cache_dir")
     places: dict[str, Any] = {
         "cache_dir": settings.cache_dir,
@@ -148,11 +231,7 @@ def prepare_inputs(
         base = resolve_base(_pinned(spec.model, registry), registry=registry, **places)
     else:
         base = _from_scratch(spec, config, tokenizer, **places)
-    TASKS[spec.task].check_base(base.config, source=base.source)
-    check_max_length(base, spec.data.max_length)
-    check_tensor_plan(spec, base.config)
-    check_padding(spec.training.padding_free, base.config)
-    check_fit(spec, fit_memory(spec, plan, base.config))
+    check(base)
     dataset = prepare_dataset(
         spec.data,
         layout=TASKS[spec.task].layout,
@@ -162,8 +241,7 @@ def prepare_inputs(
         progress=progress,
         ordered_map=tokenizing_map(),
     )
-    check_budget(spec, longest=int(dataset.open("train").lengths.max()))
-    return base, dataset, plan
+    return Inputs(base, dataset)
 
 
 def _from_scratch(

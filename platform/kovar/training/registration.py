@@ -39,20 +39,39 @@ class Registered:
     adapter: Version | None = None
 
 
-def register_run(prepared: Prepared, registry: Registry, progress: RunProgress) -> Registered:
+@dataclass(frozen=True)
+class SweepFacts:
+    """The sweep that a run was a trial of.
+
+    Args:
+        sweep: its id.
+        rivals: the other trials, as plain JSON types, for the card.
+    """
+
+    sweep: str
+    rivals: list[JsonValue]
+
+
+def register_run(
+    prepared: Prepared,
+    registry: Registry,
+    progress: RunProgress,
+    *,
+    sweep: SweepFacts | None = None,
+) -> Registered:
     """Make the trained files versions; what an identical run registered is returned."""
     folder, method = prepared.folder, prepared.spec.method
     trained = json.loads(folder.metrics.read_text(encoding="utf-8"))
     base = _base_version(prepared, registry, progress)
     parents = (Parent(role="base", digest=base.digest),) if base else ()
     facts = _facts(prepared, trained, parents)
-    version = _register(prepared, folder.model, facts, trained, registry, progress)
+    version = _register(prepared, folder.model, facts, trained, registry, progress, sweep)
     registry.note_golden(version, GoldenResult(**trained["golden"]))
     if not (isinstance(method, Lora) and method.merge):
         return Registered(version)
     parents = (Parent(role="merged", digest=version.digest),)
     merged = facts.model_copy(update={"parents": parents, "method": "merge"})
-    whole = _register(prepared, folder.merged, merged, trained, registry, progress)
+    whole = _register(prepared, folder.merged, merged, trained, registry, progress, sweep)
     registry.note_golden(whole, GoldenResult(**trained["merged_golden"]))
     return Registered(whole, adapter=version)
 
@@ -64,6 +83,7 @@ def _register(
     trained: dict[str, Any],
     registry: Registry,
     progress: RunProgress,
+    sweep: SweepFacts | None,
 ) -> Version:
     folder = prepared.folder
     seconds = sum(e["seconds"] for e in read_events(folder.events) if e["event"] == "step")
@@ -72,10 +92,12 @@ def _register(
         files,
         facts=facts,
         run=folder.run,
+        sweep=None if sweep is None else sweep.sweep,
         run_facts={
             "training_seconds": round(seconds, 1),
             "device": trained["device"],
             "num_workers": trained["num_workers"],
+            **({} if sweep is None else {"rivals": sweep.rivals}),
         },
         progress=progress,
     )

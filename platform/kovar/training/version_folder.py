@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,12 +27,12 @@ from kovar.training.shrinking import free_cached
 from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from kovar.events import EventLog
     from kovar.training.attempt import Attempt
-    from kovar.training.engine import Engine
+    from kovar.training.engine import Engine, Report
     from kovar.training.task import WorkerTask
 
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -40,46 +40,89 @@ DATASET: Final = "evaluation"
 """What metrics and predictions call the evaluation split."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model that has been trained, and how.
+
+    Args:
+        model: holds the weights that count.
+        device: where they are.
+        precision: of training.
+        num_workers: that trained it.
+        num_steps: optimizer steps done.
+        weights_step: the step whose weights these are.
+        chip: what it was trained on.
+    """
+
+    model: PreTrainedModel | PeftModel
+    device: torch.device
+    precision: str
+    num_workers: int
+    num_steps: int
+    weights_step: int
+    chip: str
+
+    @classmethod
+    def by(cls, engine: Engine, *, chip: str) -> Trained:
+        """Describe what an engine leaves."""
+        return cls(
+            engine.model,
+            engine.device,
+            engine.precision.precision,
+            engine.parallel.world_size,
+            engine.last_step,
+            engine.weights_step,
+            chip,
+        )
+
+
 def write_version_folder(
     task: WorkerTask,
     paths: RunFolder,
     attempt: Attempt,
-    engine: Engine,
-    log: EventLog,
-    *,
-    chip: str,
+    trained: Trained,
+    report: Report,
 ) -> None:
     """Save the trained model, evaluate it through the runtime that serves, and keep its answers.
 
     Writes the run's `model` folder whole, then `metrics.json`, whose presence means trained.
 
+    Args:
+        task: what was trained.
+        paths: of the run.
+        attempt: this start of the workers.
+        trained: the model.
+        report: receives events.
+
     Raises:
         SupersededError: a later attempt took this one's place.
     """
     from kovar.inference import load_any
+    from kovar.precision import detect_device
 
     began = time.perf_counter()
     attempt.check()
     for leftover in paths.root.glob(".model-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     partial = paths.model.with_name(f".model-{attempt.number}")
-    base_folder = _save(engine.model, task, partial)
-    split = engine.scorer.split
-    device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
+    base_folder = _save(trained.model, task, partial)
+    split = task.dataset.open("evaluation")
+    device: Literal["cpu", "cuda"] = "cuda" if trained.device.type == "cuda" else "cpu"
+    chip = detect_device(device).name
     # fp32 is the reference: whatever a runtime computes in, it is held against these answers.
     options: dict[str, Any] = {"num_threads": task.num_threads, "device": device}
     runtime = load_any(partial, precision="fp32", base_folder=base_folder, **options)
 
-    def report(done: int, total: int) -> None:
-        log.emit("preparing", what="evaluating", done=done, total=total)
+    def progress(done: int, total: int) -> None:
+        report("preparing", what="evaluating", done=done, total=total)
 
-    found = TASKS[task.spec.task].examine(runtime, split, progress=report)
+    found = TASKS[task.spec.task].examine(runtime, split, progress=progress)
     write_golden(found.golden, partial)
     if found.predictions is not None:
         write_predictions(Predictions(datasets={DATASET: found.predictions}), partial)
     # One copy of the model at a time beside the one that was trained.
     del runtime
-    free_cached(engine.device.type)
+    free_cached(trained.device.type)
     golden = _check_default(partial, chip=chip, base_folder=base_folder, **options)
     merged_golden = None
     if isinstance(task.spec.method, Lora) and task.spec.method.merge:
@@ -89,9 +132,9 @@ def write_version_folder(
     shutil.rmtree(paths.model, ignore_errors=True)
     partial.rename(paths.model)
     metrics = found.metrics
-    log.emit(
+    report(
         "evaluated",
-        step=engine.weights_step,
+        step=trained.weights_step,
         data=DATASET,
         metrics=metrics,
         seconds=time.perf_counter() - began,
@@ -100,22 +143,22 @@ def write_version_folder(
     weights = ADAPTER_WEIGHTS if base_folder else WEIGHTS_FILE
     with (paths.model / weights).open("rb") as file:
         weights_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    log.emit("finished", step=engine.last_step, weights_digest=weights_digest)
+    report("finished", step=trained.num_steps, weights_digest=weights_digest)
     # Of the process that trains: another one may register, later and from other code.
     revision = source_revision(Path(__file__).parent)
     write_json(
         paths.metrics,
         {
             DATASET: metrics,
-            "precision": engine.precision.precision,
-            "device": chip,
-            "num_workers": engine.parallel.world_size,
-            "num_steps": engine.last_step,
-            "weights_step": engine.weights_step,
+            "precision": trained.precision,
+            "device": trained.chip,
+            "num_workers": trained.num_workers,
+            "num_steps": trained.num_steps,
+            "weights_step": trained.weights_step,
             "weights_digest": weights_digest,
             "golden": asdict(golden),
             "merged_golden": asdict(merged_golden) if merged_golden else None,
-            "environment": current_environment(chip=chip).model_dump(mode="json"),
+            "environment": current_environment(chip=trained.chip).model_dump(mode="json"),
             "source_revision": revision.model_dump(mode="json") if revision else None,
         },
     )

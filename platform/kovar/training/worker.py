@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,25 +16,31 @@ from kovar.errors import (
     SupersededError,
     UserError,
 )
-from kovar.events import EventLog
+from kovar.events import EventLog, read_events
 from kovar.training.attempt import Attempt
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.device import rank_device, rank_precision, rank_weights
 from kovar.training.engine import Engine, Report
-from kovar.training.flops import flops_per_token, peak_flops, peak_memory_bytes
+from kovar.training.flops import flops_per_token, peak_flops
 from kovar.training.folder import RunFolder
+from kovar.training.history.incident import incidents
 from kovar.training.method import apply_method
 from kovar.training.mirror import Mirror
 from kovar.training.notice import TERMINATIONS, Hears, nothing
 from kovar.training.padding import ResolvedPadding, resolve_padding
 from kovar.training.parallel import Ddp, Parallel
+from kovar.training.peak_memory import peak_memory_bytes, reset_peak_memory
 from kovar.training.recovery import Numbers, Recovery
 from kovar.training.shrinking import free_cached
 from kovar.training.task import WorkerTask
 from kovar.training.tasks import TASKS
 from kovar.training.trackers.board import TensorBoard
 from kovar.training.trackers.scalars import ScalarReader
-from kovar.training.version_folder import write_version_folder
+from kovar.training.trial.end import TrialEnd
+from kovar.training.trial.energy import open_energy
+from kovar.training.trial.files import write_trial
+from kovar.training.trial.usage import Meter
+from kovar.training.version_folder import Trained, write_version_folder
 
 if TYPE_CHECKING:
     import torch
@@ -89,16 +96,18 @@ def execute(
     observe: Report | None = None,
     hears: Hears = nothing,
 ) -> None:
-    """Train on this rank, then (rank 0) save, evaluate and take golden examples.
+    """Train on this rank, then (rank 0) leave what the task's purpose asks for.
 
-    Writes `metrics.json` last. With one rank this runs in the calling process, without Ray.
+    For a version those are its folder and `metrics.json`, written last; for a trial its weights,
+    its answers and `trial.json`, written last, however it ended. With one rank this runs in the
+    calling process, without Ray.
 
     Args:
         task: what to do.
         device: where the model lives.
         rank: this process's rank.
         world_size: number of ranks; above 1 the default process group must exist.
-        observe: receives rank 0's events beside the event log.
+        observe: receives rank 0's events beside the event log, with `usage` up to then.
         hears: says when this rank's machine goes away; SIGTERM says so, too.
 
     Raises:
@@ -112,15 +121,21 @@ def execute(
     torch.set_num_threads(task.num_threads)
     paths = RunFolder(task.folder)
     attempt = _next_attempt(paths, device, rank, world_size)
+    meter = _meter(task, device, world_size)
     with (
         TERMINATIONS.listening() as terminated,
         EventLog(
-            paths.events, run=paths.run, attempt=attempt.number, rank=rank, guard=attempt.check
+            paths.events,
+            run=paths.run,
+            attempt=attempt.number,
+            rank=rank,
+            guard=attempt.check,
+            durable=task.purpose == "version",
         ) as log,
     ):
         try:
             chip = detect_device("cuda" if device.type == "cuda" else "cpu")
-            with _reporting(log, paths, device, rank, observe) as report:
+            with _reporting(log, task, device, rank, meter, observe) as report:
                 engine = _train(
                     task,
                     paths,
@@ -131,14 +146,65 @@ def execute(
                     chip,
                 )
             if rank == 0:
-                write_version_folder(task, paths, attempt, engine, log, chip=chip.name)
+                _finish(task, paths, attempt, engine, log, meter=meter, chip=chip.name)
         except (PreemptedError, SupersededError):
             raise
         except KovarError as error:
             at_fault = {"field": error.field} if isinstance(error, UserError) else {}
             log.emit("failed", error=type(error).__name__, message=str(error), **at_fault)
+            if rank == 0 and task.purpose == "trial":
+                _write_failure(paths, attempt, error, meter)
             if world_size > 1 and error.context.get("of_one_rank"):
                 raise  # the others wait for this rank in vain
+
+
+def _meter(task: WorkerTask, device: torch.device, world_size: int) -> Meter:
+    if task.purpose != "trial":
+        return Meter()
+    reset_peak_memory(device)
+    share = float(getattr(task.request, "count", 1.0))
+    # Rank 0 cannot see what the chips of the others use.
+    return Meter(open_energy(device.type, share=share) if world_size == 1 else None)
+
+
+def _finish(
+    task: WorkerTask,
+    paths: RunFolder,
+    attempt: Attempt,
+    engine: Engine,
+    log: EventLog,
+    *,
+    meter: Meter,
+    chip: str,
+) -> None:
+    if task.purpose == "version":
+        trained = Trained.by(engine, chip=chip)
+        write_version_folder(task, paths, attempt, trained, log.emit)
+        return
+    write_trial(
+        task,
+        paths,
+        attempt,
+        engine,
+        log,
+        meter=meter,
+        chip=chip,
+        incidents=tuple(incidents(read_events(paths.events))),
+        rebuild=partial(untrained_model, task),
+    )
+    if not task.saves_updates:  # then others may still go on from them
+        shutil.rmtree(paths.checkpoints, ignore_errors=True)
+
+
+def _write_failure(paths: RunFolder, attempt: Attempt, error: KovarError, meter: Meter) -> None:
+    attempt.check()
+    TrialEnd(
+        status="diverged" if isinstance(error, NonFiniteError) else "failed",
+        reason=str(error),
+        step=meter.usage().num_steps,
+        usage=meter.usage(),
+        incidents=tuple(incidents(read_events(paths.events))),
+    ).write(paths.root)
 
 
 def _next_attempt(paths: RunFolder, device: torch.device, rank: int, world_size: int) -> Attempt:
@@ -173,6 +239,7 @@ def _train(
         keep=settings.keep_checkpoints,
         attempt=attempt,
         mirror=None if root is None else Mirror.open(root, paths.run),
+        durable=task.purpose == "version",
     )
     recovery = Recovery(
         paths,
@@ -191,9 +258,11 @@ def _train(
         try:
             engine.train(checkpoints)
         except NonFiniteError as error:
+            if task.purpose == "trial":
+                raise  # that its numbers overflow is what the sweep wants to know of it
             broken = error.with_traceback(None)  # its frames would keep the model
         else:
-            engine.unite(partial(_model, task))
+            engine.unite(partial(untrained_model, task))
             return engine
         del engine  # two models may not fit into the memory
         free_cached(parallel.device.type)
@@ -223,6 +292,7 @@ def _build(
         memory_bytes=task.request.memory,
         adjustments=recovery.adjustments,
         remember=recovery.remember,
+        saves_updates=task.saves_updates,
     )
 
 
@@ -235,8 +305,8 @@ def _built(task: WorkerTask) -> BuiltModel:
     return kind.build_model(task.base, task.dataset, dropout=settings.dropout)
 
 
-def _model(task: WorkerTask) -> PreTrainedModel | PeftModel:
-    """Return the whole model before training."""
+def untrained_model(task: WorkerTask) -> PreTrainedModel | PeftModel:
+    """Build the whole model as it is before training, the same in every process."""
     return apply_method(_built(task), task.spec.method)
 
 
@@ -279,26 +349,39 @@ def _start_facts(engine: Engine, parallel: Parallel, chip: Device) -> dict[str, 
 
 @contextlib.contextmanager
 def _reporting(
-    log: EventLog, paths: RunFolder, device: torch.device, rank: int, observe: Report | None
+    log: EventLog,
+    task: WorkerTask,
+    device: torch.device,
+    rank: int,
+    meter: Meter,
+    observe: Report | None,
 ) -> Iterator[Report]:
-    """Yield a report that writes the event log and, on rank 0, TensorBoard scalars."""
+    """Yield a report that writes the event log and, on rank 0, a run's TensorBoard scalars."""
     if rank != 0:
         yield log.emit
         return
-    reader, board = ScalarReader(), TensorBoard(paths.tensorboard)
 
-    def report(event: EventKind, **fields: Any) -> None:
+    def report(event: EventKind, **fields: Any) -> dict[str, Any]:
         if event == "step":
             fields["memory_bytes"] = peak_memory_bytes(device)
+        meter.hear(event, fields)
         written = log.emit(event, **fields)
         if observe is not None:
-            observe(event, **fields)
-        if (point := reader.read(written)) is not None:
+            observe(event, usage=meter.usage(), **fields)
+        return written
+
+    if task.purpose == "trial":  # the sweep writes the scalars of all trials
+        yield report
+        return
+    reader, board = ScalarReader(), TensorBoard(RunFolder(task.folder).tensorboard)
+
+    def report_and_plot(event: EventKind, **fields: Any) -> None:
+        if (point := reader.read(report(event, **fields))) is not None:
             board.log(point)
 
     succeeded = False
     try:
-        yield report
+        yield report_and_plot
         succeeded = True
     finally:
         board.finish(succeeded=succeeded)

@@ -1,7 +1,8 @@
 """Sweeps over the fields of a fine-tuning spec, on Ray Tune."""
 
 from kovar.tuning.points import Sweep, TrialSpec, draw_points, load_sweep
-from kovar.tuning.report import SweepReport, TrialOutcome
+from kovar.tuning.record import TrialRecord
+from kovar.tuning.report import SweepReport
 from kovar.tuning.run import run_sweep
 from kovar.tuning.spec import SweepSpec
 
@@ -9,7 +10,7 @@ __all__ = [
     "Sweep",
     "SweepReport",
     "SweepSpec",
-    "TrialOutcome",
+    "TrialRecord",
     "TrialSpec",
     "draw_points",
     "load_sweep",

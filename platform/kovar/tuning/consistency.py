@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kovar.config import Document
 from kovar.errors import did_you_mean
-from kovar.tuning.dimension import Choice, Dimension, Grid, same
+from kovar.tuning.dimension import Choice, Dimension, Grid, Range, same
 from kovar.tuning.scheduler import CHANGEABLE
 from kovar.tuning.search.scale import all_values
 from kovar.tuning.search.space import Space
@@ -114,6 +114,14 @@ def _check_searcher(document: Document, spec: SweepSpec) -> None:
             got=1,
             hint="num_samples: 30, say; or use searcher: random, which needs no more",
         )
+    for path, dimension in spec.search.items():
+        if kind == "tpe" and path.startswith("resources") and isinstance(dimension, Range):
+            raise document.error_at(
+                ("search", path),
+                "the plan looks at all hardware beforehand, and tpe may draw any of this range",
+                got=f"kind: {dimension.kind}",
+                allowed="kind: choice or grid",
+            )
     if spec.warm_start is not None and not spec.is_adaptive:
         raise document.error_at(
             "warm_start",

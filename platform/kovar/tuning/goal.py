@@ -51,7 +51,8 @@ def with_goal(
 
 def directions_of(spec: SweepSpec, task: TaskName) -> dict[str, Direction]:
     """Return the scores that a searcher learns from, and whether more or less is better."""
-    known = {**TASKS[task].metrics, **dict.fromkeys(EXPENSES, "min")}
+    expenses: dict[str, Direction] = dict.fromkeys(EXPENSES, "min")
+    known = {**TASKS[task].metrics, **expenses}
     return {name: known[name] for name in spec.objectives or (spec.metric,)}
 
 

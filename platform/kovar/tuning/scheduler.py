@@ -49,15 +49,17 @@ class MedianStopping(Config):
 
 
 class HyperBand(Config):
-    """Halves groups of trials at fixed evaluations; trials pause until their group is there.
+    """Runs halving with several graces side by side, from one evaluation to all of them.
 
-    Li and others 2018, https://jmlr.org/papers/v18/16-558.html.
+    It is for metrics that say little early on: HyperBand (Li and others 2018,
+    https://jmlr.org/papers/v18/16-558.html) without waiting, as in section 3.2 of
+    https://arxiv.org/abs/1810.05934.
     """
 
     kind: Literal["hyperband"] = "hyperband"
     max_evaluations: int = Field(ge=2, description="evaluations of a trial that is never ended")
     reduction_factor: float = Field(
-        default=3.0, gt=1, description="one of so many trials goes on at each halving"
+        default=3.0, gt=1, description="one of so many trials goes on at each halt"
     )
 
 

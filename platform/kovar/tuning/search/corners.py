@@ -19,7 +19,7 @@ def corners(space: Space) -> list[Point]:
     """List listed values and ends of ranges, in all combinations while these are few.
 
     Of more than `MAX_CORNERS` combinations it lists those that take each value at least once, each
-    dimension changed alone, and the one in which all are at their last.
+    dimension changed alone, the one in which all are at their last, and all hardware.
     """
     values = {path: extremes(dimension) for path, dimension in space.dimensions.items()}
     if math.prod(map(len, values.values())) <= MAX_CORNERS:
@@ -30,6 +30,9 @@ def corners(space: Space) -> list[Point]:
         for path, listed in values.items()
         for value in listed
     ]
+    hardware = {path: values[path] for path in values if path.startswith("resources")}
+    if math.prod(map(len, hardware.values())) <= MAX_CORNERS:
+        alone += [{**first, **chosen} for chosen in space.crossed(hardware)]
     last = {path: listed[-1] for path, listed in values.items()}
     return distinct(map(space.active, [first, *alone, last]))
 

@@ -1,0 +1,293 @@
+"""A prepared sweep, carried out: its conductor on Ray Tune, watched, shown and tidied up."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.markup import escape
+
+from kovar.errors import CheckpointError, RunError
+from kovar.resources import trial_resources
+from kovar.resources.watchdog import Watchdog
+from kovar.settings import Settings
+from kovar.training.cluster import start_ray, wait_limits
+from kovar.training.progress import RunProgress
+from kovar.tuning.actor import TrialPayload, run_in_actor
+from kovar.tuning.conductor import Conductor, Room, Venue
+from kovar.tuning.exclusion import Excluded
+from kovar.tuning.ledger import Ledger, read_ledger
+from kovar.tuning.live import LiveSweep, score_of
+from kovar.tuning.spending import Allowance
+from kovar.tuning.scheduler import Pbt
+from kovar.tuning.search import explore
+from kovar.tuning.trial import adopt, drop_checkpoints, drop_weights
+
+if TYPE_CHECKING:
+    from kovar.tuning.ledger import Entry
+    from kovar.tuning.loop import TrialFunction, Work
+    from kovar.tuning.points import TrialSpec
+    from kovar.tuning.population import Exploit
+    from kovar.tuning.preparation import PreparedSweep
+    from kovar.tuning.state import SweepState
+
+MAX_SESSIONS: Final = 10
+"""How often trials that Ray Tune lost are given to another Tuner."""
+
+INTERRUPTED: Final = "interrupted"
+
+
+@dataclass
+class Execution:
+    """One driver's work on a sweep.
+
+    Args:
+        prepared: the sweep.
+        settings: how long trials may wait for nodes.
+        progress: where to show what happens.
+        function: runs one trial in an actor.
+        retries: whether trials that failed get another go.
+    """
+
+    prepared: PreparedSweep
+    settings: Settings
+    progress: RunProgress
+    function: TrialFunction = run_in_actor
+    retries: bool = False
+
+    def run(self) -> Conductor:
+        """Run the trials to their ends, or to the sweep's.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; the sweep goes on when it is submitted again.
+        """
+        start_ray()
+        sweep, folder = self.prepared.sweep, self.prepared.folder
+        spec = sweep.spec
+        allowance = Allowance(spec.budget.hours, spec.budget.cost)
+        live = LiveSweep(spec, self.progress.console, sweep.num_trials, allowance)
+        for session in range(1, MAX_SESSIONS + 1):
+            with Ledger(folder.ledger) as ledger, live.showing():
+                conductor = self._conductor(ledger, allowance, live)
+                self._clear(conductor.state)
+                conductor.open(retries=self.retries)
+                with _interruptible(conductor):
+                    given_up = self._run(conductor, live, session)
+                if given_up is not None:
+                    _give_up(conductor, given_up)
+                is_over = conductor.stop_reason is not None or not any(conductor.state.unended())
+                if is_over or session == MAX_SESSIONS:
+                    conductor.close()
+                    break
+            self.retries = False
+        shutil.rmtree(folder.ray, ignore_errors=True)
+        if conductor.stop_reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        return conductor
+
+    def _conductor(self, ledger: Ledger, allowance: Allowance, live: LiveSweep) -> Conductor:
+        sweep, plan = self.prepared.sweep, self.prepared.plan
+        keeper = _Keeper(self.prepared)
+
+        def listen(entry: Entry, state: SweepState) -> None:
+            live.hear(entry, state)
+            keeper.hear(entry, state)
+
+        def refusal(trial: TrialSpec) -> str | None:
+            found = plan.admit(trial)
+            return found.reason if isinstance(found, Excluded) else None
+
+        return Conductor(
+            sweep.make_search(),
+            trials_of=sweep.trials_of,
+            ledger=ledger,
+            venue=Venue(
+                Room(sweep.spec.limit, plan.at_once),
+                group_of=lambda trial: plan.group_of(trial).name,
+                refusal=refusal,
+                price=plan.price_of,
+            ),
+            allowance=allowance,
+            listen=listen,
+        )
+
+    def _clear(self, state: SweepState) -> None:
+        """Remove what the ledger does not know: its lines were lost with the power."""
+        folder = self.prepared.folder
+        known = {folder.trial(number) for number in state.trials}
+        for path in folder.root.glob("trial-*"):
+            if path not in known:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _run(self, conductor: Conductor, live: LiveSweep, session: int) -> RunError | None:
+        from kovar.tuning.loop import run_trials
+        from kovar.tuning.scheduling import SweepScheduler
+
+        sweep, plan, folder = self.prepared.sweep, self.prepared.plan, self.prepared.folder
+        spec = sweep.spec
+        scheduler = SweepScheduler(
+            spec.scheduler, conductor.state, metric=spec.metric, mode=spec.mode, seed=spec.seed
+        )
+        scheduler.replay(read_ledger(folder.ledger))
+        watchdog = self._watchdog()
+
+        def is_over() -> bool:
+            live.look(conductor.state, conductor.price_of, conductor.now)
+            return watchdog.given_up is not None
+
+        with watchdog:
+            run_trials(
+                conductor,
+                self.function,
+                work_of=lambda trial: self._work(trial, conductor.state),
+                scheduler=scheduler,
+                metric=spec.metric,
+                folder=folder.ray / f"session-{len(conductor.state.sessions)}",
+                is_over=is_over,
+                reuse_actors=all(group.num_workers == 1 for group in plan.planned),
+                where=_Nodes().where,
+                take_over=lambda number, exploit: self._take_over(conductor, number, exploit),
+            )
+        return watchdog.given_up
+
+    def _take_over(self, conductor: Conductor, number: int, exploit: Exploit) -> bool:
+        """Copy a donor's newest checkpoint, and change the fields that may change."""
+        folder, spec = self.prepared.folder, self.prepared.sweep.spec
+        donor = conductor.state.trials[exploit.donor]
+        step = donor.history[-1].step
+        try:
+            adopt(folder.trial(number), folder.trial(donor.number), step=step)
+        except CheckpointError:  # the donor is on its way to a later one
+            return False
+        point = explore(spec, donor.point, draw=exploit.draw)
+        conductor.write("exploited", trial=number, donor=donor.number, step=step, point=point)
+        return True
+
+    def _watchdog(self) -> Watchdog:
+        demands = [
+            replace(group.demand, num_min=1, num_max=1) for group in self.prepared.plan.planned
+        ]
+        return Watchdog(
+            demands,
+            limits=wait_limits(self.settings),
+            tell=lambda waited_s, reason: self.progress.say(
+                f"  waiting for {waited_s:.0f} s: {escape(reason)}"
+            ),
+            # While a trial runs, the others wait for it.
+            is_waiting=lambda gangs, num_held: bool(gangs) and not num_held,
+        )
+
+    def _work(self, trial: TrialSpec, state: SweepState) -> Work:
+        from kovar.tuning.loop import Work
+
+        prepared = self.prepared
+        plan = prepared.plan.admit(trial)
+        if isinstance(plan, Excluded):  # the conductor has asked before
+            raise RunError(f"trial {trial.number} is excluded: {plan.reason}")
+        task = prepared.inputs.task(
+            trial.spec, folder=prepared.folder.trial(trial.number), plan=plan
+        )
+        task = replace(
+            task,
+            weights_bar=_bar(prepared, state),
+            saves_updates=isinstance(prepared.sweep.spec.scheduler, Pbt),
+        )
+        task.folder.mkdir(parents=True, exist_ok=True)
+        resources = trial_resources(plan.request, field="resources.worker")
+        if trial.spec.resources.num_workers.max > 1:
+            # Its workers have places of their own; a byte makes the group that Ray Tune wants.
+            resources = {"bundles": [{"memory": 1}]}
+        return Work(TrialPayload(task, self.settings), resources, trial.spec.max_failures)
+
+
+def _bar(prepared: PreparedSweep, state: SweepState) -> float | None:
+    """Return the score that a trial must beat to be the winner; None where that is not known.
+
+    Over several seeds the mean decides, so a trial that is not the best may be of the best
+    configuration.
+    """
+    spec = prepared.sweep.spec
+    if spec.seeds > 1:
+        return None
+    scores = [
+        score
+        for trial in state.trials.values()
+        if trial.status == "finished" and (score := score_of(trial, spec)) is not None
+    ]
+    return (max if spec.mode == "max" else min)(scores, default=None)
+
+
+class _Keeper:
+    """Removes what trials leave that nobody will need, as they end."""
+
+    def __init__(self, prepared: PreparedSweep) -> None:
+        self._prepared = prepared
+
+    def hear(self, entry: Entry, state: SweepState) -> None:
+        if entry.kind != "ended" or entry.fields["status"] == "unfinished":
+            return
+        trial = state.trials[entry.fields["trial"]]
+        folder = self._prepared.folder.trial(trial.number)
+        drop_checkpoints(folder)
+        spec = self._prepared.sweep.spec
+        bar = _bar(self._prepared, state)
+        if trial.status != "finished":
+            drop_weights(folder)
+        elif bar is not None and (score := score_of(trial, spec)) is not None:
+            sign = 1 if spec.mode == "max" else -1
+            for other in state.trials.values():
+                theirs = score_of(other, spec) if other.status == "finished" else None
+                if theirs is not None and sign * theirs < sign * bar:
+                    drop_weights(self._prepared.folder.trial(other.number))
+            if sign * score < sign * bar:
+                drop_weights(folder)
+
+
+class _Nodes:
+    """Names and types of Ray's nodes, by their ids."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, str | None]] = {}
+
+    def where(self, node_id: str) -> dict[str, str | None]:
+        """Return a node's name and type."""
+        if node_id not in self._known:
+            import ray
+
+            for node in ray.nodes():
+                labels: dict[str, Any] = node.get("Labels") or {}
+                self._known[node["NodeID"]] = {
+                    "node": node["NodeManagerHostname"] or node["NodeName"],
+                    "node_type": labels.get("ray.io/node-group"),
+                }
+        return self._known.get(node_id, {"node": node_id[:8], "node_type": None})
+
+
+def _give_up(conductor: Conductor, error: RunError) -> None:
+    """Say of each trial that could not start why."""
+    for trial in list(conductor.state.unended()):
+        conductor.write("ended", trial=trial.number, status="failed", reason=str(error))
+
+
+@contextmanager
+def _interruptible(conductor: Conductor) -> Iterator[None]:
+    """End the sweep in order at the first Ctrl-C, and at once at the second."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: Any) -> None:
+        conductor.stop(INTERRUPTED)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
