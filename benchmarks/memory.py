@@ -121,6 +121,7 @@ class Dataset:
 
     def __init__(self, case: Case) -> None:
         self.case = case
+        self.max_length = case.max_length
         self.facts = {"max_length": case.max_length}
 
     def open(self, split: str) -> Rows:

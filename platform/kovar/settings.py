@@ -71,6 +71,10 @@ class Settings(Config):
         description="public keys, or folders of them; if any, versions signed by none of them "
         "are refused",
     )
+    api_keys: Path | None = Field(
+        default=None,
+        description="file of the API keys of endpoints' callers; if set, others are refused",
+    )
     webhook_urls: tuple[str, ...] = Field(
         default=(), description="http(s) URLs that are told of each move of an alias"
     )
@@ -95,6 +99,7 @@ class _File(Config):
     checkpoint_mirror: str | None = None
     signing_key: str | None = None
     trusted_keys: tuple[str, ...] = ()
+    api_keys: str | None = None
     webhook_urls: tuple[str, ...] = ()
     webhook_secret: str | None = None
     trackers: tuple[TrackerName, ...] = ()
@@ -136,6 +141,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         values["artifact_root"] = str(_path(values["artifact_root"]))
     mirror = environ.get("KOVAR_CHECKPOINT_MIRROR") or stored.checkpoint_mirror
     signing_key = environ.get("KOVAR_SIGNING_KEY") or stored.signing_key
+    api_keys = environ.get("KOVAR_API_KEYS") or stored.api_keys
     keys = [key for key in environ.get("KOVAR_TRUSTED_KEYS", "").split(os.pathsep) if key]
     return Settings(
         database_url=values["database_url"],
@@ -150,6 +156,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         checkpoint_mirror=str(_path(mirror)) if mirror and "://" not in mirror else mirror,
         signing_key=_path(signing_key) if signing_key else None,
         trusted_keys=tuple(_path(key) for key in keys or stored.trusted_keys),
+        api_keys=_path(api_keys) if api_keys else None,
         webhook_urls=tuple(environ.get("KOVAR_WEBHOOK_URLS", "").split() or stored.webhook_urls),
         webhook_secret=environ.get("KOVAR_WEBHOOK_SECRET") or stored.webhook_secret,
         trackers=_trackers(environ.get("KOVAR_TRACKERS", "")) or stored.trackers,

@@ -14,6 +14,7 @@ from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
+from kovar.serving.access.key_file import read_keys
 from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
 from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
@@ -49,8 +50,8 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     """
     from ray import serve
 
-    spec = read_args(args)
     settings = load_settings()
+    spec = _with_keys(read_args(args), settings)
     with Registry.open(settings) as registry:
         version = registry.version(spec.model, spec.version)
         registry.check_signature(version)
@@ -62,6 +63,17 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     with quiet_metrics_interval():
         described = deployment.options(**deployment_options(spec, request))
     return described.bind(spec, version, base=base, exports=exports, **_places(settings))
+
+
+def _with_keys(spec: ServingSpec, settings: Settings) -> ServingSpec:
+    """Name the file of API keys for the replicas; what is wrong with it is told before they start.
+
+    A file that is not on this machine may be on theirs: a mounted secret, for example.
+    """
+    access = spec.access.resolved(settings.api_keys)
+    if access.keys is not None and Path(access.keys).exists():
+        read_keys(Path(access.keys))
+    return spec.model_copy(update={"access": access})
 
 
 def _places(settings: Settings) -> dict[str, Any]:

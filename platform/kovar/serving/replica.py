@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from kovar.registry.derived import DerivedManifest
 from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
 from kovar.serving.cold_start import ColdStart, import_library, warm_up
+from kovar.serving.exchange import Exchange
 from kovar.serving.exported import fetch_exports, load_served
+from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.rpc import InferenceService
 from kovar.serving.served_model import ModelTable, served_model
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from kovar.inference import Runtime
+    from kovar.serving.rpc.service import RpcScope
 
 
 class Replica(InferenceService):
@@ -76,10 +80,15 @@ class Replica(InferenceService):
         start.log(str(version))
         self._cold_start = start.seconds
         self._limits = spec.limits
-        self._runner = BatchRunner(
-            runtime, limits=spec.batching.on(spec.device), max_queued=spec.limits.max_queued
-        )
         served = served_version(version, runtime)
+        self._guards = replica_guards(spec, (served,))
+        self._runner = BatchRunner(
+            runtime,
+            limits=spec.batching.on(spec.device),
+            max_queued=spec.limits.max_queued,
+            on_batch=self._guards.on_batch,
+        )
+        self._guards.watch(self._runner)
         self._models = (served_model(served, self._runner, runtime),)
         self._answering = Answering(ModelTable(self._models), spec.limits)
 
@@ -87,12 +96,18 @@ class Replica(InferenceService):
         """Return the application; Serve calls this after the constructor."""
         from kovar.serving.api import create_api
 
-        return create_api(self._models, limits=self._limits)
+        return create_api(self._models, limits=self._limits, middlewares=self._guards.middlewares)
 
     @property
     def answering(self) -> Answering:
         """What answers calls of gRPC."""
         return self._answering
+
+    def admit_rpc(
+        self, headers: Mapping[str, str], scope: RpcScope, exchange: Exchange
+    ) -> AbstractContextManager[None]:
+        """Ask the guards before a call of gRPC is read."""
+        return self._guards.admit_rpc(headers, scope, exchange)
 
     def check_health(self) -> None:
         """Tell Serve to replace this replica when its runtime is dead or stuck.
@@ -108,9 +123,9 @@ class Replica(InferenceService):
 
     def __del__(self) -> None:
         """End the runtime's thread; Serve calls this once the requests have drained."""
-        runner = getattr(self, "_runner", None)
-        if runner is not None:
-            runner.close()
+        for part in ("_runner", "_guards"):
+            if hasattr(self, part):
+                getattr(self, part).close()
 
 
 def served_version(version: Version, runtime: Runtime) -> ServedVersion:

@@ -17,6 +17,8 @@ from pydantic import (
 from kovar.config import Config, Document, SizeBytes
 from kovar.inference import MAX_ACCURACY_LOSS, BatchLimits, RuntimeName, RuntimePrecision, Wish
 from kovar.resources import CpuRequest, Request
+from kovar.serving.access.settings import AccessSettings
+from kovar.serving.observe.settings import ObserveSettings
 
 MAX_REPLICAS: Final = 1_000
 
@@ -150,6 +152,10 @@ class ServingSpec(Config):
     autoscaling: Autoscaling = Field(default=Autoscaling(), description="how it follows")
     limits: RequestLimits = Field(default=RequestLimits(), description="what is refused")
     batching: BatchLimits = Field(default=BatchLimits(), description="what runs together")
+    access: AccessSettings = Field(default=AccessSettings(), description="who may ask")
+    observe: ObserveSettings = Field(
+        default=ObserveSettings(), description="what is written down about requests"
+    )
     plan: bool = Field(
         default=True,
         description="refuse to deploy replicas that the cluster has no place for",

@@ -1,0 +1,135 @@
+"""A sample of what a model is asked and answers, masked before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from kovar.serving.exchange import Exchange
+from kovar.serving.observe.json_lines import JsonLines
+from kovar.serving.observe.masking import mask
+from kovar.serving.observe.settings import CaptureSettings
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 256
+MAX_FILES: Final = 8
+DAY_S: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    facts: dict[str, Any]
+    texts: Sequence[Any]
+    labels: Sequence[str]
+
+
+class Capture:
+    """Keeps a share of the answered requests, in one file a day.
+
+    Masking takes longer than answering may wait for, so a thread does it; when more samples come
+    than it masks, they are dropped and counted. Texts that wait are in memory alone.
+
+    Args:
+        settings: which share, and what is kept of it.
+        folder: where the files go.
+        name: of the replica, in the name of its files.
+        max_file_bytes: size at which a file is closed and another begun.
+        draw: gives numbers from 0 to 1, to choose the sample.
+    """
+
+    def __init__(
+        self,
+        settings: CaptureSettings,
+        folder: Path,
+        *,
+        name: str,
+        max_file_bytes: int,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._name = name
+        self._max_file_bytes = max_file_bytes
+        self._lines: JsonLines | None = None
+        self._draw = draw
+        self._waiting: queue.Queue[_Sample | None] = queue.Queue(MAX_WAITING)
+        self.num_dropped = 0
+        self._thread = threading.Thread(target=self._work, name="kovar-capture", daemon=True)
+        self._thread.start()
+
+    def offer(self, exchange: Exchange) -> None:
+        """Keep this request, or not; returns at once."""
+        if exchange.code is not None or not exchange.texts or self._draw() >= self._settings.share:
+            return
+        facts = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "request_id": exchange.request_id,
+            "model": exchange.model,
+            "version": exchange.version,
+            "digest": exchange.digest,
+        }
+        try:
+            self._waiting.put_nowait(_Sample(facts, exchange.texts, exchange.labels))
+        except queue.Full:
+            self.num_dropped += 1
+
+    def close(self) -> None:
+        """Write what waits and end the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+        if self._lines is not None:
+            self._lines.close()
+
+    def _work(self) -> None:
+        while (sample := self._waiting.get()) is not None:
+            try:
+                record = self._masked(sample)
+                self._file_of(record["time"][:10]).write(record)
+            except Exception as problem:
+                # What cannot be masked is not written, and its message may quote it.
+                logger.error("a sample was not kept: %s", type(problem).__name__)
+                self.num_dropped += 1
+
+    def _masked(self, sample: _Sample) -> dict[str, Any]:
+        texts: list[str | list[str]] = []
+        counts: dict[str, int] = {}
+        for text in sample.texts:
+            parts = [text] if isinstance(text, str) else list(text)
+            kept = []
+            for part in parts:
+                masked = mask(part, phone_regions=self._settings.phone_regions)
+                kept.append(masked.text[: self._settings.max_characters])
+                for kind, number in masked.counts.items():
+                    counts[kind] = counts.get(kind, 0) + number
+            texts.append(kept[0] if isinstance(text, str) else kept)
+        return sample.facts | {"texts": texts, "labels": list(sample.labels), "masked": counts}
+
+    def _file_of(self, day: str) -> JsonLines:
+        """Return the file of a day; the first record of a day removes the files that are too old.
+
+        A file of one day can be removed as a whole when its last line is old enough.
+        """
+        path = self._folder / f"capture-{day}-{self._name}.jsonl"
+        if self._lines is None or self._lines.path != path:
+            if self._lines is not None:
+                self._lines.close()
+            self._lines = JsonLines(path, max_bytes=self._max_file_bytes, num_files=MAX_FILES)
+            self._clean()
+        return self._lines
+
+    def _clean(self) -> None:
+        oldest = time.time() - self._settings.keep_days * DAY_S
+        for path in self._folder.glob("capture-*.jsonl*"):
+            with contextlib.suppress(FileNotFoundError):  # another replica was first
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
