@@ -49,12 +49,14 @@ def ask(settings):
     with Registry.open(settings) as registry:
         versions = bind_versions(spec, registry, settings)
     places = {"artifact_root": settings.artifact_root, "cache_dir": settings.cache_dir}
-    app = Replica(spec, versions, **places).__serve_build_asgi_app__()
+    replica = Replica(spec, versions, **places)
+    app = replica.__serve_build_asgi_app__()
 
     def ask(method, path, **request):
         return asyncio.run(send(app, method, path, **request))
 
-    return ask
+    yield ask
+    replica.check_health()
 
 
 def test_each_model_and_version_answers_for_itself(ask):
