@@ -65,8 +65,10 @@ def build_tiny_version(folder: Path, *, seed: int = 0, shift: float = 0.0) -> Pa
     return folder
 
 
-def register_tiny_version(settings: Settings, folder: Path, *, model: str = "tiny") -> Version:
-    """Register a classifier's folder and point `champion` at it."""
+def register_tiny_version(
+    settings: Settings, folder: Path, *, model: str = "tiny", alias: str = "champion"
+) -> Version:
+    """Register a classifier's folder and point an alias at it."""
     facts = VersionFacts(
         method="full",
         precision="fp32",
@@ -78,7 +80,7 @@ def register_tiny_version(settings: Settings, folder: Path, *, model: str = "tin
     )
     with Registry.open(settings) as registry:
         version = registry.register(model, folder, facts=facts)
-        registry.set_alias(model, "champion", version.digest)
+        registry.set_alias(model, alias, version.digest)
     return version
 
 

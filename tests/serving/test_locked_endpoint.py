@@ -12,7 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
 import prometheus
@@ -30,6 +33,7 @@ BODY = {"inputs": ["i loved it, tell jane@example.org"]}
 @dataclass(frozen=True)
 class Endpoint:
     client: httpx.Client
+    grpc_port: int
     keys: Path
     logs: Path
     token: str
@@ -83,12 +87,14 @@ def endpoint(ray_session, certificate, tmp_path_factory) -> Iterator[Endpoint]:
     add_key(folder / "keys.json", key)
     settings = settings_in(folder)
     register_tiny_version(settings, build_tiny_version(folder / "tiny"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, grpc_port = _free_port(), _free_port()
     tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(certificate)}
     serve.start(
         http_options={"host": "127.0.0.1", "port": port, **tls},
+        grpc_options={
+            "port": grpc_port,
+            "grpc_servicer_functions": ["kovar.serving.rpc.add_service"],
+        },
         tracing_config={"enabled": True, "sampling_ratio": 1.0},
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -101,8 +107,14 @@ def endpoint(ray_session, certificate, tmp_path_factory) -> Iterator[Endpoint]:
     serve.run(application, name="locked", route_prefix="/films")
     context = ssl.create_default_context(cafile=str(certificate))
     with httpx.Client(base_url=f"https://127.0.0.1:{port}/films", verify=context) as client:
-        yield Endpoint(client, folder / "keys.json", folder / "logs", token, key.id)
+        yield Endpoint(client, grpc_port, folder / "keys.json", folder / "logs", token, key.id)
     serve.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def test_only_a_key_opens_the_endpoint(endpoint):
@@ -111,6 +123,21 @@ def test_only_a_key_opens_the_endpoint(endpoint):
     assert endpoint.ask(issue("other", ("admin",))[1]).json()["code"] == "key_unknown"
     assert endpoint.client.get("/v2/health/ready").status_code == 200
     assert endpoint.client.get("/v2").status_code == 401
+
+
+def test_a_stock_client_of_grpc_needs_the_same_key(endpoint):
+    tensor = triton_grpc.InferInput("text", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([b"i loved it"], dtype=np.object_))
+    headers = {"application": "locked"}
+    with triton_grpc.InferenceServerClient(f"127.0.0.1:{endpoint.grpc_port}") as client:
+        assert client.is_server_live(headers=headers)
+        with pytest.raises(InferenceServerException, match="a key is needed"):
+            client.infer("tiny", [tensor], headers=headers)
+        headers["authorization"] = f"Bearer {endpoint.token}"
+        answer = client.infer("tiny", [tensor], headers=headers)
+        assert answer.as_numpy("label").shape == (1,)
+        with pytest.raises(InferenceServerException, match="scope metadata"):
+            client.get_server_metadata(headers=headers)
 
 
 def test_a_client_without_tls_gets_no_answer(endpoint):

@@ -19,9 +19,7 @@ SETTINGS = [
 
 
 def scheduler_of(settings, conductor, folder=None):
-    scheduler = SweepScheduler(
-        settings, conductor.state, metric="accuracy", mode="max", seed=7
-    )
+    scheduler = SweepScheduler(settings, conductor.state, metric="accuracy", mode="max", seed=7)
     if folder is not None:
         scheduler.replay(read_ledger(folder / "ledger.jsonl"))
     return scheduler
