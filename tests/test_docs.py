@@ -32,6 +32,8 @@ from kovar.inference import BatchLimits
 from kovar.models import ModelSpec
 from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuRequest, WorkerRange
 from kovar.serving import RequestLimits, ServingSpec, read_args
+from kovar.serving.access import AccessSettings
+from kovar.serving.observe import CaptureSettings, ObserveSettings
 from kovar.serving.spec import Autoscaling, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
@@ -91,6 +93,9 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),
         (BatchLimits, "batching."),
+        (AccessSettings, "access."),
+        (ObserveSettings, "observe."),
+        (CaptureSettings, "observe.capture."),
     ],
 }
 FIELD_CASES = [
