@@ -32,7 +32,7 @@ from kovar.inference import BatchLimits
 from kovar.models import ModelSpec
 from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuRequest, WorkerRange
 from kovar.serving import RequestLimits, ServingSpec, read_args
-from kovar.serving.spec import Autoscaling, ReplicaRange
+from kovar.serving.spec import Autoscaling, FurtherModel, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
@@ -79,6 +79,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     ],
     "serving.md": [
         (ServingSpec, ""),
+        (FurtherModel, "more_models[]."),
         (ReplicaRange, "num_replicas."),
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),
