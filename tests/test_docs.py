@@ -34,7 +34,7 @@ from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuReques
 from kovar.serving import RequestLimits, ServingSpec, read_args
 from kovar.serving.access import AccessSettings
 from kovar.serving.observe import CaptureSettings, ObserveSettings
-from kovar.serving.spec import Autoscaling, ReplicaRange
+from kovar.serving.spec import Autoscaling, FurtherModel, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
@@ -89,6 +89,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     ],
     "serving.md": [
         (ServingSpec, ""),
+        (FurtherModel, "more_models[]."),
         (ReplicaRange, "num_replicas."),
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),
