@@ -81,9 +81,7 @@ def test_the_plugin_finds_the_sweep_through_tensorboards_own_data_provider(board
     )
     handler = list_session_groups.Handler(RequestContext(), context, "", asked)
     groups = handler.run().session_groups
-    assert {group.name for group in groups} == {
-        f"configuration-{c.number:04d}" for c in swept.configurations
-    }
+    assert {group.name for group in groups} == {f"{c.number:04d}" for c in swept.configurations}
     assert sum(len(group.sessions) for group in groups) == len(swept.trials)
 
 
