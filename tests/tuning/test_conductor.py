@@ -3,9 +3,9 @@
 import pytest
 
 from kovar.errors import SpecError
-from kovar.tuning.conductor import Room
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.spending import Allowance
+from kovar.tuning.venue import Room
 from tiny_conductor import Clock, conductor_in, finish, report, start
 
 POINTS = [{"x": 1}, {"x": 2}, {"x": 3}]

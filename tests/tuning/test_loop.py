@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kovar.tuning.conductor import Room
 from kovar.tuning.ledger import read_ledger
 from kovar.tuning.loop import Work, run_trials
 from kovar.tuning.scheduler import Asha, NoScheduler, Pbt
 from kovar.tuning.scheduling import SweepScheduler
+from kovar.tuning.venue import Room
 from tiny_conductor import conductor_in
 
 pytestmark = pytest.mark.ray

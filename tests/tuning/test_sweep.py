@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from kovar.errors import NotFoundError, RunError
+from kovar.events import read_events
 from kovar.tuning import load_sweep, run_sweep
 from kovar.tuning.folder import SweepFolder
 from kovar.tuning.ledger import read_ledger
@@ -59,6 +60,15 @@ def test_only_the_best_trial_keeps_its_weights_and_none_a_checkpoint(finished):
     }
     assert kept == {f"trial-{finished.report.best.number:04d}"}
     assert not list(finished.folder.glob("trial-*/checkpoints/*"))
+
+
+def test_the_best_trial_is_registered_with_the_sweep_as_its_origin(finished):
+    version = finished.version
+    assert (version.model, version.number) == ("tiny", 1)
+    assert finished.folder.name in json.dumps(version.manifest.model_dump(mode="json"))
+    told = json.loads((finished.folder / "result.json").read_text())
+    assert told["digest"] == version.digest
+    assert told["trial"] == finished.report.best.number
 
 
 def test_rays_own_files_are_gone_in_the_end(finished):
@@ -133,3 +143,15 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(ray_session, tmp_path):
     assert trial.incidents[0] == "its process died"
     assert trial.incidents[1].startswith("went on from its checkpoint of step ")
     assert result.exit_code == 0
+
+
+def test_trials_of_several_workers_run_on_ray_train(ray_session, tmp_path):
+    search = {"training.learning_rate": {"kind": "grid", "values": [1e-3, 2e-3]}}
+    resources = {"num_workers": 2, "worker": {"kind": "cpu", "cpus": 1}}
+    path = write_sweep(tmp_path, search, overrides={"resources": resources, "training.epochs": 2})
+    result = run_sweep(load_sweep(path), settings=settings_in(tmp_path))
+    assert [trial.status for trial in result.report.trials] == ["finished"] * 2
+    for trial in result.report.trials:
+        events = list(read_events(result.folder / f"trial-{trial.number:04d}" / "events.jsonl"))
+        assert {e["world_size"] for e in events if e["event"] == "started"} == {2}
+        assert trial.history
