@@ -32,7 +32,9 @@ from kovar.inference import BatchLimits
 from kovar.models import ModelSpec
 from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuRequest, WorkerRange
 from kovar.serving import RequestLimits, ServingSpec, read_args
-from kovar.serving.spec import Autoscaling, ReplicaRange
+from kovar.serving.access import AccessSettings
+from kovar.serving.observe import CaptureSettings, ObserveSettings
+from kovar.serving.spec import Autoscaling, FurtherModel, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
@@ -87,10 +89,14 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     ],
     "serving.md": [
         (ServingSpec, ""),
+        (FurtherModel, "more_models[]."),
         (ReplicaRange, "num_replicas."),
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),
         (BatchLimits, "batching."),
+        (AccessSettings, "access."),
+        (ObserveSettings, "observe."),
+        (CaptureSettings, "observe.capture."),
     ],
 }
 FIELD_CASES = [
