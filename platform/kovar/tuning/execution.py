@@ -24,7 +24,7 @@ from kovar.tuning.exclusion import Excluded
 from kovar.tuning.keeper import Keeper, score_to_beat
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.live import LiveSweep
-from kovar.tuning.node_names import NodeNames
+from kovar.tuning.nodes import NodeNames
 from kovar.tuning.scheduler import Pbt
 from kovar.tuning.search import explore
 from kovar.tuning.spending import Allowance

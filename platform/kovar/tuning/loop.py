@@ -233,6 +233,7 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
     ) -> None:
         told = json.loads(result["told"])
         if node_id := told.pop("node_id", None):
+            trial.node_id = node_id
             told |= self._where(node_id)
         stop = bool(result["done"]) and "end" not in told
         self._conductor.write("reported", trial=trial.number, stop=stop, **told)
@@ -259,12 +260,16 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: SweepTrial, **info: Any
     ) -> None:
         self._interrupted(trial)
-        self._conductor.ended(trial.number, "failed", reason_of(trial.problem))
+        self._conductor.ended(trial.number, "failed", _reason(trial))
 
     def _interrupted(self, trial: SweepTrial) -> None:
         self._conductor.write(
             "interrupted",
             trial=trial.number,
-            reason=reason_of(trial.problem),
+            reason=_reason(trial),
             lost_node=trial.is_lost_node,
         )
+
+
+def _reason(trial: SweepTrial) -> str:
+    return "its node was lost" if trial.is_lost_node else reason_of(trial.problem)
