@@ -22,6 +22,7 @@ from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.cli.runs import runs
 from kovar.cli.sweeps import sweeps
+from kovar.cli.top import top
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
 
@@ -45,6 +46,7 @@ app.add_typer(sweeps, name="sweeps")
 app.add_typer(keys, name="keys")
 app.add_typer(clusters, name="cluster")
 app.add_typer(autoscale, name="autoscale")
+app.command("top")(top)
 
 
 def main() -> None:
