@@ -67,9 +67,14 @@ def build_tiny_version(folder: Path, *, seed: int = 0, shift: float = 0.0) -> Pa
 
 
 def register_tiny_version(
-    settings: Settings, folder: Path, *, model: str = "tiny", spec: dict[str, Any] | None = None
+    settings: Settings,
+    folder: Path,
+    *,
+    model: str = "tiny",
+    alias: str = "champion",
+    spec: dict[str, Any] | None = None,
 ) -> Version:
-    """Register a classifier's folder and point `champion` at it."""
+    """Register a classifier's folder and point an alias at it."""
     facts = VersionFacts(
         method="full",
         precision="fp32",
@@ -81,7 +86,7 @@ def register_tiny_version(
     )
     with Registry.open(settings) as registry:
         version = registry.register(model, folder, facts=facts)
-        registry.set_alias(model, "champion", version.digest)
+        registry.set_alias(model, alias, version.digest)
     return version
 
 

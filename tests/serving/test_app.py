@@ -92,15 +92,14 @@ def registered(tmp_path, monkeypatch):
 
 def test_an_alias_is_resolved_to_one_version_when_the_application_is_built(registered):
     application = build({"model": "tiny", "version": "champion"})
-    _, version = application._bound_deployment.init_args
-    assert version.digest == registered.digest
+    _, versions = application._bound_deployment.init_args
+    assert [one.version.digest for one in versions] == [registered.digest]
 
 
 def test_no_database_url_travels_to_the_replicas(registered):
     application = build({"model": "tiny"})
     bound = application._bound_deployment.init_kwargs
-    assert set(bound) == {"artifact_root", "cache_dir", "base", "exports"}
-    assert bound["base"] is None
+    assert set(bound) == {"artifact_root", "cache_dir"}
 
 
 def test_a_version_that_no_trusted_key_signed_is_not_served(registered, tmp_path, monkeypatch):

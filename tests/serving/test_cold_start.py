@@ -5,6 +5,7 @@ import logging
 from kovar.serving.cold_start import ColdStart, warm_up
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
+from kovar.serving.versions import BoundVersion
 from scripted import ScriptedRuntime
 from tiny_version import build_tiny_version, register_tiny_version, settings_in
 
@@ -31,7 +32,7 @@ def test_files_are_fetched_once_and_then_only_verified(tmp_path, caplog):
         for _ in range(2):
             Replica(
                 ServingSpec(model="tiny", runtime="torch"),
-                version,
+                [BoundVersion(version)],
                 artifact_root=settings.artifact_root,
                 cache_dir=settings.cache_dir,
             )

@@ -16,6 +16,7 @@ from kovar.serving.export_job import export_version
 from kovar.serving.exported import bound_exports
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
+from kovar.serving.versions import BoundVersion
 from kovar.settings import Settings
 from tiny_version import build_tiny_version, environment_of, register_tiny_version, settings_in
 
@@ -42,10 +43,9 @@ def bound(settings, version):
 def start(spec, version, settings, exports) -> Replica:
     return Replica(
         spec,
-        version,
+        [BoundVersion(version, exports=tuple(exports))],
         artifact_root=settings.artifact_root,
         cache_dir=settings.cache_dir,
-        exports=exports,
     )
 
 
@@ -82,7 +82,7 @@ def test_an_application_binds_the_exports_that_there_are(settings, version, boun
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
     application = build({"model": "tiny"})
-    assert application._bound_deployment.init_kwargs["exports"] == bound
+    assert application._bound_deployment.init_args[1][0].exports == bound
 
 
 def test_the_onnx_runtime_loads_without_torch(settings, version, bound):

@@ -10,6 +10,7 @@ from kovar.errors import DamagedArtifactError, GoldenError
 from kovar.registry import read_golden
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
+from kovar.serving.versions import BoundVersion
 from tiny_version import TEXTS, build_tiny_version, register_tiny_version, settings_in
 
 SPEC = ServingSpec(model="tiny")
@@ -27,7 +28,10 @@ def folder(tmp_path):
 
 def start(version, settings) -> Replica:
     return Replica(
-        SPEC, version, artifact_root=settings.artifact_root, cache_dir=settings.cache_dir
+        SPEC,
+        [BoundVersion(version)],
+        artifact_root=settings.artifact_root,
+        cache_dir=settings.cache_dir,
     )
 
 

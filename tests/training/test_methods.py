@@ -19,6 +19,7 @@ from kovar.models import BuiltModel, build_for_training, check_folder, load_adap
 from kovar.registry import Registry
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
+from kovar.serving.versions import BoundVersion
 from kovar.training.method import Dora, Full, Lora, apply_method
 from kovar.training.registration import base_name
 from tiny import build_tiny_encoder
@@ -143,7 +144,7 @@ def test_a_replica_serves_an_adapter_on_its_base_while_the_database_is_away(adap
     with Registry.open(settings) as registry:
         base = adapter_base(registry, result.adapter)
     places = {"artifact_root": settings.artifact_root, "cache_dir": tmp_path}
-    replica = Replica(ServingSpec(model="tiny"), result.adapter, base=base, **places)
+    replica = Replica(ServingSpec(model="tiny"), [BoundVersion(result.adapter, base)], **places)
     app = replica.__serve_build_asgi_app__()
     response = asyncio.run(send(app, "POST", "/v1/predict", json={"inputs": ["it is lovely"]}))
     assert response.headers["x-kovar-digest"] == result.adapter.digest

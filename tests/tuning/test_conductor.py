@@ -41,7 +41,9 @@ def test_the_search_hears_the_mean_over_the_seeds(tmp_path):
     for number in [start(conductor) for _ in range(3)]:
         finish(conductor, number, number / 10)
     assert conductor.heard[-1] == ("tell", 1, 0.2, False)
-    assert [e.fields["seed"] for e in read_ledger(tmp_path / "ledger.jsonl") if e.kind == "proposed"] == [0, 1, 2]
+    assert [
+        e.fields["seed"] for e in read_ledger(tmp_path / "ledger.jsonl") if e.kind == "proposed"
+    ] == [0, 1, 2]
 
 
 def test_a_failed_seed_leaves_the_mean_to_the_others(tmp_path):

@@ -19,9 +19,7 @@ SETTINGS = [
 
 
 def scheduler_of(settings, conductor, folder=None):
-    scheduler = SweepScheduler(
-        settings, conductor.state, metric="accuracy", mode="max", seed=7
-    )
+    scheduler = SweepScheduler(settings, conductor.state, metric="accuracy", mode="max", seed=7)
     if folder is not None:
         scheduler.replay(read_ledger(folder / "ledger.jsonl"))
     return scheduler
@@ -37,7 +35,7 @@ def step_all(conductor, scheduler, decided, evaluations, *, ends=False):
         for number in sorted(conductor.state.trials):
             if conductor.state.trials[number].status is not None:
                 continue
-            score = random.Random(f"{number}:{evaluation}").random()  # noqa: S311
+            score = random.Random(f"{number}:{evaluation}").random()
             result = {"step": evaluation, "score": score}
             decision = scheduler.on_trial_result(None, stub(number), result)
             decided.append((number, evaluation, decision))

@@ -27,6 +27,7 @@ from kovar.inference.runtime import (
     Text,
     plan_batches,
 )
+from kovar.inference.sharing import share_weights
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.inference.torch_scorer import TextLoss, TorchScorer
 from kovar.inference.torch_tagger import Tagging, TorchTagger
@@ -72,4 +73,5 @@ __all__ = [
     "needed_exports",
     "plan_batches",
     "possible_exports",
+    "share_weights",
 ]

@@ -9,17 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kovar.errors import SpecError
-from kovar.inference import adapter_base
 from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
 from kovar.serving.access.key_file import read_keys
 from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
-from kovar.serving.exported import bound_exports
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
+from kovar.serving.versions import bind_versions, further_weights
 from kovar.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ MAX_QUEUED_AT_PROXY: Final = 64
 
 
 def build(args: dict[str, Any] | ServingSpec) -> Application:
-    """Resolve the version and describe its deployment.
+    """Resolve the versions and describe their deployment.
 
     An alias is resolved here and once, so every replica of this deployment, also one that starts
     next week, serves the digest that the alias points at now.
@@ -53,16 +51,12 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     settings = load_settings()
     spec = _with_keys(read_args(args), settings)
     with Registry.open(settings) as registry:
-        version = registry.version(spec.model, spec.version)
-        registry.check_signature(version)
-        _check_batch_holds_a_text(spec, version)
-        base = adapter_base(registry, version)
-        request = _planned_request(spec, version, registry)
-        exports = bound_exports(spec, version, registry, settings)
+        versions = bind_versions(spec, registry, settings)
+        request = _planned_request(spec, versions[0].version, registry)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     with quiet_metrics_interval():
         described = deployment.options(**deployment_options(spec, request))
-    return described.bind(spec, version, base=base, exports=exports, **_places(settings))
+    return described.bind(spec, versions, **_places(settings))
 
 
 def _with_keys(spec: ServingSpec, settings: Settings) -> ServingSpec:
@@ -81,17 +75,6 @@ def _places(settings: Settings) -> dict[str, Any]:
     return {"artifact_root": settings.artifact_root, "cache_dir": settings.cache_dir}
 
 
-def _check_batch_holds_a_text(spec: ServingSpec, version: Version) -> None:
-    longest = version.manifest.signature.max_length
-    if longest is not None and longest > spec.batching.max_tokens:
-        raise SpecError(
-            f"a text of {version} may have {longest} tokens, more than a whole batch",
-            field="batching.max_tokens",
-            got=spec.batching.max_tokens,
-            allowed=f"at least {longest}",
-        )
-
-
 def _planned_request(spec: ServingSpec, version: Version, registry: Registry) -> Request:
     """Return what each replica is given, once it is proved that the cluster has it.
 
@@ -104,7 +87,14 @@ def _planned_request(spec: ServingSpec, version: Version, registry: Registry) ->
     named = ModelSpec(base=f"version:{version.model}@{version.digest}")
     config = known_config(named, base_dir=Path(), registry=registry)
     longest = version.manifest.signature.max_length or 1
-    return plan_replicas(spec, live_cluster(), config=config, max_length=longest).request
+    plan = plan_replicas(
+        spec,
+        live_cluster(),
+        config=config,
+        max_length=longest,
+        more_weights=further_weights(spec, registry),
+    )
+    return plan.request
 
 
 def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:

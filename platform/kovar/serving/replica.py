@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kovar.inference import BatchRunner
 from kovar.registry import Version
-from kovar.registry.artifacts import open_artifacts
-from kovar.registry.cache import VersionCache
-from kovar.registry.derived import DerivedManifest
 from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
-from kovar.serving.cold_start import ColdStart, import_library, warm_up
+from kovar.serving.cold_start import ColdStart, import_library
 from kovar.serving.exchange import Exchange
-from kovar.serving.exported import fetch_exports, load_served
 from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.rpc import InferenceService
 from kovar.serving.served_model import ModelTable, served_model
 from kovar.serving.spec import ServingSpec
+from kovar.serving.versions import BoundVersion, load_versions
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -38,11 +35,9 @@ class Replica(InferenceService):
 
     Args:
         spec: what is served, and within which limits.
-        version: the version, resolved.
-        artifact_root: where the blobs of the version are.
+        versions: what is served, the default one first.
+        artifact_root: where the blobs of the versions are.
         cache_dir: where verified copies are kept on this machine.
-        base: what the version was trained on, if it is an adapter.
-        exports: what other runtimes than torch execute, of the version.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
@@ -52,44 +47,36 @@ class Replica(InferenceService):
     def __init__(
         self,
         spec: ServingSpec,
-        version: Version,
+        versions: Sequence[BoundVersion],
         *,
         artifact_root: str,
         cache_dir: Path,
-        base: Version | None = None,
-        exports: Sequence[DerivedManifest] = (),
     ) -> None:
-        cache, artifacts = VersionCache(cache_dir / "versions"), open_artifacts(artifact_root)
-
         start = ColdStart()
-
-        def fetch(wanted: Version) -> Path:
-            return start.materialize(wanted.digest, wanted.manifest, cache, artifacts)
-
         with start.stage("import"):
             import_library(spec.runtime)
-        folder, base_folder = fetch(version), fetch(base) if base else None
-        with start.stage("fetch"):
-            files = fetch_exports(exports, cache, artifacts)
-        with start.stage("load"):
-            runtime = load_served(
-                spec, folder, base_folder=base_folder, exports=files, cache_dir=cache_dir
-            )
-        with start.stage("warm"):
-            warm_up(runtime)
-        start.log(str(version))
+        runtimes = load_versions(
+            spec, versions, start, artifact_root=artifact_root, cache_dir=cache_dir
+        )
+        start.log(str(versions[0].version))
         self._cold_start = start.seconds
         self._limits = spec.limits
-        served = served_version(version, runtime)
-        self._guards = replica_guards(spec, (served,))
+        served = [
+            served_version(one.version, runtime)
+            for one, runtime in zip(versions, runtimes, strict=True)
+        ]
+        self._guards = replica_guards(spec, served, cold_start=start.seconds)
         self._runner = BatchRunner(
-            runtime,
+            max(runtimes, key=lambda runtime: runtime.max_length),
             limits=spec.batching.on(spec.device),
             max_queued=spec.limits.max_queued,
             on_batch=self._guards.on_batch,
         )
         self._guards.watch(self._runner)
-        self._models = (served_model(served, self._runner, runtime),)
+        self._models = [
+            served_model(one, self._runner, runtime)
+            for one, runtime in zip(served, runtimes, strict=True)
+        ]
         self._answering = Answering(ModelTable(self._models), spec.limits)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -103,11 +90,13 @@ class Replica(InferenceService):
         """What answers calls of gRPC."""
         return self._answering
 
+    @contextmanager
     def admit_rpc(
         self, headers: Mapping[str, str], scope: RpcScope, exchange: Exchange
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
         """Ask the guards before a call of gRPC is read."""
-        return self._guards.admit_rpc(headers, scope, exchange)
+        with self._guards.admit_rpc(headers, scope, exchange):
+            yield
 
     def check_health(self) -> None:
         """Tell Serve to replace this replica when its runtime is dead or stuck.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -119,39 +119,52 @@ def served_model(served: ServedVersion, predictor: Predictor, runtime: Runtime) 
 
 
 class ModelTable:
-    """The models of one application by their names; the first one is the default.
+    """The models of one application by name and version; the first one is the default.
+
+    Where an application serves several versions of a model, the first of them answers a request
+    that names no version.
 
     Args:
-        models: at least one, of different names.
+        models: at least one.
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self.models = tuple(models)
-        self._named: Mapping[str, ServedModel] = {one.served.model: one for one in models}
+        self._named: dict[str, dict[str | None, ServedModel]] = {}
+        for model in models:
+            served = model.served
+            versions = self._named.setdefault(served.model, {None: model})
+            versions |= {str(served.version): model, served.digest: model}
 
     @property
     def default(self) -> ServedModel:
         """The model that answers where none is named."""
         return self.models[0]
 
+    def versions_of(self, model: str) -> list[str]:
+        """Return the numbers of a model's versions, the default one first."""
+        return [str(one.served.version) for one in self.models if one.served.model == model]
+
     def find(self, name: str | None, version: str | None = None) -> ServedModel:
-        """Return a model by its name, and check the version's number or digest if one is given.
+        """Return a model by its name, and by its version's number or digest if one is given.
 
         Raises:
             RequestError: 404 the application does not serve it.
         """
-        found = self.default if name is None else self._named.get(name)
-        if found is None:
+        if name is None:
+            return self.default
+        versions = self._named.get(name)
+        if versions is None:
             raise RequestError(
                 f"unknown model, this application serves {', '.join(self._named)}",
                 status=404,
                 code="model_not_found",
             )
-        served = found.served
-        if version not in (None, str(served.version), served.digest):
+        found = versions.get(version)
+        if found is None:
+            numbers = ", ".join(self.versions_of(name))
             raise RequestError(
-                "unknown version, this application serves version "
-                f"{served.version} of {served.model}",
+                f"unknown version, this application serves version {numbers} of {name}",
                 status=404,
                 code="version_not_found",
             )

@@ -114,12 +114,26 @@ class Autoscaling(Config):
     )
 
 
+class FurtherModel(Config):
+    """One more version that an application's replicas serve."""
+
+    model: str = Field(min_length=1, description="name of the model in the registry")
+    version: str = Field(
+        default="champion", min_length=1, description="alias, number or digest of the version"
+    )
+
+
 class ServingSpec(Config):
     """Which version is served, on what, within which limits."""
 
     model: str = Field(min_length=1, description="name of the model in the registry")
     version: str = Field(
         default="champion", min_length=1, description="alias, number or digest of the version"
+    )
+    more_models: tuple[FurtherModel, ...] = Field(
+        default=(),
+        max_length=256,
+        description="further versions that the same replicas serve, of this model or others",
     )
     runtime: RuntimeName = Field(
         default="auto",

@@ -69,7 +69,7 @@ def status_of(
         now: UNIX time.
     """
     trials = state.trials.values()
-    counts = Counter(
+    counts: Counter[str] = Counter(
         trial.status or ("running" if trial.is_running else "waiting") for trial in trials
     )
     spent = spending(state, price, now)
@@ -80,9 +80,7 @@ def status_of(
         num_ended = counts.total() - counts["running"] - counts["waiting"]
         left = max(0.0, sum(ended) / len(ended) * (num_trials - num_ended) - begun)
         remaining = left / max(1, counts["running"])
-    return SweepStatus(
-        num_trials, counts, _best(state, spec), spent.seconds, remaining, spent.cost
-    )
+    return SweepStatus(num_trials, counts, _best(state, spec), spent.seconds, remaining, spent.cost)
 
 
 def score_of(trial: TrialState, spec: SweepSpec) -> float | None:

@@ -34,7 +34,9 @@ def _record(
 ) -> TrialRecord:
     end = trial.end or {}
     name = end.get("predictions")
-    memory = [usage["peak_memory_bytes"] for usage in trial.usages if usage.get("peak_memory_bytes")]
+    memory = [
+        usage["peak_memory_bytes"] for usage in trial.usages if usage.get("peak_memory_bytes")
+    ]
     return TrialRecord(
         number=trial.number,
         configuration=trial.configuration,

@@ -15,6 +15,7 @@ from kovar.tuning.ledger import Entry
 from kovar.tuning.points import Point
 from kovar.tuning.record import Evaluation, Stay, TrialStatus
 
+
 @dataclass(slots=True)
 class TrialState:
     """One trial so far.
@@ -83,7 +84,9 @@ class TrialState:
         self.is_stopped |= bool(fields.get("stop"))
         if (usage := fields.get("usage")) is not None and self.usages:
             self.usages[-1] = usage
-        self.facts |= {k: fields[k] for k in ("chip", "precision", "precision_reason") if k in fields}
+        self.facts |= {
+            k: fields[k] for k in ("chip", "precision", "precision_reason") if k in fields
+        }
         self.num_steps_planned = fields.get("num_steps", self.num_steps_planned)
         if self.is_running:
             stay = self.stays[-1]

@@ -73,7 +73,7 @@ def metadata_endpoints(answering: Answering) -> list[Endpoint]:
 
     async def metadata(call: Call) -> Reply:
         model = answering.model(call.exchange, call.params["model"], call.params.get("version"))
-        body = json_reply(model_metadata(model.served))
+        body = json_reply(model_metadata(model.served, models.versions_of(model.served.model)))
         return Reply(body.body, headers=(JSON_TYPE, *model.served.raw_headers))
 
     async def model_ready(call: Call) -> Reply:

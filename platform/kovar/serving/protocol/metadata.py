@@ -27,15 +27,19 @@ def server_metadata(platform_version: str) -> dict[str, Any]:
     return {"name": "kovar", "version": platform_version, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(served: ServedVersion) -> dict[str, Any]:
+def model_metadata(served: ServedVersion, versions: Sequence[str]) -> dict[str, Any]:
     """Answer `GET /v2/models/{name}`; the labels are in the order of the `scores` output.
 
     What a client must send, and gets when it names no output, stands in `inputs` and `outputs`;
     what else it may send or name is in the parameters.
+
+    Args:
+        served: the version that is described.
+        versions: the numbers of all versions of the model that are served.
     """
     return {
         "name": served.model,
-        "versions": [str(served.version)],
+        "versions": list(versions),
         "platform": f"kovar_{served.runtime}",
         "inputs": [_tensor(TEXT_INPUT, BYTES, -1)],
         "outputs": [

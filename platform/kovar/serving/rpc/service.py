@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import kovar
@@ -69,10 +69,9 @@ class InferenceService:
         """What answers; the replica has it."""
         raise NotImplementedError
 
-    @contextmanager
     def admit_rpc(
         self, headers: Mapping[str, str], scope: RpcScope, exchange: Exchange
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Let one call in for as long as the context is open; a guard raises `RequestError`.
 
         Args:
@@ -80,7 +79,7 @@ class InferenceService:
             scope: what the call needs of a key; None for what is open to everybody.
             exchange: what is known of the call.
         """
-        yield
+        return nullcontext()
 
     async def ServerLive(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
         """Tell that the server is up."""
@@ -121,7 +120,9 @@ class InferenceService:
 
         async def metadata(read: Any, exchange: Exchange) -> Any:
             model = self.answering.model(exchange, read.name, read.version or None)
-            fields = model_metadata(model.served)
+            fields = model_metadata(
+                model.served, self.answering.models.versions_of(model.served.model)
+            )
             del fields["parameters"]  # the message has no place for them
             return message("ModelMetadataResponse", **fields)
 
