@@ -7,7 +7,7 @@ PROCESSES ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test postgresql chromium lint format clean
+.PHONY: help install quickstart test postgresql chromium prometheus lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## fine-tune, evaluate, register and serve a real model, end to end
 	$(BIN)/kovar quickstart $(ARGS)
 
-test: $(STAMP) postgresql chromium  ## run the whole test suite
+test: $(STAMP) postgresql chromium prometheus  ## run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 # The registry is tested on a real PostgreSQL server, which the suite starts and ends by itself.
@@ -42,6 +42,13 @@ chromium:
 	  [ "$$(id -u)" = 0 ]; then \
 	  echo "installing Chromium for the tests"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
+	fi
+
+# The metrics of endpoints are scraped by a real Prometheus; its service is not needed.
+prometheus:
+	@if [ -z "$$(command -v prometheus)" ] && [ "$$(id -u)" = 0 ]; then \
+	  echo "installing Prometheus for the tests"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus >/dev/null; \
 	fi
 
 lint: $(STAMP)  ## check formatting, lint and types

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kovar.serving.environment import SERVE_ENVIRONMENT
 from kovar.settings import load_settings
 from ray_head import RayHead
 
@@ -43,7 +44,7 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     home = tmp_path_factory.mktemp("head")
     # Packages are downloaded once per machine, into the user's own cache.
     cache = load_settings(os.environ).cache_dir
-    environment = {"KOVAR_HOME": str(home), "KOVAR_CACHE_DIR": str(cache)}
+    environment = {"KOVAR_HOME": str(home), "KOVAR_CACHE_DIR": str(cache)} | SERVE_ENVIRONMENT
     with RayHead.started(environment) as head:
         yield head
 

@@ -230,6 +230,14 @@ def test_a_price_that_is_one_whatever_the_replicas_is_no_range(folder):
     assert re.search(r"cost +\$0\.40 per hour", console.export_text())
 
 
+def test_the_plan_of_an_endpoint_in_the_open_says_what_it_lacks(folder, monkeypatch, tmp_path):
+    (entry,) = plan(folder, "serve.yaml").entries
+    assert [note for note in entry.estimate.notes if "without API keys" in note]
+    monkeypatch.setenv("KOVAR_API_KEYS", str(tmp_path / "keys.json"))
+    (entry,) = plan(folder, "serve.yaml").entries
+    assert not [note for note in entry.estimate.notes if "without API keys" in note]
+
+
 def test_too_little_memory_of_a_machine_is_refused_with_the_reservation_that_mends_it(folder):
     (folder / "train.yaml").write_text(
         TRAIN.replace("MAX_TOKENS", "2048").replace("{kind: gpu, type: L4}", "{kind: cpu}")

@@ -19,6 +19,7 @@ from kovar.planning.entry import Entry
 from kovar.precision import PlannedPrecision
 from kovar.resources import Cluster, Placement
 from kovar.serving import ServingSpec
+from kovar.serving.access.exposure import exposure_notes
 from kovar.serving.plan import ReplicaPlan, placed_replicas
 from kovar.serving.versions import further_weights
 from kovar.settings import Settings
@@ -182,6 +183,8 @@ class Estimator:
 
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
         config, max_length, more_weights, notes = self._served(spec)
+        access = spec.access.resolved(self.settings.api_keys)
+        notes += exposure_notes(entry.document.data, has_keys=access.keys is not None)
         replica = placed_replicas(
             spec,
             entry.demand.name,

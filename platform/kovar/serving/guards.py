@@ -42,6 +42,7 @@ class Guards:
         name: of the replica, in the names of its files.
         folder: of its files; None where nothing is to be written.
         sink: what takes the metrics; None where nothing does.
+        cold_start: seconds of each stage of the replica's start.
 
     Raises:
         SettingsError: the file of keys cannot be read: without it nobody could be let in.
@@ -55,10 +56,12 @@ class Guards:
         name: str,
         folder: Path | None,
         sink: Sink | None,
+        cold_start: Mapping[str, float] | None = None,
     ) -> None:
         self._opened = spec.access.open
         self._served = served
-        self._runner: BatchRunner | None = None
+        self._cold_start = dict(cold_start or {})
+        self._runners: list[BatchRunner] = []
         self.gate = Gate(Keyring(Path(spec.access.keys)) if spec.access.keys else None)
         self._lines = _lines_of(spec.observe, name, folder)
         self._capture = _capture_of(spec.observe, name, folder)
@@ -105,7 +108,7 @@ class Guards:
 
     def watch(self, runner: BatchRunner) -> None:
         """Read this runner's queue for the metrics."""
-        self._runner = runner
+        self._runners.append(runner)
 
     def on_batch(self, record: BatchRecord) -> None:
         """Note a batch that ran."""
@@ -120,9 +123,11 @@ class Guards:
 
     def _gauges(self) -> list[Reading]:
         readings: list[Reading] = [("kovar_running_requests", {}, self.observer.num_running)]
-        if self._runner is not None:
-            readings.append(("kovar_queued_texts", {}, self._runner.num_queued))
-            readings.append(("kovar_queued_tokens", {}, self._runner.load().queued_tokens))
+        texts = sum(runner.num_queued for runner in self._runners)
+        tokens = sum(runner.load().queued_tokens for runner in self._runners)
+        readings += [("kovar_queued_texts", {}, texts), ("kovar_queued_tokens", {}, tokens)]
+        for stage, seconds in self._cold_start.items():
+            readings.append(("kovar_cold_start_seconds", {"stage": stage}, seconds))
         for one in self._served:
             version = {"model": one.model, "version": str(one.version)}
             facts = {"digest": one.digest, "runtime": one.runtime, "precision": one.precision}
@@ -138,10 +143,17 @@ class Guards:
         return [(name, {"what": "line"}, lines), (name, {"what": "sample"}, samples)]
 
 
-def replica_guards(spec: ServingSpec, served: Sequence[ServedVersion]) -> Guards:
+def replica_guards(
+    spec: ServingSpec, served: Sequence[ServedVersion], *, cold_start: Mapping[str, float]
+) -> Guards:
     """Return the guards of the replica that this process is; call it in its constructor.
 
     Outside of Serve there are no metrics, and files only where the spec names a folder.
+
+    Args:
+        spec: who may ask, and what is written down.
+        served: the versions that the replica serves.
+        cold_start: seconds of each stage of its start.
 
     Raises:
         SettingsError: as `Guards`.
@@ -157,7 +169,8 @@ def replica_guards(spec: ServingSpec, served: Sequence[ServedVersion]) -> Guards
 
     name = f"{context.app_name}-{context.replica_tag}"
     sink = RaySink() if spec.observe.metrics else None
-    return Guards(spec, served, name=name, folder=Path(get_serve_logs_dir()), sink=sink)
+    folder = Path(get_serve_logs_dir())
+    return Guards(spec, served, name=name, folder=folder, sink=sink, cold_start=cold_start)
 
 
 def _lines_of(settings: ObserveSettings, name: str, folder: Path | None) -> JsonLines | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ class Replica(InferenceService):
             served_version(one.version, runtime)
             for one, runtime in zip(versions, runtimes, strict=True)
         ]
-        self._guards = replica_guards(spec, served)
+        self._guards = replica_guards(spec, served, cold_start=start.seconds)
         self._runner = BatchRunner(
             max(runtimes, key=lambda runtime: runtime.max_length),
             limits=spec.batching.on(spec.device),
@@ -90,11 +90,13 @@ class Replica(InferenceService):
         """What answers calls of gRPC."""
         return self._answering
 
+    @contextmanager
     def admit_rpc(
         self, headers: Mapping[str, str], scope: RpcScope, exchange: Exchange
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
         """Ask the guards before a call of gRPC is read."""
-        return self._guards.admit_rpc(headers, scope, exchange)
+        with self._guards.admit_rpc(headers, scope, exchange):
+            yield
 
     def check_health(self) -> None:
         """Tell Serve to replace this replica when its runtime is dead or stuck.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter as Sums
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,6 +21,7 @@ FLUSH_EVERY_S: Final = 2.0
 MAX_WAITING: Final = 100_000
 
 Labels = tuple[tuple[str, str], ...]
+Sums = defaultdict[tuple[str, Labels], float]
 Reading = tuple[str, Mapping[str, str], float]
 """Name of a gauge, its labels and its value."""
 
@@ -115,7 +115,7 @@ class Meter:
 
     def flush(self) -> None:
         """Give everything that was noted to the sink."""
-        sums: Sums[tuple[str, Labels]] = Sums()
+        sums: Sums = defaultdict(float)
         while self._ended:
             self._count_request(self._ended.popleft(), sums)
         while self._batches:
@@ -137,7 +137,7 @@ class Meter:
         else:
             self.flush()
 
-    def _count_request(self, ended: _Ended, sums: Sums[tuple[str, Labels]]) -> None:
+    def _count_request(self, ended: _Ended, sums: Sums) -> None:
         route = (*ended.version, ("route", ended.route))
         sums["kovar_requests", (*route, ("outcome", ended.outcome))] += 1
         if ended.num_texts:
@@ -150,7 +150,7 @@ class Meter:
             labels = {**dict(ended.version), "stage": stage}
             self._sink.observe("kovar_stage_seconds", labels, seconds)
 
-    def _count_batch(self, record: BatchRecord, sums: Sums[tuple[str, Labels]]) -> None:
+    def _count_batch(self, record: BatchRecord, sums: Sums) -> None:
         sums["kovar_tokens", ()] += record.num_tokens
         sums["kovar_padded_tokens", ()] += record.num_padded
         self._sink.observe("kovar_batch_rows", {}, record.num_rows)

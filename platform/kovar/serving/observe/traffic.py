@@ -1,0 +1,173 @@
+"""What endpoints do now: the difference of two readings of their metrics."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kovar.serving.exchange import ANSWERED
+from kovar.serving.observe.exposition import Sample, quantile
+
+FAILED: Final = frozenset({"internal", "model_failed"})
+NOT_REFUSED: Final = FAILED | {ANSWERED, "client_gone"}
+MODEL: Final = ("application", "model", "version")
+APPLICATION: Final = ("application",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionTraffic:
+    """One version of one application, over the time between two readings.
+
+    Attributes:
+        application: name of the Serve application.
+        model: name of the model.
+        version: its number.
+        digest: SHA-256 of its manifest.
+        runtime: what executes it, and at which precision.
+        num_replicas: replicas that serve it.
+        num_answered: requests that were answered.
+        num_refused: requests that were refused.
+        num_failed: requests on which the server or the model failed.
+        p50_s: median of the seconds to an answer; None without requests.
+        p99_s: 99th percentile.
+        num_texts: texts answered.
+    """
+
+    application: str
+    model: str
+    version: str
+    digest: str
+    runtime: str
+    num_replicas: int
+    num_answered: int
+    num_refused: int
+    num_failed: int
+    p50_s: float | None
+    p99_s: float | None
+    num_texts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationTraffic:
+    """One application, over the time between two readings.
+
+    Attributes:
+        application: name of the Serve application.
+        queued_texts: texts that wait now, at all replicas.
+        running_requests: requests that are not answered yet.
+        num_tokens: tokens that the runtimes read, without padding.
+        padding: share of the computed tokens that are padding; None where nothing ran.
+        versions: what it serves.
+    """
+
+    application: str
+    queued_texts: int
+    running_requests: int
+    num_tokens: int
+    padding: float | None
+    versions: tuple[VersionTraffic, ...]
+
+
+class Reading:
+    """The metrics of all nodes at one moment.
+
+    Args:
+        at: the moment, in seconds.
+        samples: of all nodes.
+    """
+
+    def __init__(self, at: float, samples: Iterable[Sample]) -> None:
+        self.at = at
+        self._by_name: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            self._by_name[sample.name].append(sample)
+
+    def of(self, name: str) -> Sequence[Sample]:
+        """Return the series of a metric."""
+        return self._by_name.get(name, ())
+
+
+def traffic_between(before: Reading | None, after: Reading) -> tuple[ApplicationTraffic, ...]:
+    """Return what every application did between two readings; since its start, if one is None.
+
+    A series that begins or falls between them belongs to a replica that has started: it counts
+    from zero.
+    """
+    change = _Change(before or Reading(after.at, ()), after)
+    applications = sorted({_key(one, APPLICATION)[0] for one in after.of("ray_kovar_version_info")})
+    return tuple(_application(name, change) for name in applications)
+
+
+class _Change:
+    def __init__(self, before: Reading, after: Reading) -> None:
+        self.before, self.after = before, after
+
+    def sums(self, name: str, labels: Sequence[str]) -> dict[tuple[str, ...], float]:
+        """Sum what a counter grew by, for each combination of some of its labels."""
+        known = {_identity(one): one.value for one in self.before.of(name)}
+        grown: dict[tuple[str, ...], float] = defaultdict(float)
+        for one in self.after.of(name):
+            earlier = known.get(_identity(one), 0.0)
+            grown[_key(one, labels)] += one.value - (earlier if earlier <= one.value else 0.0)
+        return grown
+
+    def now(self, name: str, application: str) -> float:
+        """Sum a gauge over an application's replicas."""
+        found = self.after.of(name)
+        return sum(one.value for one in found if one.labels.get("application") == application)
+
+
+def _application(name: str, change: _Change) -> ApplicationTraffic:
+    tokens = change.sums("ray_kovar_tokens_total", APPLICATION).get((name,), 0.0)
+    padded = change.sums("ray_kovar_padded_tokens_total", APPLICATION).get((name,), 0.0)
+    infos: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
+    for one in change.after.of("ray_kovar_version_info"):
+        if one.labels.get("application") == name:
+            infos[_key(one, MODEL)].append(one)
+    return ApplicationTraffic(
+        application=name,
+        queued_texts=round(change.now("ray_kovar_queued_texts", name)),
+        running_requests=round(change.now("ray_kovar_running_requests", name)),
+        num_tokens=round(tokens),
+        padding=1 - tokens / padded if padded else None,
+        versions=tuple(_version(key, infos[key], change) for key in sorted(infos)),
+    )
+
+
+def _version(key: tuple[str, ...], infos: Sequence[Sample], change: _Change) -> VersionTraffic:
+    outcomes = change.sums("ray_kovar_requests_total", (*MODEL, "outcome"))
+    mine = {outcome: value for (*of, outcome), value in outcomes.items() if tuple(of) == key}
+    texts = change.sums("ray_kovar_texts_total", MODEL).get(key, 0.0)
+    buckets = _buckets(key, change)
+    labels = infos[0].labels
+    return VersionTraffic(
+        application=key[0],
+        model=key[1],
+        version=key[2],
+        digest=labels.get("digest", ""),
+        runtime=f"{labels.get('runtime', '')} {labels.get('precision', '')}".strip(),
+        num_replicas=len({one.labels.get("replica") for one in infos}),
+        num_answered=round(mine.get(ANSWERED, 0.0)),
+        num_refused=round(sum(v for name, v in mine.items() if name not in NOT_REFUSED)),
+        num_failed=round(sum(v for name, v in mine.items() if name in FAILED)),
+        p50_s=quantile(0.5, buckets),
+        p99_s=quantile(0.99, buckets),
+        num_texts=round(texts),
+    )
+
+
+def _buckets(key: tuple[str, ...], change: _Change) -> list[tuple[float, float]]:
+    grown = change.sums("ray_kovar_request_seconds_bucket", (*MODEL, "le"))
+    ends = {le: value for (*of, le), value in grown.items() if tuple(of) == key}
+    return sorted((math.inf if le == "+Inf" else float(le), value) for le, value in ends.items())
+
+
+def _key(sample: Sample, labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sample.labels.get(label, "") for label in labels)
+
+
+def _identity(sample: Sample) -> frozenset[tuple[str, str]]:
+    return frozenset(sample.labels.items())

@@ -1,0 +1,114 @@
+"""The files under serve/observability: what Prometheus and Grafana read of them is right."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kovar.serving.observe.metrics import EXPOSED, METRICS
+from prometheus import promtool
+
+FOLDER = Path(__file__).parents[3] / "serve" / "observability"
+DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+RULES = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
+DOCUMENTED = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+OF_RAY = {"ray_serve_deployment_replica_healthy"}
+
+
+def names_in(expression: str) -> set[str]:
+    return set(re.findall(r"\bray_\w+", expression))
+
+
+def test_prometheus_accepts_the_configuration_and_every_rule():
+    promtool("check", "config", FOLDER / "prometheus.yaml")
+    promtool("check", "rules", FOLDER / "alerts.yaml")
+
+
+def test_prometheus_accepts_every_expression_of_the_dashboard(tmp_path):
+    expressions = [target["expr"] for panel in PANELS for target in panel["targets"]]
+    plain = [
+        text.replace("$__rate_interval", "1m").replace("$application", ".*") for text in expressions
+    ]
+    rules = [{"record": f"panel:{n}", "expr": text} for n, text in enumerate(plain)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", path)
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_shows_only_metrics_that_exist(panel):
+    for target in panel["targets"]:
+        found = names_in(target["expr"])
+        assert found
+        assert found <= EXPOSED | OF_RAY
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_uses_metrics_that_exist_and_says_what_to_do(rule):
+    found = names_in(rule["expr"])
+    assert found
+    assert found <= EXPOSED | OF_RAY
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["action"].endswith(".")
+    assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap():
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    boxes = [panel["gridPos"] for panel in panels]
+    for one, other in itertools.combinations(boxes, 2):
+        apart = (
+            one["x"] + one["w"] <= other["x"]
+            or other["x"] + other["w"] <= one["x"]
+            or one["y"] + one["h"] <= other["y"]
+            or other["y"] + other["h"] <= one["y"]
+        )
+        assert apart
+        assert one["x"] + one["w"] <= 24
+
+
+def test_every_metric_is_on_the_dashboard_and_in_the_guide():
+    text = json.dumps(DASHBOARD)
+    for metric in METRICS:
+        assert any(name in text for name in metric.exposed), metric.name
+        assert f"| `{metric.exposed[0].removesuffix('_bucket')}` |" in DOCUMENTED, metric.name
+
+
+def test_the_rules_of_overload_and_failures_fire(tmp_path):
+    series = 'ray_kovar_requests_total{application="a",model="m",version="1",outcome="%s"}'
+    labels = {"application": "a", "model": "m", "version": "1", "severity": "page"}
+    rule = next(rule for rule in RULES if rule["alert"] == "KovarFailures")
+    summary = rule["annotations"]["summary"]
+    for name, value in (("model", "m"), ("version", "1")):
+        summary = summary.replace("{{ $labels." + name + " }}", value)
+    expected = {
+        "exp_labels": labels,
+        "exp_annotations": rule["annotations"] | {"summary": summary},
+    }
+    test = {
+        "rule_files": [str(FOLDER / "alerts.yaml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": series % "answered", "values": "0+600x30"},
+                    {"series": series % "internal", "values": "0+0x10 0+60x20"},
+                ],
+                "alert_rule_test": [
+                    {"eval_time": "9m", "alertname": "KovarFailures"},
+                    {"eval_time": "25m", "alertname": "KovarFailures", "exp_alerts": [expected]},
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(test))
+    promtool("test", "rules", path)

@@ -1,0 +1,84 @@
+"""What clients see when a part of Serve is killed under load, on a real head."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import httpx
+import pytest
+import yaml
+
+from kovar.settings import load_settings
+from ray_head import free_ports
+from tiny_version import build_tiny_version, register_tiny_version
+
+pytestmark = pytest.mark.cluster
+
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def url(ray_head, tmp_path_factory):
+    """Two replicas of a tiny version, deployed on the head."""
+    folder = tmp_path_factory.mktemp("mortal")
+    register_tiny_version(
+        load_settings(ray_head.environment), build_tiny_version(folder / "tiny"), model="mortal"
+    )
+    (port,) = free_ports(1)
+    replica = {"kind": "cpu", "cpus": 0.5}
+    args = {"model": "mortal", "runtime": "torch", "num_replicas": 2, "replica": replica}
+    application = {
+        "name": "mortal",
+        "route_prefix": "/",
+        "import_path": "kovar.serving.app:build",
+        "args": args,
+    }
+    config = {"http_options": {"port": port, "host": "127.0.0.1"}, "applications": [application]}
+    path = folder / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    deployed = ray_head.run("serve", "deploy", str(path), "--address", ray_head.dashboard)
+    assert deployed.returncode == 0, deployed.stderr
+    assert any(len(running(ray_head)) == 2 or Event().wait(0.5) for _ in range(PATIENCE_S * 2))
+    yield f"http://127.0.0.1:{port}"
+    ray_head.run("serve", "shutdown", "-y", "--address", ray_head.dashboard)
+
+
+def running(ray_head) -> list[int]:
+    """Process ids of the replicas that answer."""
+    token = Path(ray_head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    asked = httpx.get(
+        f"{ray_head.dashboard}/api/serve/applications/",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=30,
+    )
+    found = asked.json()["applications"].get("mortal", {}).get("deployments", {})
+    return [
+        replica["pid"]
+        for deployment in found.values()
+        for replica in deployment["replicas"]
+        if replica["state"] == "RUNNING"
+    ]
+
+
+def test_no_request_is_lost_when_a_replica_is_killed(ray_head, url):
+    stop = Event()
+
+    def ask(client: httpx.Client) -> list[int]:
+        statuses = []
+        while not stop.is_set():
+            statuses.append(client.post("/v1/predict", json={"inputs": ["fine"] * 8}).status_code)
+        return statuses
+
+    with httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        askers = [pool.submit(ask, client) for _ in range(8)]
+        Event().wait(1)
+        os.kill(running(ray_head)[0], signal.SIGKILL)
+        Event().wait(4)
+        stop.set()
+        statuses = [status for asker in askers for status in asker.result()]
+    assert len(statuses) > 20
+    assert set(statuses) == {200}
