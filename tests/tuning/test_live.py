@@ -17,9 +17,7 @@ POINTS = [{"training.learning_rate": 1e-4}, {"training.learning_rate": 1e-3}]
 
 
 def status(conductor, clock):
-    return status_of(
-        conductor.state, SPEC, num_trials=4, price=conductor.price_of, now=clock.now
-    )
+    return status_of(conductor.state, SPEC, num_trials=4, price=conductor.price_of, now=clock.now)
 
 
 def test_a_sweep_is_summed_up_in_a_line(tmp_path):

@@ -23,9 +23,9 @@ from kovar.tuning.conductor import Conductor, Room, Venue
 from kovar.tuning.exclusion import Excluded
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.live import LiveSweep, score_of
-from kovar.tuning.spending import Allowance
 from kovar.tuning.scheduler import Pbt
 from kovar.tuning.search import explore
+from kovar.tuning.spending import Allowance
 from kovar.tuning.trial import adopt, drop_checkpoints, drop_weights
 
 if TYPE_CHECKING:
