@@ -34,7 +34,7 @@ from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuReques
 from kovar.serving import RequestLimits, ServingSpec, read_args
 from kovar.serving.access import AccessSettings
 from kovar.serving.observe import CaptureSettings, ObserveSettings
-from kovar.serving.spec import Autoscaling, ReplicaRange
+from kovar.serving.spec import Autoscaling, FurtherModel, ReplicaRange
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec, RegistrationSettings, TrainingSettings
 from kovar.training.judge import EarlyStopping
@@ -43,6 +43,9 @@ from kovar.training.optimizer import SGD, Adafactor, AdamW, AdamW8bit
 from kovar.training.parallel import Ddp, Fsdp
 from kovar.training.schedule import CosineRestarts, Plateau
 from kovar.tuning import SweepSpec
+from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, Pbt
+from kovar.tuning.searcher import Tpe
+from kovar.tuning.spec import Budget
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,7 +73,12 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
         (TpuRequest, "resources.worker."),
         (RegistrationSettings, "registration."),
     ],
-    "sweeps.md": [(SweepSpec, "")],
+    "sweeps.md": [
+        (SweepSpec, ""),
+        (Budget, "budget."),
+        (Tpe, "searcher."),
+        *((kind, "scheduler.") for kind in (Asha, MedianStopping, HyperBand, Pbt)),
+    ],
     "evaluation.md": [
         (EvaluateSpec, ""),
         (EvaluateData, "data."),
@@ -81,6 +89,7 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     ],
     "serving.md": [
         (ServingSpec, ""),
+        (FurtherModel, "more_models[]."),
         (ReplicaRange, "num_replicas."),
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),

@@ -44,7 +44,7 @@ def test_a_finetune_spec_is_valid(path):
 
 @pytest.mark.parametrize("path", of_kind("sweep"), ids=named)
 def test_every_trial_of_a_sweep_is_valid(path):
-    assert load_sweep(path).trials
+    assert load_sweep(path).examples
 
 
 @pytest.mark.parametrize("path", of_kind("evaluate"), ids=named)

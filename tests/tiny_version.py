@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from kovar.inference import Runtime, load_runtime
 from kovar.models import build_classifier, check_folder, save_model
@@ -66,14 +67,19 @@ def build_tiny_version(folder: Path, *, seed: int = 0, shift: float = 0.0) -> Pa
 
 
 def register_tiny_version(
-    settings: Settings, folder: Path, *, model: str = "tiny", alias: str = "champion"
+    settings: Settings,
+    folder: Path,
+    *,
+    model: str = "tiny",
+    alias: str = "champion",
+    spec: dict[str, Any] | None = None,
 ) -> Version:
     """Register a classifier's folder and point an alias at it."""
     facts = VersionFacts(
         method="full",
         precision="fp32",
         seed=0,
-        spec={"name": model},
+        spec={"name": model, **(spec or {})},
         metrics={},
         environment=EnvironmentFacts(python="3.11", packages={}, chip="cpu"),
         signature=Signature(task="text-classification", labels=LABELS, max_length=64),

@@ -1,8 +1,10 @@
-"""Run a sweep on Ray Tune and print the ranked trials.
+"""Run a sweep on Ray Tune, print the ranked trials and register the best one.
 
 python tune/sweep.py tune/tiny-lr-precision.yaml
 
-Exit code 0: every trial finished; 1: a trial failed; 2: an input is wrong, nothing was started.
+The same submission twice runs once: a finished sweep is returned, an interrupted one goes on, and
+no trial that has ended runs again.
+Exit code 0: no trial failed; 1: a trial failed; 2: an input is wrong, nothing was started.
 """
 
 import argparse
@@ -22,6 +24,18 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("spec", type=Path, help="YAML file with kind: sweep")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an earlier submission; trials that failed get another go",
+    )
+    earlier.add_argument("--fresh", action="store_true", help="start anew, whatever was done")
+    parser.add_argument(
+        "--promote",
+        metavar="ALIAS",
+        help="point an alias at the best trial's version, through the alias's gates",
+    )
     parser.add_argument(
         "--no-plan",
         action="store_true",
@@ -33,20 +47,23 @@ def main(argv: list[str] | None = None) -> int:
     from kovar.training.progress import RunProgress
     from kovar.tuning import load_sweep, run_sweep
 
-    report, folder = run_sweep(
+    result = run_sweep(
         load_sweep(arguments.spec),
         settings=load_settings(),
         progress=RunProgress(),
         planned=not arguments.no_plan,
+        fresh=arguments.fresh,
+        resume=arguments.resume,
+        promote=arguments.promote,
     )
-    console = Console()
     if arguments.json:
-        print(json.dumps(report.to_json()))
+        print(json.dumps(result.to_json()))
     else:
-        console.print(report.table())
-        console.print(f"results      {folder / 'results.json'}", soft_wrap=True)
-        console.print(f"TensorBoard  tensorboard --logdir {folder}", soft_wrap=True)
-    return 1 if report.num_failed else 0
+        console = Console()
+        console.print(result.report.table())
+        for line in result.summary():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return result.exit_code
 
 
 if __name__ == "__main__":

@@ -132,6 +132,13 @@ def test_what_is_left_to_the_task_is_decided(folder):
     assert sweep.trials[0].spec.training.keep_best
 
 
+def test_a_searcher_that_learns_hears_of_most_trials_before_the_last_begin(folder):
+    fields = {"searcher": "tpe", "num_samples": 20}
+    assert load_sweep(write_sweep(folder, RATE, **fields)).spec.limit == 5
+    assert load_sweep(write_sweep(folder, RATE, max_concurrent=9, **fields)).spec.limit == 9
+    assert load_sweep(write_sweep(folder, RATE, num_samples=20)).spec.limit is None
+
+
 def test_every_seed_of_a_configuration_is_a_trial(folder):
     overrides = {"training.seed": 40}
     sweep = load_sweep(write_sweep(folder, GRID, seeds=3, overrides=overrides))

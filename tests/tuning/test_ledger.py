@@ -1,11 +1,15 @@
 """The ledger of a sweep: what is in it was written, and nothing else."""
 
 import json
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from kovar.errors import RunError
 from kovar.tuning.ledger import FIELDS, EntryKind, Ledger, read_ledger
+
+GUIDE = Path(__file__).parents[2] / "docs" / "sweep-running.md"
 
 
 @pytest.fixture
@@ -33,7 +37,12 @@ def test_a_ledger_that_does_not_exist_is_empty(tmp_path):
 
 
 def test_every_kind_of_line_is_described():
-    assert set(FIELDS) == set(EntryKind.__args__)
+    assert set(FIELDS) == set(get_args(EntryKind))
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_every_kind_of_line_stands_in_the_guide(kind):
+    assert f"| `{kind}` | {FIELDS[kind]} |" in GUIDE.read_text()
 
 
 @pytest.mark.parametrize("torn", [b'{"n": 4, "at": 10', b"\0" * 100, b"\0" * 10 + b"\n" + b"\0\n"])

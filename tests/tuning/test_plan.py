@@ -135,3 +135,16 @@ def test_without_a_plan_trials_are_as_written_and_as_many_as_ray_places(folder):
     plan = unplanned_sweep(load_sweep(write_sweep(folder, GRID)))
     assert plan.num_at_once == 4
     assert plan.admit(plan.sweep.trials[0]).request.memory is None
+
+
+def test_memory_is_estimated_once_for_trials_that_need_the_same(folder):
+    search = {
+        "training.learning_rate": {"kind": "loguniform", "low": 1e-5, "high": 1e-2},
+        "training.dropout": {"kind": "uniform", "low": 0.1, "high": 0.5},
+        "training.max_tokens": {"kind": "integer", "low": 64, "high": 512},
+        "training.compile": {"kind": "grid", "values": [False, True]},
+    }
+    plan = planned(folder, search, num_samples=50)
+    estimates = plan.configurations.fits.known.values()
+    assert sum(map(len, estimates)) == 2  # the most tokens, compiled and not
+    assert len(plan.runs) == 100

@@ -35,7 +35,7 @@ def step_all(conductor, scheduler, decided, evaluations, *, ends=False):
         for number in sorted(conductor.state.trials):
             if conductor.state.trials[number].status is not None:
                 continue
-            score = random.Random(f"{number}:{evaluation}").random()  # noqa: S311
+            score = random.Random(f"{number}:{evaluation}").random()
             result = {"step": evaluation, "score": score}
             decision = scheduler.on_trial_result(None, stub(number), result)
             decided.append((number, evaluation, decision))

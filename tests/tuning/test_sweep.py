@@ -6,11 +6,11 @@ import signal
 import threading
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kovar.errors import RunError
-from kovar.events import read_events
+from kovar.errors import NotFoundError, RunError
 from kovar.tuning import load_sweep, run_sweep
+from kovar.tuning.folder import SweepFolder
+from kovar.tuning.ledger import read_ledger
 from tiny_run import spoil_weights
 from tiny_sweep import GRID, write_sweep
 from tiny_version import settings_in
@@ -19,36 +19,75 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def finished(ray_session, tmp_path_factory):
+def submitted(ray_session, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    sweep = load_sweep(write_sweep(folder, GRID))
-    return run_sweep(sweep, settings=settings_in(folder))
+    path = write_sweep(folder, GRID)
+    return path, settings_in(folder), run_sweep(load_sweep(path), settings=settings_in(folder))
+
+
+@pytest.fixture(scope="module")
+def finished(submitted):
+    return submitted[-1]
+
+
+def kinds(folder):
+    return [entry.kind for entry in read_ledger(SweepFolder(folder).ledger)]
 
 
 def test_every_trial_finishes_and_reports_what_it_ran_as(finished):
-    report, _ = finished
-    assert [o.status for o in report.trials] == ["finished"] * 4
-    assert [o.precision for o in report.trials] == ["fp32", "bf16", "fp32", "bf16"]
-    assert report.best.metrics["accuracy"] == max(o.metrics["accuracy"] for o in report.trials)
+    trials = finished.report.trials
+    assert [trial.status for trial in trials] == ["finished"] * 4
+    assert [trial.precision for trial in trials] == ["fp32", "bf16", "fp32", "bf16"]
+    best = finished.report.best
+    assert best.metrics["accuracy"] == max(trial.metrics["accuracy"] for trial in trials)
+    assert finished.exit_code == 0
 
 
-def test_only_the_best_trial_keeps_its_model_and_none_a_checkpoint(finished):
-    report, folder = finished
-    kept = [path.parent.name for path in folder.glob("trial-*/model")]
-    assert kept == [f"trial-{report.best.number:04d}"]
-    assert not list(folder.glob("trial-*/checkpoints"))
+def test_every_trial_says_where_and_how_long_it_ran(finished):
+    for trial in finished.report.trials:
+        (stay,) = trial.stays
+        assert (stay.outcome, bool(stay.node), bool(stay.chip)) == ("finished", True, True)
+        assert 0 < trial.train_seconds < trial.wall_seconds
+        assert trial.tokens > 0
+        assert trial.history
+
+
+def test_only_the_best_trial_keeps_its_weights_and_none_a_checkpoint(finished):
+    kept = {path.parent.name for path in finished.folder.glob("trial-*/*.safetensors")}
+    kept |= {
+        path.parent.parent.name for path in finished.folder.glob("trial-*/model/*.safetensors")
+    }
+    assert kept == {f"trial-{finished.report.best.number:04d}"}
+    assert not list(finished.folder.glob("trial-*/checkpoints/*"))
+
+
+def test_rays_own_files_are_gone_in_the_end(finished):
+    assert not SweepFolder(finished.folder).ray.exists()
 
 
 def test_the_results_are_written_as_json(finished):
-    report, folder = finished
-    written = json.loads((folder / "results.json").read_text())
-    assert written | json.loads(json.dumps(report.to_json())) == written
+    results = json.loads((finished.folder / "results.json").read_text())
+    assert [trial["status"] for trial in results["trials"]] == ["finished"] * 4
 
 
-def test_tensorboard_reads_the_trials_of_tune(finished):
-    _, folder = finished
-    board = EventAccumulator(str(folder / "tune" / "trial-0001")).Reload()
-    assert "ray/tune/accuracy" in board.Tags()["scalars"]
+def test_the_same_submission_returns_its_result(submitted):
+    path, settings, first = submitted
+    before = kinds(first.folder)
+    again = run_sweep(load_sweep(path), settings=settings)
+    assert again.reused
+    assert again.report.trials == first.report.trials
+    assert kinds(again.folder) == before
+
+
+def test_a_changed_sweep_is_another_one_and_a_changed_budget_is_not(submitted, tmp_path):
+    path, settings, _ = submitted
+    budget = json.loads(path.read_text()) | {"budget": {"hours": 3}, "max_concurrent": 1}
+    (path.parent / "budget.yaml").write_text(json.dumps(budget))
+    assert run_sweep(load_sweep(path.parent / "budget.yaml"), settings=settings).reused
+    other = json.loads(path.read_text()) | {"seed": 1}
+    (path.parent / "other.yaml").write_text(json.dumps(other))
+    with pytest.raises(NotFoundError, match=r"there is no sweep s-.* to resume"):
+        run_sweep(load_sweep(path.parent / "other.yaml"), settings=settings, resume=True)
 
 
 def test_a_sweep_whose_trials_all_diverge_is_a_failure(ray_session, tmp_path):
@@ -56,18 +95,24 @@ def test_a_sweep_whose_trials_all_diverge_is_a_failure(ray_session, tmp_path):
     overrides = {"training.max_gradient_norm": 1e30, "training.epochs": 2}
     path = write_sweep(tmp_path, search, overrides=overrides)
     spoil_weights(tmp_path / "encoder")
-    with pytest.raises(RunError, match="no trial finished; trial 1: step"):
+    with pytest.raises(RunError, match="no trial finished; trial 1: "):
         run_sweep(load_sweep(path), settings=settings_in(tmp_path))
+    (folder,) = (tmp_path / "runs").glob("s-*")
+    results = json.loads((folder / "results.json").read_text())
+    assert [trial["status"] for trial in results["trials"]] == ["diverged"]
 
 
 def kill_the_first_trial(runs_dir, stop):
-    """Wait for a checkpoint of trial 1, then SIGKILL its process."""
+    """Wait until trial 1 has been evaluated, then SIGKILL its process."""
+    pid = None
     while not stop.is_set():
-        for log in runs_dir.glob("*/trial-0001/events.jsonl"):
-            seen = list(read_events(log))
-            if any(event["event"] == "checkpoint" for event in seen):
-                os.kill(next(e["pid"] for e in seen if e["event"] == "started"), signal.SIGKILL)
-                return
+        for ledger in runs_dir.glob("*/ledger.jsonl"):
+            for entry in read_ledger(ledger):
+                if entry.kind == "reported" and entry.fields["trial"] == 1:
+                    pid = entry.fields.get("pid", pid)
+                    if "metrics" in entry.fields:
+                        os.kill(pid, signal.SIGKILL)
+                        return
         stop.wait(0.02)
 
 
@@ -79,10 +124,12 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(ray_session, tmp_path):
     killer = threading.Thread(target=kill_the_first_trial, args=(settings.runs_dir, stop))
     killer.start()
     try:
-        report, folder = run_sweep(load_sweep(path), settings=settings)
+        result = run_sweep(load_sweep(path), settings=settings)
     finally:
         stop.set()
         killer.join()
-    story = [e["event"] for e in read_events(folder / "trial-0001" / "events.jsonl")]
-    assert "resumed" in story
-    assert report.num_failed == 0
+    trial = result.report.trials[0]
+    assert [stay.outcome for stay in trial.stays] == ["interrupted", "finished"]
+    assert trial.incidents[0] == "its process died"
+    assert trial.incidents[1].startswith("went on from its checkpoint of step ")
+    assert result.exit_code == 0

@@ -21,6 +21,7 @@ from kovar.cli.keys import keys
 from kovar.cli.models import models
 from kovar.cli.options import JsonFlag
 from kovar.cli.runs import runs
+from kovar.cli.sweeps import sweeps
 from kovar.cli.top import top
 from kovar.errors import UserError, exit_code_of
 from kovar.settings import load_settings
@@ -41,6 +42,7 @@ models.command("export")(export_version)
 models.command("import")(import_version)
 app.add_typer(models, name="models")
 app.add_typer(runs, name="runs")
+app.add_typer(sweeps, name="sweeps")
 app.add_typer(keys, name="keys")
 app.add_typer(clusters, name="cluster")
 app.add_typer(autoscale, name="autoscale")

@@ -25,7 +25,12 @@ class ClassifierRuntime(Runtime):
         reader: turns texts into token ids.
         precision: that it computes in.
         load_attributor: loads what explains answers, when it is first asked for.
+
+    Attributes:
+        length_step: rows are as long as a multiple of this.
     """
+
+    length_step = 1
 
     def __init__(
         self, reader: Reader, *, precision: str, load_attributor: Callable[[], Attributor]
@@ -54,7 +59,7 @@ class ClassifierRuntime(Runtime):
 
     def scores(self, batch: Sequence[Encoded]) -> Table:
         """Return the probability of every label; see `Runtime.scores`."""
-        table = self.logits(self.reader.pad(batch))
+        table = self.logits(self._pad(batch))
         _check_finite(table)
         return probabilities(table, any_labels=self.any_labels)
 
@@ -65,7 +70,11 @@ class ClassifierRuntime(Runtime):
 
     def embed(self, batch: Sequence[Encoded]) -> Table:
         """Return embeddings of length 1; see `Runtime.embed`."""
-        return of_length_one(self.pooled(self.reader.pad(batch)))
+        return of_length_one(self.pooled(self._pad(batch)))
+
+    def _pad(self, batch: Sequence[Encoded]) -> Padded:
+        step = self.length_step
+        return self.reader.pad(batch, step=step if self.max_length % step == 0 else 1)
 
     def attribute(self, batch: Sequence[Encoded]) -> list[Attribution]:
         """Explain answers; see `Runtime.attribute`."""

@@ -23,7 +23,7 @@ GOLDEN_TOLERANCE: Final[dict[str, float]] = {
     "tf32": 1e-2,
     "bf16": 3e-2,
     "fp16": 3e-2,
-    "int8": 1e-1,
+    "int8": 0.15,
 }
 """Largest difference of a probability that counts as the same answer, by precision."""
 

@@ -126,7 +126,7 @@ def load_runtime(
     chip = detect_device(device)
     found = candidates(wish, exports, chip, installed=installed_runtimes())
     if len(found) == 1:
-        loaded, choice = _load(found[0], place, wish), only(found[0], wish)
+        loaded, choice = load_candidate(found[0], place, wish), only(found[0], wish)
     else:
         threads = "" if num_threads is None else f", {num_threads} threads"
         loaded, choice = _fastest(found, place, wish, f"{chip.name}{threads}", measurements)
@@ -157,7 +157,7 @@ def _fastest(
         known = {one: rates[str(one)] for one in found if str(one) in rates}
         if known:
             choice = fastest(known, circumstances=circumstances)
-            return _load(choice.candidate, place, wish), choice
+            return load_candidate(choice.candidate, place, wish), choice
         rates = {}
         chosen = _measured(found, place, wish, circumstances, rates)
         kept.write(rates)
@@ -177,7 +177,7 @@ def _measured(
     problem: GoldenError | None = None
     for candidate in found:
         try:
-            loaded = _load(candidate, place, wish)
+            loaded = load_candidate(candidate, place, wish)
         except GoldenError as refusal:
             log.warning("%s is left out: %s", candidate, refusal.message)
             problem = refusal
@@ -195,8 +195,12 @@ def _measured(
     return best, fastest(rates, circumstances=circumstances)
 
 
-def _load(candidate: Candidate, place: Place, wish: Wish) -> ClassifierRuntime:
-    """Load one candidate and check it against the golden examples."""
+def load_candidate(candidate: Candidate, place: Place, wish: Wish) -> ClassifierRuntime:
+    """Load one candidate and check it against the golden examples.
+
+    Raises:
+        GoldenError: an answer differs from the golden one.
+    """
     loaded: ClassifierRuntime
     if candidate.export is None:
         resolved = resolve(_of_torch(candidate.precision), detect_device(place.device))

@@ -33,6 +33,8 @@ class OpenVinoRuntime(ClassifierRuntime):
     """
 
     name = "openvino"
+    # Each new shape is compiled when it is first seen: a few lengths are soon all known.
+    length_step = 8
 
     def __init__(
         self,

@@ -124,29 +124,30 @@ class Reader:
         added = self.tokenizer.get_added_tokens_decoder()
         return frozenset(id_ for id_, token in added.items() if token.special)
 
-    def pad(self, batch: Sequence[Encoded]) -> Padded:
-        """Fill rows up to the longest of the batch."""
+    def pad(self, batch: Sequence[Encoded], *, step: int = 1) -> Padded:
+        """Fill rows up to the longest of the batch, or to the next multiple of `step`."""
         import numpy as np
 
         lengths = np.fromiter((len(item.ids) for item in batch), np.int64, len(batch))
-        longest = int(lengths.max())
+        longest = -(-int(lengths.max()) // step) * step
         flat = np.fromiter(chain.from_iterable(item.ids for item in batch), np.int64)
         if len(flat) == len(batch) * longest:
-            return Padded(flat.reshape(len(batch), longest), None, self._types(batch, lengths))
+            rows = flat.reshape(len(batch), longest)
+            return Padded(rows, None, self._types(batch, lengths, longest))
         mask = np.arange(longest) < lengths[:, None]
         ids = np.full(mask.shape, self.files.pad_id, dtype=np.int64)
         ids[mask] = flat
-        return Padded(ids, mask.astype(np.int64), self._types(batch, lengths))
+        return Padded(ids, mask.astype(np.int64), self._types(batch, lengths, longest))
 
     def _types(
-        self, batch: Sequence[Encoded], lengths: NDArray[np.int64]
+        self, batch: Sequence[Encoded], lengths: NDArray[np.int64], longest: int
     ) -> NDArray[np.int64] | None:
         import numpy as np
 
         if not self.has_types or all(item.second is None for item in batch):
             return None
         starts = np.array([item.length if item.second is None else item.second for item in batch])
-        places = np.arange(int(lengths.max()))
+        places = np.arange(longest)
         types = (places >= starts[:, None]) & (places < lengths[:, None])
         return types.astype(np.int64)
 

@@ -50,7 +50,8 @@ class TorchModel:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.model.parameters()).device
+        found: torch.device = next(self.model.parameters()).device
+        return found
 
 
 def load_torch_model(

@@ -40,7 +40,7 @@ class TorchRuntime(ClassifierRuntime):
             return Attributor(loaded if exact or load_exact is None else load_exact())
 
         super().__init__(loaded.reader, precision=loaded.precision, load_attributor=attributor)
-        self._module = loaded.model
+        self._loaded = loaded
         self._model: Any = loaded.model
         self._encoder: Any = loaded.model.base_model
         self._device = loaded.device
@@ -53,7 +53,8 @@ class TorchRuntime(ClassifierRuntime):
     @property
     def module(self) -> torch.nn.Module:
         """The model as it was loaded."""
-        return self._module
+        module: torch.nn.Module = self._loaded.model
+        return module
 
     def logits(self, inputs: Padded) -> NDArray[np.float32]:
         """Run the model; see `ClassifierRuntime.logits`."""

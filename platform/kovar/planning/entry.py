@@ -76,12 +76,12 @@ GroupsOf = Callable[[Sweep], Sequence[TrialGroup]]
 """Sorts the trials of a sweep by hardware, on the cluster that is planned for."""
 
 
-def read_entries(paths: Sequence[Path], groups_of: GroupsOf) -> list[Entry]:
+def read_entries(paths: Sequence[Path], groups_of: GroupsOf = lambda sweep: ()) -> list[Entry]:
     """Read what files ask for; a file's `kind:` or `applications:` tells what it is.
 
     Args:
         paths: the files.
-        groups_of: sorts the trials of a sweep.
+        groups_of: sorts the trials of a sweep; sweeps are left out by default.
 
     Raises:
         SpecError: not a file that Kovar plans, or a mistake in it.

@@ -21,6 +21,7 @@ from kovar.resources import Cluster, Placement
 from kovar.serving import ServingSpec
 from kovar.serving.access.exposure import exposure_notes
 from kovar.serving.plan import ReplicaPlan, placed_replicas
+from kovar.serving.versions import further_weights
 from kovar.settings import Settings
 from kovar.training import FineTuneSpec
 from kovar.training.disk import DiskEstimate, estimate_disk
@@ -181,7 +182,7 @@ class Estimator:
         )
 
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
-        config, max_length, notes = self._served(spec)
+        config, max_length, more_weights, notes = self._served(spec)
         access = spec.access.resolved(self.settings.api_keys)
         notes += exposure_notes(entry.document.data, has_keys=access.keys is not None)
         replica = placed_replicas(
@@ -191,20 +192,24 @@ class Estimator:
             self.cluster,
             config=config,
             max_length=max_length,
+            more_weights=more_weights,
         )
         return Estimate((replica.precision,), replica=replica, notes=notes)
 
-    def _served(self, spec: ServingSpec) -> tuple[Mapping[str, Any] | None, int, tuple[str, ...]]:
+    def _served(
+        self, spec: ServingSpec
+    ) -> tuple[Mapping[str, Any] | None, int, int, tuple[str, ...]]:
         """Look the served version up; a model that is yet to be trained is no mistake here."""
         if self.registry is None:
-            return None, 1, ()
+            return None, 1, 0, ()
         try:
             version = self.registry.version(spec.model, spec.version)
+            more_weights = further_weights(spec, self.registry)
         except NotFoundError as problem:
-            return None, 1, (f"memory: known once there is such a version: {problem.message}",)
+            return None, 1, 0, (f"memory: known once there is such a version: {problem.message}",)
         named = ModelSpec(base=f"version:{version.model}@{version.digest}")
         config = known_config(named, base_dir=Path(), registry=self.registry)
-        return config, version.manifest.signature.max_length or 1, ()
+        return config, version.manifest.signature.max_length or 1, more_weights, ()
 
     def _configurations(self, entry: Entry) -> Configurations:
         return Configurations(entry.base_dir, self.registry)

@@ -17,7 +17,7 @@ from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec, read_args
-from kovar.serving.versions import bind_versions
+from kovar.serving.versions import bind_versions, further_weights
 from kovar.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,14 @@ def _planned_request(spec: ServingSpec, version: Version, registry: Registry) ->
     named = ModelSpec(base=f"version:{version.model}@{version.digest}")
     config = known_config(named, base_dir=Path(), registry=registry)
     longest = version.manifest.signature.max_length or 1
-    return plan_replicas(spec, live_cluster(), config=config, max_length=longest).request
+    plan = plan_replicas(
+        spec,
+        live_cluster(),
+        config=config,
+        max_length=longest,
+        more_weights=further_weights(spec, registry),
+    )
+    return plan.request
 
 
 def deployment_options(spec: ServingSpec, request: Request) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kovar.config import format_size
@@ -63,7 +63,12 @@ def replica_demand(spec: ServingSpec, *, name: str) -> Demand:
 
 
 def plan_replicas(
-    spec: ServingSpec, cluster: Cluster, *, config: Mapping[str, Any] | None, max_length: int
+    spec: ServingSpec,
+    cluster: Cluster,
+    *,
+    config: Mapping[str, Any] | None,
+    max_length: int,
+    more_weights: int = 0,
 ) -> ReplicaPlan:
     """Prove that the fewest replicas can be placed, and resolve their precision.
 
@@ -72,6 +77,7 @@ def plan_replicas(
         cluster: where it is deployed.
         config: the model's config.json; None when it is not known.
         max_length: longest input of the model in tokens.
+        more_weights: bytes of the application's further models; see `further_weights`.
 
     Raises:
         PlacementError: no node type can hold a replica, or there are too few nodes.
@@ -80,7 +86,13 @@ def plan_replicas(
     demand = replica_demand(spec, name=spec.model)
     placement = plan_placement([demand], cluster)
     return placed_replicas(
-        spec, demand.name, placement, cluster, config=config, max_length=max_length
+        spec,
+        demand.name,
+        placement,
+        cluster,
+        config=config,
+        max_length=max_length,
+        more_weights=more_weights,
     )
 
 
@@ -92,6 +104,7 @@ def placed_replicas(
     *,
     config: Mapping[str, Any] | None,
     max_length: int,
+    more_weights: int = 0,
 ) -> ReplicaPlan:
     """Describe replicas where a placement, which may hold other work as well, puts them.
 
@@ -113,6 +126,8 @@ def placed_replicas(
             precision=precision.precision,
             device_kind=spec.device,
         )
+    if memory is not None:
+        memory = replace(memory, weights=memory.weights + more_weights)
     plan = ReplicaPlan(request, precision, room, memory)
     _check_memory(plan)
     return plan

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from kovar.config import format_size
 from kovar.errors import SpecError
 from kovar.inference import adapter_base, share_weights
+from kovar.models import ModelSpec, known_config
+from kovar.models.forward import FP32_BYTES
+from kovar.models.size import model_size
 from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
@@ -85,6 +88,30 @@ def _check_batch_holds_a_text(spec: ServingSpec, version: Version) -> None:
         )
 
 
+def further_weights(spec: ServingSpec, registry: Registry) -> int:
+    """Return the most bytes, in fp32, that an application's further models add to its first one.
+
+    An adapter shares at least the embeddings with another one of the same base.
+
+    Raises:
+        NotFoundError: the registry has no such model, version or alias.
+    """
+    base = adapter_base(registry, registry.version(spec.model, spec.version))
+    bases = {base.digest} if base else set()
+    num_bytes = 0
+    for one in spec.more_models:
+        version = registry.version(one.model, one.version)
+        named = ModelSpec(base=f"version:{version.model}@{version.digest}")
+        config = known_config(named, base_dir=Path(), registry=registry)
+        size = model_size(config, num_labels=2) if config else None
+        base = adapter_base(registry, version)
+        if size is not None:
+            shared = size.embedding if base and base.digest in bases else 0
+            num_bytes += (size.total - shared) * FP32_BYTES
+        bases |= {base.digest} if base else set()
+    return num_bytes
+
+
 def load_versions(
     spec: ServingSpec,
     bound: Sequence[BoundVersion],
@@ -110,9 +137,12 @@ def load_versions(
     """
     cache, artifacts = VersionCache(cache_dir / "versions"), open_artifacts(artifact_root)
     runtimes: list[ClassifierRuntime] = []
+
+    def fetch(wanted: Version) -> Path:
+        return start.materialize(wanted.digest, wanted.manifest, cache, artifacts)
+
     for one in bound:
-        folder = start.materialize(one.version.digest, one.version.manifest, cache, artifacts)
-        base = one.base and start.materialize(one.base.digest, one.base.manifest, cache, artifacts)
+        folder, base = fetch(one.version), fetch(one.base) if one.base else None
         with start.stage("fetch"):
             files = fetch_exports(one.exports, cache, artifacts)
         with start.stage("load"):

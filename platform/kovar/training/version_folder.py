@@ -204,7 +204,7 @@ def _check_default(
 ) -> GoldenResult:
     """Hold the runtime that serves by default against the golden examples, for the gates."""
     from kovar.inference import load_any
-    from kovar.inference.loader import GOLDEN_TOLERANCE, verify_golden
+    from kovar.inference.golden import GOLDEN_TOLERANCE, verify_golden
     from kovar.precision import detect_device, resolve
 
     precision = resolve("auto", detect_device(device)).precision

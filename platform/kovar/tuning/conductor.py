@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kovar.tuning.search import Search
 
 MAX_HELD: Final = 32
-"""Trials proposed ahead, while others of their hardware run, to find one for hardware that idles."""
+"""Trials proposed ahead, while others run, to find one for hardware that idles."""
 
 ALIVE_EVERY_S: Final = 5.0
 

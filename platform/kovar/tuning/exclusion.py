@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import SpecError
 from kovar.models import known_config
 from kovar.resources import Cluster, Placement
-from kovar.training.fit import MemoryFit, check_fit, check_known_base, fit_memory
+from kovar.training.fit import MemoryFit, check_fit, check_known_base
 from kovar.training.padding import check_padding
 from kovar.training.parallel import check_tensor_plan
 from kovar.training.plan import RunPlan, placed_run
+from kovar.tuning.memory_fits import MemoryFits
 from kovar.tuning.points import TrialSpec
 
 if TYPE_CHECKING:
@@ -57,15 +58,17 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Configurations:
-    """The config.json of base models, each looked up once.
+    """The config.json of base models, each looked up once, and the memory of trials.
 
     Args:
         base_dir: folder that relative paths start from.
         registry: needed for `version:` models alone.
+        fits: estimates of memory.
     """
 
     base_dir: Path
     registry: Registry | None = None
+    fits: MemoryFits = field(default_factory=MemoryFits)
     _known: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
     def of(self, model: ModelSpec) -> Mapping[str, Any] | None:
@@ -93,7 +96,7 @@ def examine(
         check_known_base(spec, config)
         check_tensor_plan(spec, config)
         check_padding(spec.training.padding_free, config)
-        fit = fit_memory(spec, run, config)
+        fit = configurations.fits.of(spec, run, config)
         check_fit(spec, fit)
     except SpecError as error:
         return Excluded(trial, error)

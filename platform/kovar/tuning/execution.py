@@ -23,12 +23,13 @@ from kovar.tuning.conductor import Conductor, Room, Venue
 from kovar.tuning.exclusion import Excluded
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.live import LiveSweep, score_of
-from kovar.tuning.spending import Allowance
 from kovar.tuning.scheduler import Pbt
 from kovar.tuning.search import explore
+from kovar.tuning.spending import Allowance
 from kovar.tuning.trial import adopt, drop_checkpoints, drop_weights
 
 if TYPE_CHECKING:
+    from kovar.training.task import WorkerTask
     from kovar.tuning.ledger import Entry
     from kovar.tuning.loop import TrialFunction, Work
     from kovar.tuning.points import TrialSpec
@@ -182,23 +183,31 @@ class Execution:
             is_waiting=lambda gangs, num_held: bool(gangs) and not num_held,
         )
 
+    def task(self, trial: TrialSpec, *, weights_bar: float | None) -> WorkerTask:
+        """Return what a trial's workers are given.
+
+        Args:
+            trial: one that can run.
+            weights_bar: the score that its weights are kept from.
+
+        Raises:
+            UserError: its model, its data or its method is at fault.
+        """
+        prepared = self.prepared
+        plan = prepared.plan.admit(trial)
+        if isinstance(plan, Excluded):
+            raise RunError(f"trial {trial.number} is excluded: {plan.reason}")
+        folder = prepared.folder.trial(trial.number)
+        task = prepared.inputs.task(trial.spec, folder=folder, plan=plan)
+        saves = isinstance(prepared.sweep.spec.scheduler, Pbt)
+        return replace(task, weights_bar=weights_bar, saves_updates=saves)
+
     def _work(self, trial: TrialSpec, state: SweepState) -> Work:
         from kovar.tuning.loop import Work
 
-        prepared = self.prepared
-        plan = prepared.plan.admit(trial)
-        if isinstance(plan, Excluded):  # the conductor has asked before
-            raise RunError(f"trial {trial.number} is excluded: {plan.reason}")
-        task = prepared.inputs.task(
-            trial.spec, folder=prepared.folder.trial(trial.number), plan=plan
-        )
-        task = replace(
-            task,
-            weights_bar=_bar(prepared, state),
-            saves_updates=isinstance(prepared.sweep.spec.scheduler, Pbt),
-        )
+        task = self.task(trial, weights_bar=_bar(self.prepared, state))
         task.folder.mkdir(parents=True, exist_ok=True)
-        resources = trial_resources(plan.request, field="resources.worker")
+        resources = trial_resources(task.request, field="resources.worker")
         if trial.spec.resources.num_workers.max > 1:
             # Its workers have places of their own; a byte makes the group that Ray Tune wants.
             resources = {"bundles": [{"memory": 1}]}
@@ -226,26 +235,28 @@ class _Keeper:
     """Removes what trials leave that nobody will need, as they end."""
 
     def __init__(self, prepared: PreparedSweep) -> None:
-        self._prepared = prepared
+        self._folder, self._spec = prepared.folder, prepared.sweep.spec
 
     def hear(self, entry: Entry, state: SweepState) -> None:
         if entry.kind != "ended" or entry.fields["status"] == "unfinished":
             return
-        trial = state.trials[entry.fields["trial"]]
-        folder = self._prepared.folder.trial(trial.number)
-        drop_checkpoints(folder)
-        spec = self._prepared.sweep.spec
-        bar = _bar(self._prepared, state)
-        if trial.status != "finished":
-            drop_weights(folder)
-        elif bar is not None and (score := score_of(trial, spec)) is not None:
-            sign = 1 if spec.mode == "max" else -1
-            for other in state.trials.values():
-                theirs = score_of(other, spec) if other.status == "finished" else None
-                if theirs is not None and sign * theirs < sign * bar:
-                    drop_weights(self._prepared.folder.trial(other.number))
-            if sign * score < sign * bar:
-                drop_weights(folder)
+        number = entry.fields["trial"]
+        drop_checkpoints(self._folder.trial(number))
+        if self._spec.seeds == 1:
+            self._keep_one(state)
+
+    def _keep_one(self, state: SweepState) -> None:
+        """Keep the weights of the best trial so far; of equal ones those of the first."""
+        sign = 1 if self._spec.mode == "max" else -1
+        holders = [
+            (sign * score, -trial.number)
+            for trial in state.trials.values()
+            if trial.status == "finished"
+            and (trial.end or {}).get("weights")
+            and (score := score_of(trial, self._spec)) is not None
+        ]
+        for _, negative in sorted(holders)[:-1]:
+            drop_weights(self._folder.trial(-negative))
 
 
 class _Nodes:

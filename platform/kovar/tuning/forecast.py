@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.data.facts import DataFacts, UnknownData, read_facts
 from kovar.training.disk import DiskEstimate, estimate_disk
 from kovar.training.duration import Duration, UnknownDuration
-from kovar.training.fit import NUM_LABELS, MemoryFit, fit_memory, lora_shape
+from kovar.training.fit import NUM_LABELS, MemoryFit, lora_shape
 from kovar.training.method import Lora
 from kovar.training.plan import RunPlan, placed_run
 from kovar.training.run_duration import run_duration
@@ -93,7 +93,8 @@ def forecast(
     if len(known) < len(specs):
         return Forecast(runs, num_at_once, None, None, None, None)
     facts = _Facts(cache_dir, configurations.base_dir)
-    fits = [fit_memory(spec, run, config) for spec, run, config in known]
+    known.sort(key=lambda one: -one[0].training.max_tokens)
+    fits = [configurations.fits.of(*one) for one in known]
     disks = [_disk(spec, config, facts.of(spec)) for spec, _, config in known]
     times = [
         run_duration(spec, run, config, facts.of(spec), group.num_workers)

@@ -14,6 +14,10 @@ from kovar.tuning.points import Sweep, TrialSpec
 
 MiB: Final = 1 << 20
 
+RESERVABLE: Final = 0.9
+"""Most of a node's memory that a trial reserves by prediction: Ray, when it starts, may find a
+little less than the plan did."""
+
 
 @dataclass(frozen=True)
 class TrialGroup:
@@ -84,7 +88,14 @@ def _group(
     name = sweep.spec.name if number == 1 else f"{sweep.spec.name} (hardware {number})"
     one = Demand.of(trials[0].spec.resources, name=name)
     alone = plan_placement([one], cluster)
-    found = [examine(trial, name, alone, cluster, configurations) for trial in trials]
+    # The largest first: smaller ones fit where it does.
+    found = sorted(
+        (
+            examine(trial, name, alone, cluster, configurations)
+            for trial in sorted(trials, key=lambda one: -one.spec.training.max_tokens)
+        ),
+        key=lambda one: one.trial.number,
+    )
     admitted = [one for one in found if isinstance(one, Admitted)]
     excluded = tuple(one for one in found if isinstance(one, Excluded))
     share = len(trials) / len(sweep.examples)
@@ -106,7 +117,7 @@ def _with_memory(request: Request, admitted: Sequence[Admitted], cluster: Cluste
     if not isinstance(request, CpuRequest) or request.memory is not None or not declared:
         return request
     sizes = [
-        min(-(-one.fit.memory.total // MiB), one.fit.room.size_bytes // MiB)
+        min(-(-one.fit.memory.total // MiB), int(one.fit.room.size_bytes * RESERVABLE) // MiB)
         for one in admitted
         if one.fit is not None and one.fit.room is not None
     ]

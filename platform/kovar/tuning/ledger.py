@@ -36,19 +36,19 @@ EntryKind = Literal[
 ]
 
 FIELDS: Final[dict[EntryKind, str]] = {
-    "opened": "sweep (its id): a driver takes the sweep up",
+    "opened": "none: a driver takes the sweep up",
     "proposed": "trial, configuration, seed, point",
     "refused": "configuration, point, reason: no fine-tuning spec can hold it",
     "excluded": "trial, reason: it cannot run where it would be placed",
     "started": "trial: an actor took it up",
     "reported": "trial, stop (whether the scheduler ended it with this), and what the trial told: "
-    "step, seconds, metrics, tokens, …, start, end",
+    "usage, step, seconds, metrics; node, chip, precision, num_steps, pid; incident; end",
     "interrupted": "trial, reason, lost_node: it goes on elsewhere",
     "paused": "trial: it waits, and goes on from its checkpoint",
     "exploited": "trial, donor, step, point: it goes on from a copy of the donor's checkpoint",
     "ended": "trial, status, reason",
     "retried": "trial: it failed or was unfinished, and gets another go",
-    "alive": "nothing: the driver lived at this time",
+    "alive": "none: the driver lived at this time",
     "closed": "reason: finished, budget, or why the driver gave up",
 }
 
@@ -177,7 +177,7 @@ def _is_whole(line: bytes) -> bool:
 def _follows(told: dict[str, Any], number: int, previous: str) -> bool:
     if told.get("n") != number or told.get("entry") not in get_args(EntryKind):
         return False
-    return told["digest"] == _chained(previous, _content(_entry(told)))
+    return str(told["digest"]) == _chained(previous, _content(_entry(told)))
 
 
 def _entry(told: dict[str, Any]) -> Entry:

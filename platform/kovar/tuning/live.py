@@ -69,7 +69,7 @@ def status_of(
         now: UNIX time.
     """
     trials = state.trials.values()
-    counts = Counter(
+    counts: Counter[str] = Counter(
         trial.status or ("running" if trial.is_running else "waiting") for trial in trials
     )
     spent = spending(state, price, now)

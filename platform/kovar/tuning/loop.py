@@ -197,7 +197,11 @@ class _Ending(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         self._conductor.look()
-        return self._conductor.stop_reason is not None or self._is_over()
+        return self._is_over() or self._conductor.stop_reason is not None
+
+    def __reduce__(self) -> Any:
+        """Ray Tune writes a copy that nobody reads."""
+        return tune.stopper.NoopStopper, ()
 
 
 class _Clerk(tune.Callback):  # type: ignore[misc]

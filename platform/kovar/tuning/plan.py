@@ -164,14 +164,15 @@ def plan_sweep(
     return plan
 
 
-def unplanned_sweep(sweep: Sweep) -> SweepPlan:
+def unplanned_sweep(sweep: Sweep, *, registry: Registry | None = None) -> SweepPlan:
     """Take the trials as they are written, without a proof that they can be placed.
 
     Raises:
         SpecError: a request leaves open what only a plan decides, or no trial can run.
     """
     cluster = Cluster((), can_grow=True)
-    groups = trial_groups(sweep, cluster, Configurations(sweep.base_dir))
+    configurations = Configurations(sweep.base_dir, registry)
+    groups = trial_groups(sweep, cluster, configurations)
     alone = [group.alone for group in groups]
     placement = replace(
         alone[0],
@@ -179,7 +180,7 @@ def unplanned_sweep(sweep: Sweep) -> SweepPlan:
         assignments={name: {} for one in alone for name in one.requests},
         beyond={name: reason for one in alone for name, reason in one.beyond.items()},
     )
-    return SweepPlan(sweep, cluster, placement, groups, Configurations(sweep.base_dir))
+    return SweepPlan(sweep, cluster, placement, groups, configurations)
 
 
 def at_once_of(group: TrialGroup, placement: Placement) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kovar.config import Document, load_document
 from kovar.errors import UserError
@@ -23,6 +24,10 @@ from kovar.tuning.search import Observation, Point, Search, make_search
 from kovar.tuning.search.corners import corners
 from kovar.tuning.search.space import Space
 from kovar.tuning.spec import SweepSpec
+
+LEARNING_SHARE: Final = 0.25
+"""Share of the trials that run at once, at most, where the searcher learns from their results: what
+all begin together is drawn blindly."""
 
 __all__ = ["Point", "Sweep", "TrialSpec", "draw_points", "load_sweep"]
 
@@ -59,7 +64,8 @@ class Sweep:
     """A sweep that is valid as far as it is known.
 
     Args:
-        spec: as written, with `metric`, `mode` and `select` decided.
+        spec: as written, with `metric`, `mode` and `select` decided, and with `max_concurrent`
+            where the searcher learns.
         base_dir: folder that relative paths of the base spec start from.
         document: the sweep's file.
         base_document: the base, which may be a part of it.
@@ -163,7 +169,7 @@ def load_sweep(path: Path) -> Sweep:
     for key, value in spec.overrides.items():
         fields = with_values(fields, {key: value})
         base = validated(document, "overrides", fields, {key: value})
-    spec = with_goal(document, spec, base, _tasks(spec, base))
+    spec = _with_limit(with_goal(document, spec, base, _tasks(spec, base)))
     best = spec.select == "best"
     fields = with_values(fields, {"training.metric": spec.metric, "training.keep_best": best})
     base = FineTuneSpec.model_validate_json(json.dumps(fields))
@@ -194,6 +200,14 @@ def _base_document(document: Document, spec: SweepSpec, path: Path) -> Document:
     if not base_path.exists():
         raise document.error_at("base", "no such file", got=str(base_path))
     return load_document(base_path)
+
+
+def _with_limit(spec: SweepSpec) -> SweepSpec:
+    """Let a searcher that learns hear of most trials before it proposes the next ones."""
+    if not spec.is_adaptive or spec.limit is not None:
+        return spec
+    most = math.ceil(num_trials(spec, Space(spec.search)) * LEARNING_SHARE)
+    return spec.model_copy(update={"max_concurrent": most})
 
 
 def _tasks(spec: SweepSpec, base: FineTuneSpec) -> Collection[TaskName]:

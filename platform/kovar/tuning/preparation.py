@@ -18,11 +18,12 @@ from kovar.tuning.exclusion import Excluded
 from kovar.tuning.folder import SweepFolder
 from kovar.tuning.inputs import TrialInputs
 from kovar.tuning.plan import SweepPlan, plan_sweep, unplanned_sweep
-from kovar.tuning.points import Sweep
+from kovar.tuning.points import Sweep, TrialSpec
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
     from kovar.resources import Cluster
+    from kovar.tuning.state import TrialState
 
 OPEN: Final = frozenset({"budget", "max_concurrent"})
 """Fields of a sweep that change no trial: after a change of them the sweep goes on."""
@@ -44,6 +45,16 @@ class PreparedSweep:
     inputs: TrialInputs
     folder: SweepFolder
 
+    def spec_of(self, trial: TrialState) -> TrialSpec:
+        """Return the whole spec of a trial that the ledger knows."""
+        specs = self.sweep.trials_of(trial.configuration, trial.point)
+        return next(spec for spec in specs if spec.number == trial.number)
+
+    def price_of(self, trial: TrialState) -> float | None:
+        """Return the price per hour of what a trial held last; None where none is declared."""
+        node_type = trial.stays[-1].node_type if trial.stays else None
+        return self.plan.price_of(self.spec_of(trial), node_type)
+
 
 def prepare_sweep(
     sweep: Sweep,
@@ -64,7 +75,7 @@ def prepare_sweep(
     if planned:
         plan = plan_sweep(sweep, cluster, settings=settings, registry=registry)
     else:
-        plan = unplanned_sweep(sweep)
+        plan = unplanned_sweep(sweep, registry=registry)
     ensure_writable(settings.cache_dir, field="cache_dir")
     inputs = TrialInputs(
         base_dir=sweep.base_dir, settings=settings, registry=registry, progress=progress

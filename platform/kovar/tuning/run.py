@@ -6,6 +6,7 @@ is returned, an interrupted one goes on, and no trial that has ended runs again.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,15 @@ from kovar.tuning.execution import Execution
 from kovar.tuning.ledger import read_ledger
 from kovar.tuning.points import Sweep
 from kovar.tuning.preparation import PreparedSweep, prepare_sweep
+from kovar.tuning.record import TrialRecord
 from kovar.tuning.records import records_of
+from kovar.tuning.registration import Winner, promote_winner, register_winner
 from kovar.tuning.report import SweepReport, facts_of, write_report
-from kovar.tuning.state import SweepState, TrialState
+from kovar.tuning.state import SweepState
+from kovar.tuning.trial import TrialEnd, drop_weights
 
 if TYPE_CHECKING:
+    from kovar.registry import Version
     from kovar.resources import Cluster
     from kovar.tuning.loop import TrialFunction
 
@@ -38,12 +43,14 @@ class SweepResult:
     Args:
         report: its trials, ranked.
         folder: with `results.json`, the page, the pictures and the trials.
+        version: what its best trial became.
         stopped: why it ended before its trials did; None if it did not.
         reused: whether it had been finished before.
     """
 
     report: SweepReport
     folder: Path
+    version: Version
     stopped: str | None = None
     reused: bool = False
 
@@ -52,10 +59,31 @@ class SweepResult:
         """0, or 1 where a trial failed."""
         return 1 if self.report.num_failed else 0
 
+    def summary(self) -> list[str]:
+        """Return what a user wants to know beside the table, a fact a line."""
+        facts = {
+            "version": f"{self.version.model}@{self.version.number}",
+            "digest": self.version.digest,
+            "sweep": f"{self.folder}{' (finished before)' if self.reused else ''}",
+            "report": str(self.folder / "report.html"),
+            "TensorBoard": f"tensorboard --logdir {self.folder / 'tensorboard'}",
+        }
+        ended = self.report.counts
+        bad = {name: ended[name] for name in ("failed", "diverged", "unfinished") if name in ended}
+        if bad:
+            told = ", ".join(f"{number} {name}" for name, number in bad.items())
+            facts["not all well"] = f"{told} of {len(self.report.trials)} trials"
+        if self.stopped:
+            facts["stopped"] = f"{self.stopped}; submitted again it goes on"
+        return [f"{name:<12} {fact}" for name, fact in facts.items()]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return self.report.to_json() | {
             "folder": str(self.folder),
+            "model": self.version.model,
+            "version": self.version.number,
+            "digest": self.version.digest,
             "stopped": self.stopped,
             "reused": self.reused,
         }
@@ -70,6 +98,7 @@ def run_sweep(
     planned: bool = True,
     fresh: bool = False,
     resume: bool = False,
+    promote: str | None = None,
     function: TrialFunction = run_in_actor,
 ) -> SweepResult:
     """Run every trial and rank the results; go on with, or return, what was submitted before.
@@ -83,9 +112,11 @@ def run_sweep(
         planned: prove that the trials can be placed before anything starts.
         fresh: start anew in a folder of its own.
         resume: go on with an earlier submission; its failed trials get another go.
+        promote: alias that is pointed at the best trial's version, through the alias's gates.
         function: runs one trial in an actor.
 
     Raises:
+        GateError: a gate refuses the promotion; the version is registered.
         UserError: an input or the placement of a trial is at fault, there is nothing to resume, or
             another process executes the sweep; no trial has started.
         RunError: no trial finished.
@@ -116,7 +147,10 @@ def run_sweep(
         execution = Execution(prepared, settings, progress, function, retries=resume)
         try:
             with FileLock(folder.lock, timeout=0), beating(folder.heartbeat):
-                return _run_locked(execution, retries=resume)
+                result = _run_locked(execution, registry, retries=resume)
+                if promote is not None:
+                    promote_winner(registry, result.version, promote, sweep=folder.sweep)
+                return result
         except Timeout:
             raise UserError(
                 f"sweep {folder.sweep} is already being executed by another process",
@@ -124,7 +158,7 @@ def run_sweep(
             ) from None
 
 
-def _run_locked(execution: Execution, *, retries: bool) -> SweepResult:
+def _run_locked(execution: Execution, registry: Registry, *, retries: bool) -> SweepResult:
     prepared = execution.prepared
     spec, folder = prepared.sweep.spec, prepared.folder
     state = SweepState.of(read_ledger(folder.ledger))
@@ -133,32 +167,54 @@ def _run_locked(execution: Execution, *, retries: bool) -> SweepResult:
     if not reused:
         write_json(folder.spec, _as_run(prepared))
         state = execution.run().state
-    prices = _Prices(prepared)
-    records = records_of(state, spec, price=prices.price_of, now=time.time())
+    records = records_of(state, spec, price=prepared.price_of, now=time.time())
     report = SweepReport(facts_of(spec), records)
     if not reused or not folder.results.exists():
         write_report(report, folder.root)
-    stopped = None if state.is_finished else state.closed
     if report.best is None:
         first = next((one for one in records if one.reason), None)
         why = f"; trial {first.number}: {first.reason}" if first else ""
         raise RunError(f"no trial finished{why}", hint=f"see {folder.root}")
-    return SweepResult(report, folder.root, stopped, reused)
+    version = _version(execution, report, state, registry)
+    stopped = None if state.is_finished else state.closed
+    return SweepResult(report, folder.root, version, stopped, reused)
+
+
+def _version(
+    execution: Execution, report: SweepReport, state: SweepState, registry: Registry
+) -> Version:
+    """Return what the best trial became; register it unless that was done."""
+    folder, best = execution.prepared.folder, _winner(report, state)
+    if folder.result.exists():
+        known = json.loads(folder.result.read_text(encoding="utf-8"))
+        if known["trial"] == best.number:
+            return registry.version(known["model"], known["digest"])
+    rivals = [trial for trial in report.ranked if trial is not best]
+    task = execution.task(execution.prepared.spec_of(state.trials[best.number]), weights_bar=None)
+    end = TrialEnd.of(state.trials[best.number].end or {})
+    winner = Winner(task, end, folder.sweep, rivals)
+    version = register_winner(winner, registry, execution.progress).version
+    for trial in rivals:
+        drop_weights(folder.trial(trial.number))
+    told = {"trial": best.number, "model": version.model, "digest": version.digest}
+    write_json(folder.result, told | {"version": version.number})
+    return version
+
+
+def _winner(report: SweepReport, state: SweepState) -> TrialRecord:
+    """Return the best trial; of equal ones the first whose weights were kept."""
+    best = report.best
+    assert best is not None  # noqa: S101 (for the type checker)
+    equal = [
+        trial
+        for trial in report.ranked
+        if trial.status == "finished"
+        and report.merit(trial) == report.merit(best)
+        and (state.trials[trial.number].end or {}).get("weights")
+    ]
+    return best if best in equal else next(iter(equal), best)
 
 
 def _as_run(prepared: PreparedSweep) -> dict[str, Any]:
     sweep = prepared.sweep
     return sweep.spec.model_dump(mode="json") | {"base": sweep.base.model_dump(mode="json")}
-
-
-class _Prices:
-    """Prices of trials, as the plan knows them."""
-
-    def __init__(self, prepared: PreparedSweep) -> None:
-        self._prepared = prepared
-
-    def price_of(self, trial: TrialState) -> float | None:
-        specs = self._prepared.sweep.trials_of(trial.configuration, trial.point)
-        spec = next(one for one in specs if one.number == trial.number)
-        node_type = trial.stays[-1].node_type if trial.stays else None
-        return self._prepared.plan.price_of(spec, node_type)

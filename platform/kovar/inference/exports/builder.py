@@ -77,7 +77,7 @@ class ExportBuilder:
         folder = self.cache_dir / "exports"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{self.version.digest}-{form}.lock"):
-            return self.found().get(form) or self._build(form)
+            return self.found().get(form) or self.build(form)
 
     def check_loss(self, accuracy: Accuracy | None, form: ExportForm) -> None:
         """Refuse an export that loses too much.
@@ -104,7 +104,8 @@ class ExportBuilder:
                 hint="take runtime: torch",
             )
 
-    def _build(self, form: ExportForm) -> DerivedArtifact:
+    def build(self, form: ExportForm) -> DerivedArtifact:
+        """Make an export, also where there is one already; see `ensure`."""
         log.info("exporting %s to %s", self.version, form)
         judges = self._texts if form.precision == "int8" else None
         with tempfile.TemporaryDirectory(prefix="kovar-export-") as name:

@@ -124,15 +124,17 @@ def _trace(loaded: TorchModel, folder: Path) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the tracer: it warns of its own deprecations and of libraries that are absent."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch", "torchao", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _write(program: Any, path: Path) -> None:

@@ -179,10 +179,13 @@ def isolated(device_type: str) -> Iterator[None]:
 def give_memory_back(device_type: str) -> None:
     """Free what a trial has held: on the GPU, and in the heap of the process."""
     import ctypes
+    import gc
 
     from kovar.training.shrinking import free_cached
 
     free_cached(device_type)
+    # What is left are modules and the like: looking at them after every trial takes half a second.
+    gc.freeze()
     if dynamo := sys.modules.get("torch._dynamo"):
         dynamo.reset()
     if sys.platform == "linux":

@@ -77,12 +77,12 @@ def _experiment(report: SweepReport, started: Sequence[TrialRecord], created: fl
     ]
     fields += [
         hparams.HParam(name, _domain([_facts(trial)[name] for trial in started]))
-        for name in ("resolved precision", "runs on", "status")
+        for name in _facts_told(report)
     ]
     known = sorted({tag for trial in started for tag, *_ in _scalars(trial, 0.0)})
     first = f"final/{report.facts.metric}"
     metrics = [
-        hparams.Metric(tag, display_name=tag.removeprefix("final/"))
+        hparams.Metric(tag, display_name=tag.partition("/")[2])
         for tag in sorted(known, key=lambda tag: (tag != first, tag))
         if not tag.startswith("evaluation/")
     ]
@@ -93,9 +93,10 @@ def _session(trial: TrialRecord, report: SweepReport, at: float) -> list[Any]:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
     from tensorboard.plugins.hparams import summary_v2 as hparams
 
-    values = {path: _plain(trial.point.get(path)) for path in report.facts.paths} | _facts(trial)
+    values = {path: _plain(trial.point.get(path)) for path in report.facts.paths}
+    values |= {name: _facts(trial)[name] for name in _facts_told(report)}
     # Seeds of one configuration form one group, whose metrics TensorBoard averages.
-    group = f"configuration-{trial.configuration:04d}"
+    group = f"{trial.configuration:04d}"
     started = hparams.hparams_pb(values, trial_id=group, start_time_secs=at)
     ok = trial.status in ("finished", "stopped")
     ended = plugin_data_pb2.SessionEndInfo(
@@ -127,6 +128,18 @@ def _scalars(trial: TrialRecord, at: float) -> Iterator[Scalar]:
         known = getattr(trial, name)
         if known is not None:
             yield f"trial/{name}", float(known), trial.num_steps, end
+
+
+def _facts_told(report: SweepReport) -> list[str]:
+    """Return the facts that say more than the searched fields do."""
+    names = ["status"]
+    if "precision" not in report.facts.paths or any(
+        trial.precision not in (None, trial.point.get("precision")) for trial in report.trials
+    ):
+        names.insert(0, "resolved precision")
+    if len({_facts(trial)["runs on"] for trial in report.trials}) > 1:
+        names.insert(0, "runs on")
+    return names
 
 
 def _facts(trial: TrialRecord) -> dict[str, str]:

@@ -51,10 +51,9 @@ class Dimension:
 
     @property
     def categories(self) -> list[str]:
-        """The distinct values in their order."""
-        if self.is_numeric:
-            return [shown(v) for v in sorted(set(self.values), key=_number)]
-        return sorted(set(self.texts), key=lambda text: (text == ABSENT, text))
+        """The distinct values in their order: numbers, then texts, then what is absent."""
+        pairs = dict(zip(self.texts, self.values, strict=True)).items()
+        return [text for text, _ in sorted(pairs, key=lambda pair: _order(*pair))]
 
     @property
     def num_distinct(self) -> int:
@@ -97,16 +96,15 @@ def shown(value: JsonValue) -> str:
 
 
 def _dimension(path: str, name: str, values: Sequence[JsonValue], facts: SweepFacts) -> Dimension:
-    numeric = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    positive = len(numeric) == len(values) and all(one > 0 for one in numeric)
-    # A grid has no scale of its own: one that spans a factor of 20 is read as logarithmic.
-    wide = positive and bool(numeric) and max(numeric) / min(numeric) > 20
-    return Dimension(path, name, tuple(values), positive and (path in facts.log_paths or wide))
+    positive = all(isinstance(v, int | float) and v > 0 for v in values)
+    return Dimension(path, name, tuple(values), is_log=positive and path in facts.log_paths)
 
 
 def _is_number(value: JsonValue) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _number(value: JsonValue) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _order(text: str, value: JsonValue) -> tuple[int, float, str]:
+    if _is_number(value):
+        return 0, float(value), ""  # type: ignore[arg-type]
+    return (2 if text == ABSENT else 1), 0.0, text

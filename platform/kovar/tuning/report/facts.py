@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from kovar.tuning.dimension import is_logarithmic
+from kovar.tuning.dimension import Choice, Dimension, Grid, is_logarithmic
 from kovar.tuning.spec import SweepSpec
 
 Mode = Literal["max", "min"]
 
-_PREFIXES = ("training.", "resources.worker.", "resources.")
+_FAR: Final = 8
+_PREFIXES: Final = ("training.", "resources.worker.", "resources.")
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,18 @@ def facts_of(spec: SweepSpec, *, currency: str = "$") -> SweepFacts:
         metric=spec.metric,
         mode="min" if spec.mode == "min" else "max",
         paths=tuple(spec.search),
-        log_paths=frozenset(p for p, d in spec.search.items() if is_logarithmic(d)),
+        log_paths=frozenset(p for p, d in spec.search.items() if _is_log(d)),
         objectives=spec.objectives,
         currency=currency,
     )
+
+
+def _is_log(dimension: Dimension) -> bool:
+    """Return whether values are drawn on a logarithmic scale: listed ones if they span far."""
+    if not isinstance(dimension, Grid | Choice):
+        return is_logarithmic(dimension)
+    numbers = [v for v in dimension.values if isinstance(v, int | float) and v > 0]
+    return len(numbers) == len(dimension.values) and max(numbers) >= _FAR * min(numbers)
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -37,8 +37,8 @@ class ImportanceBars(Plot):
         explained = self.importance.explained or 0.0
         caution = f" Caution: {self.importance.caution}." if self.importance.caution else ""
         return (
-            f"Share of the variance of {self.facts.metric} that a field takes part in: what a forest "
-            f"no longer predicts when the values of the field are shuffled. The forest predicts "
+            f"Share of the variance of {self.facts.metric} that a field takes part in: what a "
+            f"forest no longer predicts when its values are shuffled. The forest predicts "
             f"{max(0.0, explained):.0%} of the variance of configurations that it has not seen."
             f"{caution}"
         )

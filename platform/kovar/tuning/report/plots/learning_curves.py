@@ -104,7 +104,8 @@ class LearningCurves(Plot):
             axes.plot(x, y, "o-", color=color, label=label, lw=width, ms=3.5,
                       alpha=1.0 if colored else 0.45, zorder=3 if colored else 2)  # fmt: skip
             if x and trial.status not in ("finished", "unfinished"):
-                axes.plot(x[-1:], y[-1:], "x", color=color, ms=8, mew=2, zorder=4)
+                alpha = 1.0 if colored else 0.7
+                axes.plot(x[-1:], y[-1:], "x", color=color, ms=6, mew=1.4, alpha=alpha, zorder=4)
         axes.set(xlabel="step", ylabel=metric)
         axes.set_title(f"{self.facts.name}: {metric} on the evaluation split")
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Quality against what it costs, with the Pareto front and the recommendation."""
+"""Quality against cost or time, with the Pareto front and the recommendation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ParetoFront(Plot):
     """Configurations with a result, in groups, and a front for each price."""
 
     slug: ClassVar = "pareto"
-    title: ClassVar = "Quality against cost"
+    title: ClassVar = "Pareto front"
     groups: tuple[_Group, ...]
     fronts: tuple[Front, ...]
     recommended: Configuration | None

@@ -1,0 +1,142 @@
+"""A load generator for serving.py, in a process of its own: HTTP/1.1 over plain asyncio streams.
+
+usage: python serving_client.py < one line of JSON
+
+{"port": 8000, "bodies": [...], "path": "/v1/predict", "seconds": 10, "clients": 64} keeps 64
+requests in flight (closed loop); with "rate": 100 instead of "clients" requests come at random
+moments, 100 a second on average, whether answers come or not (open loop). Prints one line of JSON:
+the moment, the latency and the status of each request; status 0 is a connection that broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+TIMEOUT_S = 60.0
+MAX_CONNECTIONS = 2000
+
+
+@dataclass
+class Outcome:
+    """What came of each request: (moment it was sent, seconds, status)."""
+
+    begin: float
+    requests: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def note(self, sent: float, status: int) -> None:
+        """Note an answer."""
+        self.requests.append((sent - self.begin, time.perf_counter() - sent, status))
+
+
+class Connection:
+    """One connection that stays open between requests."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: bytes) -> int:
+        """Send a request; return the status, 0 when the connection breaks."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = self._streams
+                writer.write(request)
+                return await self._read(reader)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError):
+            self.close()
+            return 0
+
+    async def _read(self, reader: asyncio.StreamReader) -> int:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        lines = head.split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+        if headers.get("transfer-encoding") == "chunked":
+            while size := int(await reader.readline(), 16):
+                await reader.readexactly(size + 2)
+            await reader.readline()
+        else:
+            await reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection") == "close":
+            self.close()
+        return int(lines[0].split(" ")[1])
+
+    def close(self) -> None:
+        """Close it; the next request opens it again."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+def encoded(job: dict[str, Any]) -> list[bytes]:
+    """Return the requests as they go over the wire."""
+    head = f"POST {job['path']} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    bodies = [json.dumps(body).encode() for body in job["bodies"]]
+    return [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+
+
+async def closed(job: dict[str, Any], outcome: Outcome) -> None:
+    """Keep so many requests in flight."""
+    requests = encoded(job)
+    until = outcome.begin + job["seconds"]
+
+    async def client(number: int) -> None:
+        connection = Connection(job["port"])
+        while (now := time.perf_counter()) < until:
+            number += 1
+            outcome.note(now, await connection.ask(requests[number * 7919 % len(requests)]))
+        connection.close()
+
+    await asyncio.gather(*(client(number) for number in range(job["clients"])))
+
+
+async def opened(job: dict[str, Any], outcome: Outcome) -> None:
+    """Send requests at random moments; a request uses a connection that is idle."""
+    requests, chance = encoded(job), random.Random(0)
+    idle: list[Connection] = []
+    limit = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def send(due: float, request: bytes) -> None:
+        async with limit:
+            connection = idle.pop() if idle else Connection(job["port"])
+            # From the moment it was due: a late sender must not hide what clients would see.
+            outcome.note(due, await connection.ask(request))
+            idle.append(connection)
+
+    due, tasks = outcome.begin, []
+    while due < outcome.begin + job["seconds"]:
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(send(due, requests[len(tasks) % len(requests)])))
+        due += chance.expovariate(job["rate"])
+    await asyncio.gather(*tasks)
+    for connection in idle:
+        connection.close()
+
+
+async def half_open(port: int, number: int) -> list[asyncio.StreamWriter]:
+    """Open connections whose requests never end."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(number)]
+    for _, writer in opened:
+        writer.write(b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n{")
+    return [writer for _, writer in opened]
+
+
+async def run(job: dict[str, Any]) -> Outcome:
+    """Generate the load."""
+    slow = await half_open(job["port"], job.get("half_open", 0))
+    outcome = Outcome(time.perf_counter())
+    await (opened if "rate" in job else closed)(job, outcome)
+    for writer in slow:
+        writer.close()
+    return outcome
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(run(json.loads(sys.stdin.readline()))).requests))

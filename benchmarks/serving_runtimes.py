@@ -1,0 +1,231 @@
+"""Speed, accuracy and memory of every runtime that can serve a version, without HTTP, interleaved.
+
+usage: python benchmarks/serving_runtimes.py [--version movie-sentiment@champion] [--threads 2]
+           [--rounds 5] [--rows 640] [--data-folder jobs] [--only "onnx int8 (dynamic)" …]
+
+Prints a table and writes benchmarks/results/serving_runtimes.json. The version is one of the
+registry (`kovar quickstart` trains movie-sentiment); exports that are absent are made first. Every
+runtime is a process of its own, started once and asked in turn; the first round is not counted.
+
+- texts/s: the version's own evaluation texts in batches of 32 rows of like length, already
+  tokenized; the median of the rounds.
+- one text: milliseconds of a batch of one text, the median over texts and rounds.
+- accuracy on the evaluation texts, all of them; largest difference from the golden examples.
+- load: seconds from the start of the process to the first answer; peak: its resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results" / "serving_runtimes.json"
+ROWS_PER_BATCH = 32
+NUM_SINGLES = 100
+
+
+class Contender:
+    """A process that has loaded one runtime and answers when it is asked to.
+
+    Args:
+        name: of the candidate, for example `onnx int8 (dynamic)`.
+        options: of the command line.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self.name = name
+        given = {name: str(value) for name, value in vars(options).items() if name != "only"}
+        threads = {"OMP_NUM_THREADS": given["threads"], "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--contend", name]
+            + [f"--{key.replace('_', '-')}={given[key]}" for key in PASSED],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | threads,
+        )
+        self.facts = self._read()
+        self.rounds: list[dict[str, float]] = []
+
+    def run(self, *, counts: bool) -> None:
+        """Let it answer all texts once."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found = self._read()
+        if counts:
+            self.rounds.append(found)
+
+    def result(self) -> dict[str, Any]:
+        """End the process; return what was found."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        middle = {
+            name: statistics.median(one[name] for one in self.rounds) for name in self.rounds[0]
+        }
+        return {"runtime": self.name, **middle, **self.facts, "rounds": self.rounds}
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+
+PASSED = ("version", "threads", "rows", "data_folder")
+
+
+def contend(name: str, options: argparse.Namespace) -> None:
+    """Load one runtime, then answer all texts at each line of standard input."""
+    began = time.perf_counter()
+    chosen = next(one for one in subjects(options).found if str(one.candidate) == name)
+    runtime, texts = chosen.load(options.threads), chosen.texts
+    runtime.predict(texts.texts[:1])
+    seconds = time.perf_counter() - began
+    print(json.dumps(chosen.judged(runtime) | {"load_s": seconds}), flush=True)
+    encoded = runtime.tokenize(texts.texts[: options.rows])
+    order = sorted(range(len(encoded)), key=lambda row: encoded[row].length)
+    batches = [
+        [encoded[row] for row in order[start : start + ROWS_PER_BATCH]]
+        for start in range(0, len(order), ROWS_PER_BATCH)
+    ]
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        for batch in batches:
+            runtime.scores(batch)
+        rate = len(encoded) / (time.perf_counter() - began)
+        times = []
+        for item in encoded[:NUM_SINGLES]:
+            began = time.perf_counter()
+            runtime.scores([item])
+            times.append(time.perf_counter() - began)
+        single = 1e3 * statistics.median(times)
+        print(
+            json.dumps({"texts_per_s": rate, "one_text_ms": single, "peak_mib": peak()}), flush=True
+        )
+
+
+def peak() -> float:
+    """Return the peak of this process's resident memory in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+class Subject:
+    """One runtime, and what it is judged by."""
+
+    def __init__(self, candidate: Any, place: Any, texts: Any) -> None:
+        self.candidate, self.place, self.texts = candidate, place, texts
+
+    def load(self, threads: int) -> Any:
+        """Load it on this many threads."""
+        from dataclasses import replace
+
+        from kovar.inference import Wish
+        from kovar.inference.loader import load_candidate
+
+        return load_candidate(self.candidate, replace(self.place, num_threads=threads), Wish())
+
+    def judged(self, runtime: Any) -> dict[str, float]:
+        """Return its accuracy and how far it is from the golden examples."""
+        from kovar.inference.golden import verify_golden
+
+        accuracy = self.texts.compare(runtime, runtime).export
+        return {"accuracy": accuracy, "golden": verify_golden(runtime, self.place.folder)}
+
+
+class subjects:  # noqa: N801
+    """All runtimes of a version on this machine; exports that are absent are made."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from kovar.inference import Export, ExportBuilder, Wish, adapter_base, possible_exports
+        from kovar.inference.choice import Candidate, candidates, installed_runtimes
+        from kovar.inference.exports import labeled_texts
+        from kovar.inference.loader import Place
+        from kovar.precision import detect_device, supported_precisions
+        from kovar.registry import Registry
+        from kovar.settings import load_settings
+
+        settings, wish = load_settings(), Wish(max_accuracy_loss=1.0)
+        with Registry.open(settings) as registry:
+            version = registry.resolve(options.version)
+            base = adapter_base(registry, version)
+            builder = ExportBuilder(
+                registry,
+                version,
+                cache_dir=settings.cache_dir,
+                base_dir=options.data_folder,
+                max_accuracy_loss=1.0,
+            )
+            made = [builder.ensure(form) for form in possible_exports(wish, device="cpu")]
+            exports = [Export(one.manifest, registry.materialize_derived(one)) for one in made]
+            place = Place(
+                registry.materialize(version),
+                base_folder=None if base is None else registry.materialize(base),
+            )
+        chip = detect_device("cpu")
+        found = candidates(wish, exports, chip, installed=installed_runtimes())
+        torch = [Candidate("torch", precision) for precision in supported_precisions(chip)]
+        texts = labeled_texts(version, cache_dir=settings.cache_dir, base_dir=options.data_folder)
+        rest = [one for one in found if one.export is not None]
+        self.chip = chip.name
+        self.version = version
+        self.found = [Subject(one, place, texts) for one in (*torch, *rest)]
+
+
+def main() -> None:
+    """Start all runtimes, ask them in turn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--version", default="movie-sentiment@champion")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=640)
+    parser.add_argument("--data-folder", type=Path, default=Path("jobs"))
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--contend", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contend:
+        contend(options.contend, options)
+        return
+    all_ = subjects(options)
+    names = [str(one.candidate) for one in all_.found]
+    contenders = [Contender(name, options) for name in names if name in (options.only or names)]
+    for round_ in range(options.rounds + 1):
+        turn = round_ % len(contenders)
+        for contender in contenders[turn:] + contenders[:turn]:
+            contender.run(counts=round_ > 0)
+    results = [contender.result() for contender in contenders]
+    content = {
+        "chip": all_.chip,
+        "version": str(all_.version),
+        "digest": all_.version.digest,
+        "threads": options.threads,
+        "results": results,
+    }
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    table = Table("runtime", "texts/s", "one text", "accuracy", "golden", "load", "peak")
+    for one in sorted(results, key=lambda one: -one["texts_per_s"]):
+        table.add_row(
+            one["runtime"],
+            f"{one['texts_per_s']:,.0f}",
+            f"{one['one_text_ms']:.2f} ms",
+            f"{one['accuracy']:.4f}",
+            f"{one['golden']:.2g}",
+            f"{one['load_s']:.1f} s",
+            f"{one['peak_mib']:,.0f} MiB",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""A server that serving.py asks: Kovar, or what a user would write instead.
+
+usage: python serving_server.py kovar|pattern|fastapi PORT FOLDER [JSON of the serving spec]
+
+FOLDER holds the settings' places and `model/`, the version's files. Prints one line of JSON when it
+answers, and one for each line of its input: what was asked for by it (see `answer`); ends with it.
+
+- pattern: Ray Serve's documentation: a transformers pipeline behind @serve.batch.
+- fastapi: FastAPI under uvicorn, a transformers pipeline for each request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+
+
+def start_ray(port: int) -> None:
+    """Start a Ray and a Serve of our own."""
+    import ray
+    from ray import serve
+
+    from kovar.serving.environment import prepare
+
+    if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
+        prepare(os.environ)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+
+
+def kovar(port: int, spec: dict[str, Any]) -> None:
+    """Serve the registered version."""
+    from ray import serve
+
+    from kovar.serving import build
+
+    start_ray(port)
+    serve.run(build(spec), name="bench", route_prefix="/")
+
+
+def pattern(port: int, folder: Path) -> None:
+    """Serve as Ray's documentation does: dynamic batches around a pipeline."""
+    from ray import serve
+    from starlette.requests import Request
+
+    start_ray(port)
+    model = str(folder / "model")
+
+    @serve.deployment(max_ongoing_requests=200)
+    class Classifier:
+        def __init__(self) -> None:
+            import torch
+            from transformers import pipeline
+
+            torch.set_num_threads(THREADS)
+            self.pipeline = pipeline("text-classification", model=model, top_k=None)
+
+        @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)
+        async def classify(self, texts: list[str]) -> list[Any]:
+            return list(self.pipeline(texts, batch_size=len(texts), truncation=True))
+
+        async def __call__(self, request: Request) -> Any:
+            texts = (await request.json())["inputs"]
+            return [await self.classify(text) for text in texts]
+
+    serve.run(Classifier.bind(), name="bench", route_prefix="/v1/predict")
+
+
+def fastapi(port: int, folder: Path) -> None:
+    """Serve a pipeline by FastAPI."""
+    import torch
+    import uvicorn
+    from fastapi import FastAPI
+    from transformers import pipeline
+
+    torch.set_num_threads(THREADS)
+    model = pipeline("text-classification", model=str(folder / "model"), top_k=None)
+    app = FastAPI()
+
+    @app.post("/v1/predict")
+    def predict(body: dict[str, Any]) -> Any:
+        return model(body["inputs"], truncation=True)
+
+    server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.05)
+
+
+def processes() -> dict[str, list[int]]:
+    """Return the pids of Serve's parts on this machine, among our own children."""
+    import psutil
+
+    found: dict[str, list[int]] = {"replica": [], "proxy": [], "controller": []}
+    for process in psutil.Process().children(recursive=True):
+        title = " ".join(process.cmdline()[:1])
+        for name, sign in (
+            ("replica", "ServeReplica:bench"),
+            ("proxy", "ProxyActor"),
+            ("controller", "ServeController"),
+        ):
+            if sign in title:
+                found[name].append(process.pid)
+    return found
+
+
+def answer(line: str) -> Any:
+    """Do what a line asks for: `kill PART`, `rss` or `replicas`."""
+    import psutil
+
+    match line.split():
+        case ["kill", part]:
+            pid = processes()[part][0]
+            os.kill(pid, signal.SIGKILL)
+            return pid
+        case ["rss"]:
+            return {
+                part: sum(psutil.Process(pid).memory_info().rss for pid in pids) / (1 << 20)
+                for part, pids in processes().items()
+            }
+        case ["replicas"]:
+            return len(processes()["replica"])
+    return None
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    kind, port, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    spec = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
+    match kind:
+        case "kovar":
+            kovar(port, spec)
+        case "pattern":
+            pattern(port, folder)
+        case "fastapi":
+            fastapi(port, folder)
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(line)), flush=True)
+    if kind != "fastapi":
+        import ray
+
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
