@@ -142,6 +142,10 @@ class Conductor:
         self.write("ended", trial=number, status=status, reason=reason)
         self._running[self._venue.group_of(self.specs[number])] -= 1
 
+    def lost(self, number: int) -> None:
+        """Give the place of a trial away that was lost without its fault; it is tried later."""
+        self._running[self._venue.group_of(self.specs[number])] -= 1
+
     def look(self) -> None:
         """Look at the clock: note that the driver lives, and whether the budget is used up."""
         if abs(self.now - self._looked) < LOOK_EVERY_S:

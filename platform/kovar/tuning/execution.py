@@ -24,7 +24,7 @@ from kovar.tuning.exclusion import Excluded
 from kovar.tuning.keeper import Keeper, score_to_beat
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.live import LiveSweep
-from kovar.tuning.node_names import NodeNames
+from kovar.tuning.nodes import NodeNames
 from kovar.tuning.scheduler import Pbt
 from kovar.tuning.search import explore
 from kovar.tuning.spending import Allowance
@@ -81,11 +81,13 @@ class Execution:
                 self._clear(conductor.state)
                 conductor.open(retries=self.retries)
                 with _interruptible(conductor):
-                    given_up = self._run(conductor, live, session)
+                    given_up = self._run(conductor, live)
                 if given_up is not None:
                     _give_up(conductor, given_up)
-                is_over = conductor.stop_reason is not None or not any(conductor.state.unended())
-                if is_over or session == MAX_SESSIONS:
+                is_left = any(conductor.state.unended())
+                if is_left and session == MAX_SESSIONS:
+                    conductor.stop(f"trials were lost {MAX_SESSIONS} times over")
+                if conductor.stop_reason is not None or not is_left:
                     conductor.close()
                     break
             self.retries = False
@@ -128,7 +130,7 @@ class Execution:
             if path not in known:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _run(self, conductor: Conductor, live: LiveSweep, session: int) -> RunError | None:
+    def _run(self, conductor: Conductor, live: LiveSweep) -> RunError | None:
         from kovar.tuning.loop import run_trials
         from kovar.tuning.scheduling import SweepScheduler
 

@@ -1,8 +1,32 @@
-"""Names and types of the nodes that trials run on."""
+"""The nodes that trials run on: their names and types, and whether they are still there."""
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from typing import Any, Final
+
+_ANSWER_TIMEOUT_S: Final = 1.0
+
+
+def answers(node_id: str) -> bool:
+    """Say whether a node is there: its raylet takes connections.
+
+    Ray itself learns of a lost node seconds after the processes on it are gone.
+
+    Args:
+        node_id: Ray's.
+    """
+    import ray
+
+    node = next((one for one in ray.nodes() if one["NodeID"] == node_id), None)
+    if node is None or not node["Alive"]:
+        return False
+    try:
+        address = node["NodeManagerAddress"], node["NodeManagerPort"]
+        socket.create_connection(address, timeout=_ANSWER_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class NodeNames:
