@@ -124,9 +124,7 @@ def _content(kind: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=kind.__name__)}}}
 
 
-_POLICY: Final = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-)
+_POLICY: Final = b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 color:#1c2430}
@@ -169,7 +167,7 @@ def docs_page(document: dict[str, Any], served: Sequence[ServedVersion]) -> str:
     )
     example = html.escape('{"inputs": ["A gripping film."], "attributions": false}')
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<!doctype html><html lang=en><meta charset=utf-8><link rel=icon href=data:,><title>{title}</title>"
         f"<style>{_STYLE}</style><h1>{title}</h1>"
         "<table><tr><th>model<th>version<th>digest<th>labels<th>runtime"
         f"{rows}</table><h2>Try it</h2><textarea id=body rows=4>{example}</textarea>"
