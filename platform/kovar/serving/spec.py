@@ -42,7 +42,7 @@ class RequestLimits(Config):
     max_wait_s: float = Field(
         default=2.0,
         gt=0,
-        description="seconds that a text would wait at its replica, as measured; more: refused (429)",
+        description="seconds that a text would wait, as measured; for more it is refused (429)",
     )
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds from a request's arrival to its answer (504)"
