@@ -210,3 +210,16 @@ def test_calls_of_grpc_pass_the_same_gate(guarded, keys):
     with pytest.raises(RequestError) as refused, guards.admit_rpc({}, "predict", Exchange()):
         pass
     assert refused.value.code == "key_missing"
+
+
+def test_the_openapi_document_names_the_key_where_one_is_needed(runner, runtime):
+    from in_process import send
+    from kovar.serving.api import create_api
+    from kovar.serving.served_model import served_model
+
+    models = [served_model(SERVED, runner, runtime)]
+    for keyed in (True, False):
+        app = create_api(models, limits=LIMITS, keyed=keyed)
+        document = asyncio.run(send(app, "GET", "/openapi.json")).json()
+        assert ("securitySchemes" in document["components"]) == keyed
+        assert document.get("security", []) == ([{"bearer": []}, {"header": []}] if keyed else [])

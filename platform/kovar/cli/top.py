@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -75,7 +75,8 @@ def _follow(look: Look, every: float) -> None:
                 readings.popleft()
             seconds = reading.at - readings[0].at
             found = traffic_between(readings[0], reading)
-            live.update(traffic_table(found, missing, seconds=seconds), refresh=True)
+            table = traffic_table(found, missing, width=live.console.width, seconds=seconds)
+            live.update(table, refresh=True)
             time.sleep(every)
 
 
@@ -85,65 +86,94 @@ def _print(found: Sequence[ApplicationTraffic], missing: list[str], *, as_json: 
     if as_json:
         typer.echo(json.dumps({"applications": [asdict(one) for one in found], "silent": missing}))
         return
-    Console().print(traffic_table(found, missing))
+    console = Console()
+    console.print(traffic_table(found, missing, width=console.width))
 
 
 def traffic_table(
-    found: Sequence[ApplicationTraffic], missing: Sequence[str], *, seconds: float | None = None
+    found: Sequence[ApplicationTraffic],
+    missing: Sequence[str],
+    *,
+    width: int,
+    seconds: float | None = None,
 ) -> RenderableType:
     """Show applications and, a row each, the versions that they serve.
 
     Args:
         found: what they did.
         missing: metrics pages that did not answer.
+        width: columns of the terminal; a narrow one shows what changes, and not what is served.
         seconds: time that the rates are of; None for totals since the replicas' start.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    totals = seconds is None
-    rate = "" if totals else "/s"
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("application", "version", "digest", "runtime"):
-        table.add_column(name, no_wrap=True)
-    for name in ("replicas", f"answered{rate}", f"refused{rate}", f"failed{rate}", "p50", "p99",
-                 "waiting", "running", f"texts{rate}", "padding"):  # fmt: skip
-        table.add_column(name, justify="right", no_wrap=True)
+    shown = [column for column in _COLUMNS if width >= column.min_width]
+    table = Table(box=None, padding=(0, 2 if width >= _WIDE else 1, 0, 0), header_style="bold")
+    for column in shown:
+        table.add_column(column.name, justify=column.justify, no_wrap=True)
     for one in found:
         for index, version in enumerate(one.versions):
-            table.add_row(*_cells(one, version, seconds, is_first=index == 0))
+            row = _Row(one, version, seconds, is_first=index == 0)
+            table.add_row(*(Text(column.cell(row)) for column in shown))
     notes = []
     if not found:
         notes.append(Text("no endpoint reports metrics; a new one does within ten seconds"))
     if missing:
         notes.append(Text(f"{len(missing)} of the nodes do not answer", style="yellow"))
-    if not totals:
-        notes.append(Text(f"rates of the last {seconds:.0f} s · Ctrl-C ends", style="dim"))
+    if seconds is None:
+        notes.append(Text("totals since the start of the replicas", style="dim"))
+    else:
+        notes.append(Text(f"per second, over the last {seconds:.0f} s · Ctrl-C ends", style="dim"))
     return Group(table, *notes)
 
 
-def _cells(
-    one: ApplicationTraffic, version: VersionTraffic, seconds: float | None, *, is_first: bool
-) -> list[str]:
-    shared = (str(one.queued_texts), str(one.running_requests)) if is_first else ("", "")
-    padding = f"{one.padding:.0%}" if one.padding is not None and is_first else ""
-    return [
-        one.application if is_first else "",
-        f"{version.model} {version.version}",
-        version.digest[:12],
-        version.runtime,
-        str(version.num_replicas),
-        _rate(version.num_answered, seconds),
-        _rate(version.num_refused, seconds),
-        _rate(version.num_failed, seconds),
-        _ms(version.p50_s),
-        _ms(version.p99_s),
-        *shared,
-        _rate(version.num_texts, seconds),
-        padding,
-    ]
+@dataclass(frozen=True, slots=True)
+class _Row:
+    application: ApplicationTraffic
+    version: VersionTraffic
+    seconds: float | None
+    is_first: bool
+
+    def once(self, text: str) -> str:
+        """Show what belongs to the application in its first row alone."""
+        return text if self.is_first else ""
+
+    def rate(self, count: int) -> str:
+        return _rate(count, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    name: str
+    cell: Callable[[_Row], str]
+    min_width: int = 0
+    justify: Literal["left", "right"] = "right"
+
+
+_WIDE: Final = 120
+_WIDEST: Final = 150
+_COLUMNS: Final = (
+    _Column("application", lambda row: row.once(row.application.application), justify="left"),
+    _Column("version", lambda row: f"{row.version.model} {row.version.version}", justify="left"),
+    _Column("digest", lambda row: row.version.digest[:12], _WIDE, "left"),
+    _Column("runtime", lambda row: row.version.runtime, _WIDEST, "left"),
+    _Column("up", lambda row: str(row.version.num_replicas)),
+    _Column("answered", lambda row: row.rate(row.version.num_answered)),
+    _Column("refused", lambda row: row.rate(row.version.num_refused)),
+    _Column("failed", lambda row: row.rate(row.version.num_failed)),
+    _Column("p50", lambda row: _ms(row.version.p50_s)),
+    _Column("p99", lambda row: _ms(row.version.p99_s)),
+    _Column("queue", lambda row: row.once(str(row.application.queued_texts))),
+    _Column("running", lambda row: row.once(str(row.application.running_requests)), _WIDE),
+    _Column("texts", lambda row: row.rate(row.version.num_texts), _WIDE),
+    _Column("padding", lambda row: row.once(_share(row.application.padding)), _WIDEST),
+)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
 
 
 def _rate(count: int, seconds: float | None) -> str:

@@ -83,7 +83,12 @@ class Replica(InferenceService):
         """Return the application; Serve calls this after the constructor."""
         from kovar.serving.api import create_api
 
-        return create_api(self._models, limits=self._limits, middlewares=self._guards.middlewares)
+        return create_api(
+            self._models,
+            limits=self._limits,
+            middlewares=self._guards.middlewares,
+            keyed=self._guards.gate.is_locked,
+        )
 
     @property
     def answering(self) -> Answering:

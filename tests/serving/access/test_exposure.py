@@ -21,7 +21,7 @@ def test_an_endpoint_on_loopback_needs_neither_keys_nor_tls(host):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"http_options": {"host": "0.0.0.0"}},
+        {"http_options": {"host": "::"}},
         {"http_options": {"host": "10.0.0.7"}},
         {"http_options": {"host": "films.example"}},
         {"http_options": {"port": 80}},  # Serve listens everywhere when nothing is said
@@ -36,7 +36,7 @@ def test_an_endpoint_in_the_open_is_told_what_it_lacks(fields):
 
 
 def test_keys_and_tls_leave_nothing_to_say():
-    fields = {"http_options": {"host": "0.0.0.0"} | TLS}
+    fields = {"http_options": {"host": "10.0.0.7"} | TLS}
     assert exposure_notes(fields, has_keys=True) == ()
 
 

@@ -71,13 +71,16 @@ def test_a_replica_that_started_anew_counts_from_zero():
     assert application.versions[0].num_answered == 10
 
 
-def test_the_table_names_version_rates_and_silent_nodes():
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_the_table_fits_the_terminal_and_names_silent_nodes(width):
     found = traffic_between(reading(0.0, 10), reading(5.0, 110))
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(traffic_table(found, ["http://10.0.0.1/metrics"], seconds=5.0))
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(traffic_table(found, ["http://10.0.0.1/metrics"], width=width, seconds=5.0))
     shown = console.export_text()
-    for part in ("a", "m 3", "abcdef012345", "20.0", "99 ms", "7", "1 of the nodes"):
+    for part in ("m 3", "20.0", "99 ms", "7", "1 of the nodes"):
         assert part in shown
+    assert "…" not in shown
+    assert ("abcdef012345" in shown) == (width >= 120)
 
 
 @given(

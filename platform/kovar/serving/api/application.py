@@ -31,6 +31,7 @@ def create_api(
     *,
     limits: RequestLimits,
     middlewares: Sequence[Middleware] = (),
+    keyed: bool = False,
 ) -> ASGIApp:
     """Build the application: `/v1/predict`, `/v1/embeddings`, the Open Inference Protocol, `/docs`.
 
@@ -39,6 +40,7 @@ def create_api(
         limits: what is refused before any work.
         middlewares: guards around it, the outermost first. They run before a body is read and
             inside the envelope, which turns their `RequestError` into a refusal.
+        keyed: whether one of them asks for an API key, for the documentation.
     """
     answering = Answering(ModelTable(models), limits)
     endpoints = [
@@ -47,7 +49,8 @@ def create_api(
         *infer_endpoints(answering),
         *metadata_endpoints(answering),
     ]
-    endpoints += documentation_endpoints(endpoints, [model.served for model in models])
+    served = [model.served for model in models]
+    endpoints += documentation_endpoints(endpoints, served, keyed=keyed)
     app: ASGIApp = _Dispatch(Routes(endpoints), limits)
     for middleware in reversed(middlewares):
         app = middleware(app)
@@ -72,7 +75,7 @@ class _Dispatch:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             endpoint, params = self._routes.find(scope["method"], path)
             exchange.route = endpoint.path
-            call = Call(scope, receive, params, exchange, self._limits, deadline)
+            call = Call(scope, receive, params, exchange, self._limits, deadline).hurried()
             reply = await endpoint.answer(call)
         except RequestError as error:
             exchange.code = error.code

@@ -22,16 +22,26 @@ if TYPE_CHECKING:
     from kovar.serving.protocol import ServedVersion
 
 _REFERENCE: Final = "#/components/schemas/{model}"
+_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "an API key: kovar_ID_SECRET"},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 
 
 def documentation_endpoints(
-    endpoints: Sequence[Endpoint], served: Sequence[ServedVersion]
+    endpoints: Sequence[Endpoint], served: Sequence[ServedVersion], *, keyed: bool = False
 ) -> list[Endpoint]:
-    """Describe the endpoints that document the others."""
+    """Describe the endpoints that document the others.
+
+    Args:
+        endpoints: what is documented.
+        served: the versions that answer.
+        keyed: whether callers need an API key.
+    """
 
     @cache
     def document() -> bytes:
-        return json.dumps(openapi_document(endpoints, served)).encode()
+        return json.dumps(openapi_document(endpoints, served, keyed=keyed)).encode()
 
     async def openapi(_: Call) -> Reply:
         return Reply(document(), headers=(JSON_TYPE,))
@@ -51,9 +61,15 @@ def documentation_endpoints(
 
 
 def openapi_document(
-    endpoints: Sequence[Endpoint], served: Sequence[ServedVersion]
+    endpoints: Sequence[Endpoint], served: Sequence[ServedVersion], *, keyed: bool = False
 ) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the application."""
+    """Return the OpenAPI 3.1 document of the application.
+
+    Args:
+        endpoints: what is documented.
+        served: the versions that answer.
+        keyed: whether callers need an API key.
+    """
     kinds: dict[type[BaseModel], None] = {ErrorResponse: None}
     for endpoint in endpoints:
         kinds |= {kind: None for kind in (endpoint.request, endpoint.response) if kind}
@@ -65,12 +81,16 @@ def openapi_document(
     for endpoint in endpoints:
         operation = _operation(endpoint, names)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": f"Kovar: {', '.join(names)}", "version": kovar.__version__},
         "paths": paths,
         "components": {"schemas": schemas["$defs"]},
     }
+    if keyed:
+        document["components"]["securitySchemes"] = _SCHEMES
+        document["security"] = [{name: []} for name in _SCHEMES]
+    return document
 
 
 def _operation(endpoint: Endpoint, names: list[str]) -> dict[str, Any]:
@@ -124,6 +144,7 @@ document.getElementById('send').onclick=async()=>{
  const headers={'content-type':'application/json'};
  if(key)headers.authorization='Bearer '+key;
  const root=location.pathname.replace(/\\/docs$/,'');
+ out.hidden=false;
  try{
   const reply=await fetch(root+'/v1/predict',
    {method:'POST',headers,body:document.getElementById('body').value});
@@ -154,7 +175,7 @@ def docs_page(document: dict[str, Any], served: Sequence[ServedVersion]) -> str:
         f"{rows}</table><h2>Try it</h2><textarea id=body rows=4>{example}</textarea>"
         "<p><button id=send>POST /v1/predict</button> "
         "<label>API key <input id=key type=password autocomplete=off></label></p>"
-        f"<pre id=answer></pre><h2>Paths</h2>{operations}"
+        f"<pre id=answer hidden></pre><h2>Paths</h2>{operations}"
         f"<p><a href=openapi.json>openapi.json</a></p><script>{_SCRIPT}</script></html>"
     )
 
@@ -174,7 +195,7 @@ def _operation_html(
 
 def _fields_html(title: str, content: dict[str, Any], schemas: dict[str, Any]) -> str:
     schema = schemas[content["schema"]["$ref"].rpartition("/")[2]]
-    required = schema.get("required", [])
+    required = schema.get("required", []) if title == "request" else []
     rows = "".join(
         f"<tr><td><code>{html.escape(name)}</code><td>{'required' if name in required else ''}"
         f"<td>{html.escape(field.get('description', ''))}"
