@@ -93,7 +93,7 @@ def write_sweep(folder: Path, num_trials: int, num_steps: int) -> Path:
         words = WORDS[row % 2]
         rows.append(f"the film is {words[row // 2 % len(words)]} {row},{'pn'[row % 2]}")
     (folder / "reviews.csv").write_text("\n".join(rows) + "\n")
-    rates = [round(2e-4 * 1.25**n, 7) for n in range(-(-num_trials // 2))]
+    rates = [round(1e-3 * 1.2**n, 7) for n in range(num_trials)]
     base = {
         "kind": "finetune",
         "name": "torture",
@@ -119,10 +119,7 @@ def write_sweep(folder: Path, num_trials: int, num_steps: int) -> Path:
         "precision": "fp32",
         "max_failures": 100,
     }
-    search = {
-        "training.learning_rate": {"kind": "grid", "values": rates},
-        "training.weight_decay": {"kind": "grid", "values": [0.0, 0.05]},
-    }
+    search = {"training.learning_rate": {"kind": "grid", "values": rates}}
     path = folder / "sweep.yaml"
     path.write_text(
         json.dumps({"kind": "sweep", "name": "torture", "base": base, "search": search})

@@ -87,11 +87,11 @@ class Contender:
             [sys.executable, str(CONTENDER), kind, str(folder), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=(folder / "stderr.txt").open("w"),
             text=True,
             env={**os.environ, **home, "TOKENIZERS_PARALLELISM": "false"},
         )
-        self.peak = 0
+        self.peak, self._errors = 0, folder / "stderr.txt"
         self._done = threading.Event()
 
     def run(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Contender:
         assert self.process.stdin
         assert self.process.stdout
         if self.process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"a contender ended: {self.process.args}")
+            raise self._ended()
         idle = pss_bytes(descendants(self.process.pid))
         watch = threading.Thread(target=self._watch)
         watch.start()
@@ -109,8 +109,12 @@ class Contender:
         watch.join()
         self.process.communicate("\n")
         if not line:
-            raise SystemExit(f"a contender ended: {self.process.args}")
+            raise self._ended()
         return {**json.loads(line), "peak_bytes": self.peak, "idle_bytes": idle}
+
+    def _ended(self) -> SystemExit:
+        tail = self._errors.read_text(errors="replace")[-2000:]
+        return SystemExit(f"a contender ended: {self.process.args}\n{tail}")
 
     def _tell(self) -> None:
         assert self.process.stdin

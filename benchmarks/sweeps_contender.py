@@ -19,6 +19,9 @@ LENGTH = 64
 ROWS = 32
 """A batch of the Trainer; 32 rows of these texts are about as many tokens as Kovar's batches."""
 
+DRIVERS = "drivers"
+"""What the drivers of trainers take in place of a CPU, which their workers need."""
+
 
 def start_ray(num_cpus: int) -> None:
     """Start Ray with so many CPUs, whatever the machine has."""
@@ -27,6 +30,7 @@ def start_ray(num_cpus: int) -> None:
     ray.init(
         address="local",
         num_cpus=num_cpus,
+        resources={DRIVERS: 1000},
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
@@ -106,7 +110,7 @@ def ray_docs(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         for rate in options["learning_rates"]
     ]
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_driver, common=common), {"CPU": 0}),
+        tune.with_resources(tune.with_parameters(_driver, common=common), {DRIVERS: 1}),
         param_space={"point": tune.grid_search(points)},
         tune_config=tune.TuneConfig(
             metric="accuracy", mode="max", max_concurrent_trials=options["concurrent"]

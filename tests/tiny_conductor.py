@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kovar.tuning.conductor import Conductor, Room, Venue
+from kovar.tuning.conductor import Conductor
 from kovar.tuning.ledger import Ledger
 from kovar.tuning.search import Point, Search
+from kovar.tuning.venue import Room, Venue
 
 
 class ScriptedSearch(Search):
@@ -82,7 +83,7 @@ def conductor_in(
     clock = clock or Clock()
     venue = Venue(
         room or Room(),
-        group_of=lambda trial: str(trial.point.get("chip", "cpu")),
+        group=lambda trial: str(trial.point.get("chip", "cpu")),
         refusal=refusal,
         price=price,
     )

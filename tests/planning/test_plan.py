@@ -158,6 +158,36 @@ def test_trials_on_hardware_that_does_not_fit_at_once_take_turns(folder):
     assert planned.placement.num_nodes == {"node": 1}
 
 
+def test_a_plan_shows_what_trials_on_unlike_chips_take_and_which_cannot_run(folder):
+    (folder / "sweep.yaml").write_text(
+        SWEEP
+        + """\
+  resources.worker: {kind: grid, values: [{kind: cpu, cpus: 4}, {kind: gpu, type: L4}]}
+  precision: {kind: grid, values: [bf16, fp16]}
+seeds: 2
+scheduler: asha
+budget: {hours: 0.001, cost: 5.0}
+"""
+    )
+    planned = plan(folder, "sweep.yaml")
+    on_cpu, on_gpu = (one.estimate for one in planned.entries)
+    assert (on_cpu.price_per_hour, on_gpu.price_per_hour) == (0.5, 1.0)
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(draw(planned))
+    for fact in (
+        "5 trials at once, of 6 × 4 CPU",
+        "2 trials at once, of 12 × 1 L4 + 1 CPU",
+        "excluded: trials 3 to 4, 11 to 12, 19 to 20: fp16 does not run on",
+        "less what asha ends early",
+        "$0.50 per trial and hour for its share of a node, $0.",
+        "budget.hours: 0.001 ends the sweep before its last trial",
+        "a trial, version",
+    ):
+        assert fact in shown.getvalue()
+    facts = json.loads(json.dumps(planned.to_json()))["specs"][0]["sweep"]
+    assert (facts["num_trials"], facts["num_at_once"], facts["num_excluded"]) == (6, 5, 6)
+
+
 def test_training_is_not_refused_for_small_replicas_on_the_same_node(folder):
     (folder / "train.yaml").write_text(TRAIN.replace("MAX_TOKENS", "512").partition("resources")[0])
     replicas = SERVE.replace("{kind: gpu, type: L4}", "{kind: cpu}").replace("min: 1", "min: 4")

@@ -108,3 +108,12 @@ def test_a_packed_body_is_refused(ask):
     headers = {"content-encoding": "gzip"}
     response = ask("POST", "/v1/predict", content=b"\x1f\x8b", headers=headers)
     assert (response.status_code, response.json()["code"]) == (415, "encoding_not_supported")
+
+
+@pytest.mark.parametrize(("seconds", "status"), [("0.02", 504), ("9", 200), ("0", 400), ("x", 400)])
+def test_a_client_may_name_the_seconds_that_it_waits(ask, runtime, seconds, status):
+    if status == 504:
+        runtime.gate.clear()
+    headers = {"x-request-timeout-seconds": seconds}
+    response = ask("POST", "/v1/predict", json={"inputs": ["a"]}, headers=headers)
+    assert response.status_code == status

@@ -3,9 +3,9 @@
 import pytest
 
 from kovar.errors import SpecError
-from kovar.tuning.conductor import Room
 from kovar.tuning.ledger import Ledger, read_ledger
 from kovar.tuning.spending import Allowance
+from kovar.tuning.venue import Room
 from tiny_conductor import Clock, conductor_in, finish, report, start
 
 POINTS = [{"x": 1}, {"x": 2}, {"x": 3}]
@@ -195,3 +195,22 @@ def test_the_ledger_of_a_sweep_can_be_folded_alone(tmp_path):
         from kovar.tuning.state import SweepState
 
         assert SweepState.of(ledger.entries).is_finished
+
+
+def test_a_trial_that_starts_again_leaves_no_stay_open(tmp_path):
+    clock = Clock()
+    conductor = conductor_in(tmp_path, POINTS[:1], clock=clock)
+    start(conductor)
+    clock.now += 10
+    conductor.write("started", trial=1)
+    clock.now += 5
+    assert conductor.state.trials[1].seconds(clock.now) == 15
+
+
+def test_a_trial_that_was_lost_without_its_fault_is_left_to_the_next_driver(tmp_path):
+    first = conductor_in(tmp_path, POINTS[:2], room=Room(1))
+    start(first)
+    first.lost(1)
+    assert [start(first), start(first)] == [2, None]
+    again = conductor_in(tmp_path, POINTS[:2])
+    assert [start(again), start(again)] == [1, 2]

@@ -5,12 +5,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import ray
 
-from kovar.tuning.conductor import Room
 from kovar.tuning.ledger import read_ledger
 from kovar.tuning.loop import Work, run_trials
+from kovar.tuning.nodes import answers
 from kovar.tuning.scheduler import Asha, NoScheduler, Pbt
 from kovar.tuning.scheduling import SweepScheduler
+from kovar.tuning.venue import Room
 from tiny_conductor import conductor_in
 
 pytestmark = pytest.mark.ray
@@ -123,3 +125,8 @@ def test_a_trial_takes_over_the_fields_of_a_better_one(ray_session, tmp_path):
     assert (taken, second.donor) == ([(2, 1)], (1, 2))
     assert [one.metrics["accuracy"] for one in second.history] == [0.1, 0.2, 0.7]
     assert second.incidents == ["goes on from step 2 of trial 1"]
+
+
+def test_a_node_that_is_there_answers_and_an_unknown_one_does_not(ray_session):
+    assert answers(ray.get_runtime_context().get_node_id())
+    assert not answers("ab" * 28)

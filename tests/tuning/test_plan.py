@@ -137,6 +137,12 @@ def test_without_a_plan_trials_are_as_written_and_as_many_as_ray_places(folder):
     assert plan.admit(plan.sweep.trials[0]).request.memory is None
 
 
+def test_without_a_plan_no_money_can_be_counted(folder):
+    sweep = load_sweep(write_sweep(folder, GRID, budget={"cost": 1.0}))
+    with pytest.raises(SpecError, match="nodes that this plan cannot see"):
+        unplanned_sweep(sweep)
+
+
 def test_memory_is_estimated_once_for_trials_that_need_the_same(folder):
     search = {
         "training.learning_rate": {"kind": "loguniform", "low": 1e-5, "high": 1e-2},

@@ -136,6 +136,27 @@ def test_a_score_that_is_not_finite_counts_as_none():
     assert search.ask(2)
 
 
+def test_what_a_grid_value_spoils_is_not_blamed_on_what_was_drawn_beside_it():
+    search = {"lr": RATE, "precision": {"kind": "grid", "values": ["fp32", "fp16"]}}
+    fields = {"searcher": {"kind": "tpe", "num_startup": 4}, "num_samples": 30}
+    points, found = [], searching(search, **fields)
+    while (point := found.ask(len(points) + 1)) is not None:
+        points.append(point)
+        excluded = point["precision"] == "fp16"
+        found.tell(len(points), None if excluded else {"accuracy": quality(point)})
+    late = [quality(point) for point in points[40:]]
+    assert sum(late) / len(late) > -0.4  # within a factor of 2.5 of the best learning rate
+
+
+def test_what_is_told_of_a_configuration_again_changes_nothing():
+    search = searching({"lr": RATE}, searcher="tpe", num_samples=3)
+    search.ask(1)
+    search.tell(1, None)
+    search.report(1, 5, {"accuracy": 0.5})
+    search.tell(1, {"accuracy": 0.5})
+    assert search.ask(2)
+
+
 def test_an_earlier_sweep_stands_for_the_independent_draws():
     seen = [Observation({"lr": 10 ** (-5 + n / 5)}, {}) for n in range(15)]
     seen = [Observation(one.point, {"accuracy": quality(one.point)}) for one in seen]

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from kovar.errors import NotFoundError, RunError
+from kovar.events import read_events
 from kovar.tuning import load_sweep, run_sweep
 from kovar.tuning.folder import SweepFolder
 from kovar.tuning.ledger import read_ledger
@@ -59,6 +60,15 @@ def test_only_the_best_trial_keeps_its_weights_and_none_a_checkpoint(finished):
     }
     assert kept == {f"trial-{finished.report.best.number:04d}"}
     assert not list(finished.folder.glob("trial-*/checkpoints/*"))
+
+
+def test_the_best_trial_is_registered_with_the_sweep_as_its_origin(finished):
+    version = finished.version
+    assert (version.model, version.number) == ("tiny", 1)
+    assert finished.folder.name in json.dumps(version.manifest.model_dump(mode="json"))
+    told = json.loads((finished.folder / "result.json").read_text())
+    assert told["digest"] == version.digest
+    assert told["trial"] == finished.report.best.number
 
 
 def test_rays_own_files_are_gone_in_the_end(finished):
@@ -133,3 +143,42 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(ray_session, tmp_path):
     assert trial.incidents[0] == "its process died"
     assert trial.incidents[1].startswith("went on from its checkpoint of step ")
     assert result.exit_code == 0
+
+
+def test_trials_of_several_workers_run_on_ray_train(ray_session, tmp_path):
+    search = {"training.learning_rate": {"kind": "grid", "values": [1e-3, 2e-3]}}
+    resources = {"num_workers": 2, "worker": {"kind": "cpu", "cpus": 1}}
+    path = write_sweep(tmp_path, search, overrides={"resources": resources, "training.epochs": 2})
+    result = run_sweep(load_sweep(path), settings=settings_in(tmp_path))
+    assert [trial.status for trial in result.report.trials] == ["finished"] * 2
+    for trial in result.report.trials:
+        events = list(read_events(result.folder / f"trial-{trial.number:04d}" / "events.jsonl"))
+        assert {e["world_size"] for e in events if e["event"] == "started"} == {2}
+        assert trial.history
+
+
+def test_a_used_up_budget_ends_the_sweep_and_a_larger_one_goes_on(ray_session, tmp_path):
+    search = {"training.learning_rate": {"kind": "grid", "values": [1e-3, 2e-3]}}
+    path, settings = write_sweep(tmp_path, search, budget={"hours": 1e-6}), settings_in(tmp_path)
+    with pytest.raises(RunError, match="no trial finished; trial 1: the budget of 1e-06 hours"):
+        run_sweep(load_sweep(path), settings=settings)
+    write_sweep(tmp_path, search, budget={"hours": 9})
+    result = run_sweep(load_sweep(path), settings=settings, resume=True)
+    assert [trial.status for trial in result.report.trials] == ["finished"] * 2
+    assert kinds(result.folder).count("opened") == 2
+
+
+def test_poor_trials_go_on_from_the_checkpoints_of_better_ones(ray_session, tmp_path):
+    search = {"training.learning_rate": {"kind": "loguniform", "low": 1e-7, "high": 1e-2}}
+    overrides = {"training.epochs": 40, "training.evaluate_every": 20}
+    pbt = {"kind": "pbt", "quantile": 0.5}
+    path = write_sweep(tmp_path, search, overrides=overrides, scheduler=pbt, num_samples=3)
+    result = run_sweep(load_sweep(path), settings=settings_in(tmp_path))
+    assert [trial.status for trial in result.report.trials] == ["finished"] * 3
+    entries = list(read_ledger(SweepFolder(result.folder).ledger))
+    taken = [entry.fields for entry in entries if entry.kind == "exploited"]
+    assert taken
+    for exploit in taken:
+        told = result.report.trials[exploit["trial"] - 1].incidents
+        assert f"goes on from step {exploit['step']} of trial {exploit['donor']}" in told
+        assert f"went on from its checkpoint of step {exploit['step']}" in told

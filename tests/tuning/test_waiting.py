@@ -29,5 +29,5 @@ def test_trials_that_wait_for_each_other_are_not_given_up(ray_session, tmp_path)
     path = write_sweep(tmp_path, {"precision": GRID["precision"]}, overrides=three_cpus)
     limits = {"infeasible_timeout_s": 1.0, "placement_timeout_s": 1.5}
     settings = settings_in(tmp_path).model_copy(update=limits)
-    report, _ = run_sweep(load_sweep(path), settings=settings)
-    assert {outcome.status for outcome in report.outcomes} == {"finished"}
+    result = run_sweep(load_sweep(path), settings=settings)
+    assert {trial.status for trial in result.report.trials} == {"finished"}

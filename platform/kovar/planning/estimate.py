@@ -45,7 +45,7 @@ from kovar.tuning import Sweep
 from kovar.tuning.exclusion import Configurations, Excluded
 from kovar.tuning.forecast import Forecast, forecast
 from kovar.tuning.groups import TrialGroup
-from kovar.tuning.plan import at_once_of, price_of_group
+from kovar.tuning.plan import at_once_of, check_price, price_of_group
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
@@ -154,6 +154,7 @@ class Estimator:
         assert entry.sweep is not None  # noqa: S101 (for the type checker: trials have a sweep)
         named = replace(group, demand=entry.demand)
         configurations = self._configurations(entry)
+        check_price(entry.sweep, named, self.placement, self.cluster)
         found = forecast(
             named,
             self.placement,

@@ -13,7 +13,7 @@ SERVE_ENVIRONMENT: Final = {
     # A dead proxy is replaced within 6 s instead of half a minute.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
-    # A prediction whose replica died is sent once more.
+    # A prediction whose replica died is sent once more; headers have a deadline.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "kovar.serving.proxy:middlewares",
     # The same for HAProxy, which reads these where it is switched on.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",

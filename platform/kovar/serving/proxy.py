@@ -1,4 +1,4 @@
-"""What Kovar adds to Serve's HTTP proxies: a second try when a replica dies with a request.
+"""What Kovar adds to Serve's HTTP servers: a second try when a replica dies with a request.
 
 Serve sends a request again only if no replica has taken it. When the replica that runs it dies,
 its proxy leaves the ASGI application without a response, and the client gets a bare status 500. A
@@ -37,6 +37,9 @@ def middlewares() -> list[Middleware]:
     import ray
     from starlette.middleware import Middleware
 
+    from kovar.serving.slow_clients import time_out_headers
+
+    time_out_headers()
     # A replica that listens itself, behind HAProxy, calls this too: it has nobody else to ask.
     is_proxy = "PROXY" in (ray.get_runtime_context().get_actor_name() or "")
     return [Middleware(SecondTry, budget=RetryBudget())] if is_proxy else []

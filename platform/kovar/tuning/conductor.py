@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from kovar.errors import UserError
 from kovar.tuning.points import Point
 from kovar.tuning.spending import Allowance, spending
 from kovar.tuning.state import SweepState, TrialState
+from kovar.tuning.venue import Venue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,46 +28,10 @@ if TYPE_CHECKING:
     from kovar.tuning.search import Search
 
 MAX_HELD: Final = 32
-"""Trials proposed ahead, while others run, to find one for hardware that idles."""
+"""Trials proposed ahead while others of their hardware run, to find one for idle hardware."""
 
 ALIVE_EVERY_S: Final = 5.0
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many trials may run at once.
-
-    Args:
-        total: of all kinds; None for no limit.
-        by_group: of each hardware; a group that is not listed has no limit of its own.
-    """
-
-    total: int | None = None
-    by_group: Mapping[str, int] | None = None
-
-    def admits(self, group: str, running: Counter[str]) -> bool:
-        """Say whether one more trial of a group fits beside those that run."""
-        if self.total is not None and running.total() >= self.total:
-            return False
-        limit = (self.by_group or {}).get(group)
-        return limit is None or running[group] < limit
-
-
-@dataclass(frozen=True)
-class Venue:
-    """Where trials may run: what the conductor asks of the sweep's plan.
-
-    Args:
-        room: how many at once.
-        group_of: the hardware of a trial.
-        refusal: why a trial cannot run where it would be placed; None if it can.
-        price: per hour of what a trial holds on a type of node, or where it is most expensive.
-    """
-
-    room: Room
-    group_of: Callable[[TrialSpec], str]
-    refusal: Callable[[TrialSpec], str | None]
-    price: Callable[[TrialSpec, str | None], float | None]
+LOOK_EVERY_S: Final = 0.5
 
 
 class Conductor:
@@ -106,6 +70,7 @@ class Conductor:
         self._told: set[int] = set()
         self._is_exhausted = False
         self._stop_reason: str | None = None
+        self._looked = 0.0
         for entry in ledger.entries:
             self._take(entry, is_replay=True)
 
@@ -117,7 +82,7 @@ class Conductor:
     def price_of(self, trial: TrialState) -> float | None:
         """Return the price per hour of what a trial holds; None where none is declared."""
         node_type = trial.stays[-1].node_type if trial.stays else None
-        return self._venue.price(self.specs[trial.number], node_type)
+        return self._venue.price_of(self.specs[trial.number], node_type)
 
     @property
     def stop_reason(self) -> str | None:
@@ -177,8 +142,15 @@ class Conductor:
         self.write("ended", trial=number, status=status, reason=reason)
         self._running[self._venue.group_of(self.specs[number])] -= 1
 
+    def lost(self, number: int) -> None:
+        """Give the place of a trial away that was lost without its fault; it is tried later."""
+        self._running[self._venue.group_of(self.specs[number])] -= 1
+
     def look(self) -> None:
         """Look at the clock: note that the driver lives, and whether the budget is used up."""
+        if abs(self.now - self._looked) < LOOK_EVERY_S:
+            return
+        self._looked = self.now
         last = self.state.sessions[-1][1]
         if self.now - last >= ALIVE_EVERY_S:
             self.write("alive")

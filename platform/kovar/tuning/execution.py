@@ -19,14 +19,17 @@ from kovar.settings import Settings
 from kovar.training.cluster import start_ray, wait_limits
 from kovar.training.progress import RunProgress
 from kovar.tuning.actor import TrialPayload, run_in_actor
-from kovar.tuning.conductor import Conductor, Room, Venue
+from kovar.tuning.conductor import Conductor
 from kovar.tuning.exclusion import Excluded
+from kovar.tuning.keeper import Keeper, score_to_beat
 from kovar.tuning.ledger import Ledger, read_ledger
-from kovar.tuning.live import LiveSweep, score_of
+from kovar.tuning.live import LiveSweep
+from kovar.tuning.nodes import NodeNames
 from kovar.tuning.scheduler import Pbt
 from kovar.tuning.search import explore
 from kovar.tuning.spending import Allowance
-from kovar.tuning.trial import adopt, drop_checkpoints, drop_weights
+from kovar.tuning.trial import adopt
+from kovar.tuning.venue import Room, Venue
 
 if TYPE_CHECKING:
     from kovar.training.task import WorkerTask
@@ -78,11 +81,13 @@ class Execution:
                 self._clear(conductor.state)
                 conductor.open(retries=self.retries)
                 with _interruptible(conductor):
-                    given_up = self._run(conductor, live, session)
+                    given_up = self._run(conductor, live)
                 if given_up is not None:
                     _give_up(conductor, given_up)
-                is_over = conductor.stop_reason is not None or not any(conductor.state.unended())
-                if is_over or session == MAX_SESSIONS:
+                is_left = any(conductor.state.unended())
+                if is_left and session == MAX_SESSIONS:
+                    conductor.stop(f"trials were lost {MAX_SESSIONS} times over")
+                if conductor.stop_reason is not None or not is_left:
                     conductor.close()
                     break
             self.retries = False
@@ -93,7 +98,7 @@ class Execution:
 
     def _conductor(self, ledger: Ledger, allowance: Allowance, live: LiveSweep) -> Conductor:
         sweep, plan = self.prepared.sweep, self.prepared.plan
-        keeper = _Keeper(self.prepared)
+        keeper = Keeper(self.prepared.folder, sweep.spec)
 
         def listen(entry: Entry, state: SweepState) -> None:
             live.hear(entry, state)
@@ -109,7 +114,7 @@ class Execution:
             ledger=ledger,
             venue=Venue(
                 Room(sweep.spec.limit, plan.at_once),
-                group_of=lambda trial: plan.group_of(trial).name,
+                group=lambda trial: plan.group_of(trial).name,
                 refusal=refusal,
                 price=plan.price_of,
             ),
@@ -125,7 +130,7 @@ class Execution:
             if path not in known:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _run(self, conductor: Conductor, live: LiveSweep, session: int) -> RunError | None:
+    def _run(self, conductor: Conductor, live: LiveSweep) -> RunError | None:
         from kovar.tuning.loop import run_trials
         from kovar.tuning.scheduling import SweepScheduler
 
@@ -151,7 +156,7 @@ class Execution:
                 folder=folder.ray / f"session-{len(conductor.state.sessions)}",
                 is_over=is_over,
                 reuse_actors=all(group.num_workers == 1 for group in plan.planned),
-                where=_Nodes().where,
+                where=NodeNames().where,
                 take_over=lambda number, exploit: self._take_over(conductor, number, exploit),
             )
         return watchdog.given_up
@@ -205,7 +210,7 @@ class Execution:
     def _work(self, trial: TrialSpec, state: SweepState) -> Work:
         from kovar.tuning.loop import Work
 
-        task = self.task(trial, weights_bar=_bar(self.prepared, state))
+        task = self.task(trial, weights_bar=score_to_beat(state, self.prepared.sweep.spec))
         task.folder.mkdir(parents=True, exist_ok=True)
         resources = trial_resources(task.request, field="resources.worker")
         if trial.spec.resources.num_workers.max > 1:
@@ -214,75 +219,11 @@ class Execution:
         return Work(TrialPayload(task, self.settings), resources, trial.spec.max_failures)
 
 
-def _bar(prepared: PreparedSweep, state: SweepState) -> float | None:
-    """Return the score that a trial must beat to be the winner; None where that is not known.
-
-    Over several seeds the mean decides, so a trial that is not the best may be of the best
-    configuration.
-    """
-    spec = prepared.sweep.spec
-    if spec.seeds > 1:
-        return None
-    scores = [
-        score
-        for trial in state.trials.values()
-        if trial.status == "finished" and (score := score_of(trial, spec)) is not None
-    ]
-    return (max if spec.mode == "max" else min)(scores, default=None)
-
-
-class _Keeper:
-    """Removes what trials leave that nobody will need, as they end."""
-
-    def __init__(self, prepared: PreparedSweep) -> None:
-        self._folder, self._spec = prepared.folder, prepared.sweep.spec
-
-    def hear(self, entry: Entry, state: SweepState) -> None:
-        if entry.kind != "ended" or entry.fields["status"] == "unfinished":
-            return
-        number = entry.fields["trial"]
-        drop_checkpoints(self._folder.trial(number))
-        if self._spec.seeds == 1:
-            self._keep_one(state)
-
-    def _keep_one(self, state: SweepState) -> None:
-        """Keep the weights of the best trial so far; of equal ones those of the first."""
-        sign = 1 if self._spec.mode == "max" else -1
-        holders = [
-            (sign * score, -trial.number)
-            for trial in state.trials.values()
-            if trial.status == "finished"
-            and (trial.end or {}).get("weights")
-            and (score := score_of(trial, self._spec)) is not None
-        ]
-        for _, negative in sorted(holders)[:-1]:
-            drop_weights(self._folder.trial(-negative))
-
-
-class _Nodes:
-    """Names and types of Ray's nodes, by their ids."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, str | None]] = {}
-
-    def where(self, node_id: str) -> dict[str, str | None]:
-        """Return a node's name and type."""
-        if node_id not in self._known:
-            import ray
-
-            for node in ray.nodes():
-                labels: dict[str, Any] = node.get("Labels") or {}
-                self._known[node["NodeID"]] = {
-                    "node": node["NodeManagerHostname"] or node["NodeName"],
-                    "node_type": labels.get("ray.io/node-group"),
-                }
-        return self._known.get(node_id, {"node": node_id[:8], "node_type": None})
-
-
 def _give_up(conductor: Conductor, error: RunError) -> None:
-    """Say of each trial that could not start why."""
+    """Say of each trial that could not start why; the others may be tried another time."""
     for trial in list(conductor.state.unended()):
-        conductor.write("ended", trial=trial.number, status="failed", reason=str(error))
+        conductor.write("ended", trial=trial.number, status="failed", reason=error.message)
+    conductor.stop(error.message)
 
 
 @contextmanager

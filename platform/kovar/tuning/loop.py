@@ -121,6 +121,8 @@ def _in_actor(function: TrialFunction, metric: str) -> Callable[[dict[str, Any]]
         import ray
 
         os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = _CLEANUP_S
+        # Ray Tune sends what is left of the configuration back with every report.
+        payload = config.pop("payload").value
         first = {"node_id": ray.get_runtime_context().get_node_id()}
 
         def report(told: Mapping[str, Any], *, done: bool = False) -> None:
@@ -131,9 +133,19 @@ def _in_actor(function: TrialFunction, metric: str) -> Callable[[dict[str, Any]]
                 result |= {SCORE: metrics[metric], "step": told["step"]}
             tune.report(result)
 
-        report({"end": dict(function(config["payload"], report))}, done=True)
+        report({"end": dict(function(payload, report))}, done=True)
 
     return trial
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A payload that Ray Tune passes on without copying it; nobody changes it."""
+
+    value: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Parcel:
+        return self
 
 
 class TrialFeed(SearchAlgorithm):  # type: ignore[misc]
@@ -179,7 +191,7 @@ class TrialFeed(SearchAlgorithm):  # type: ignore[misc]
     @staticmethod
     def config_of(work: Work) -> dict[str, Any]:
         """Return what an actor is given."""
-        return {"payload": work.payload}
+        return {"payload": _Parcel(work.payload)}
 
     def is_finished(self) -> bool:
         """Say whether no trial will follow."""
@@ -217,6 +229,7 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
     ) -> None:
         self._conductor, self._feed, self._where = conductor, feed, where
         self._scheduler, self._take_over = scheduler, take_over
+        self._over: set[int] = set()
 
     def on_trial_start(
         self, iteration: int, trials: list[Any], trial: SweepTrial, **info: Any
@@ -233,6 +246,7 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
     ) -> None:
         told = json.loads(result["told"])
         if node_id := told.pop("node_id", None):
+            trial.node_id = node_id
             told |= self._where(node_id)
         stop = bool(result["done"]) and "end" not in told
         self._conductor.write("reported", trial=trial.number, stop=stop, **told)
@@ -258,13 +272,31 @@ class _Clerk(tune.Callback):  # type: ignore[misc]
     def on_trial_error(
         self, iteration: int, trials: list[Any], trial: SweepTrial, **info: Any
     ) -> None:
-        self._interrupted(trial)
-        self._conductor.ended(trial.number, "failed", reason_of(trial.problem))
+        self._over.add(trial.number)
+        # An actor that died between two trials is no failure of the one that was to follow.
+        was_running = self._conductor.state.trials[trial.number].is_running
+        if was_running:
+            self._interrupted(trial)
+        if was_running and not trial.should_recover():
+            self._conductor.ended(trial.number, "failed", _reason(trial))
+        else:
+            self._conductor.lost(trial.number)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Find trials that Ray Tune has given up in silence: their actor could not be reset."""
+        for trial in trials:
+            if trial.status == SweepTrial.ERROR and trial.number not in self._over:
+                self._over.add(trial.number)
+                self._conductor.lost(trial.number)
 
     def _interrupted(self, trial: SweepTrial) -> None:
         self._conductor.write(
             "interrupted",
             trial=trial.number,
-            reason=reason_of(trial.problem),
+            reason=_reason(trial),
             lost_node=trial.is_lost_node,
         )
+
+
+def _reason(trial: SweepTrial) -> str:
+    return "its node was lost" if trial.is_lost_node else reason_of(trial.problem)

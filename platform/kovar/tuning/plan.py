@@ -158,7 +158,8 @@ def plan_sweep(
         demands = [group.demand for group in groups if group.trials]
         placement = plan_in_turn([demands], cluster)
     plan = SweepPlan(sweep, cluster, placement, groups, configurations)
-    check_prices(plan)
+    for group in plan.planned:
+        check_price(sweep, group, placement, cluster)
     if settings is not None:
         check_disk(plan, settings)
     return plan
@@ -168,7 +169,8 @@ def unplanned_sweep(sweep: Sweep, *, registry: Registry | None = None) -> SweepP
     """Take the trials as they are written, without a proof that they can be placed.
 
     Raises:
-        SpecError: a request leaves open what only a plan decides, or no trial can run.
+        SpecError: a request leaves open what only a plan decides, no trial can run, or money is
+            counted, for which a plan knows the prices.
     """
     cluster = Cluster((), can_grow=True)
     configurations = Configurations(sweep.base_dir, registry)
@@ -180,6 +182,8 @@ def unplanned_sweep(sweep: Sweep, *, registry: Registry | None = None) -> SweepP
         assignments={name: {} for one in alone for name in one.requests},
         beyond={name: reason for one in alone for name, reason in one.beyond.items()},
     )
+    for group in groups:
+        check_price(sweep, group, placement, cluster)
     return SweepPlan(sweep, cluster, placement, groups, configurations)
 
 
@@ -216,27 +220,24 @@ def price_of_group(
     return max(known) if known and len(known) == len(prices) else None
 
 
-def check_prices(plan: SweepPlan) -> None:
+def check_price(sweep: Sweep, group: TrialGroup, placement: Placement, cluster: Cluster) -> None:
     """Refuse a sweep that counts money where nobody knows a price.
 
     Raises:
         SpecError: at the line of the budget, or of the objectives.
     """
-    spec, document = plan.sweep.spec, plan.sweep.document
-    counts = "budget.cost" if spec.budget.cost is not None else None
-    if "cost" in spec.objectives:
+    counts = "budget.cost" if sweep.spec.budget.cost is not None else None
+    if "cost" in sweep.spec.objectives:
         counts = "objectives"
-    if counts is None:
+    if counts is None or price_of_group(group, placement, cluster) is not None:
         return
-    for group in plan.planned:
-        where = plan.placement.assignments[group.name]
-        if price_of_group(group, plan.placement, plan.cluster) is None:
-            raise document.error_at(
-                counts,
-                "the price of a trial is not known",
-                got=f"no kovar.dev/price-per-hour label on {', '.join(where) or 'unseen nodes'}",
-                hint="label the node types with their price, or weigh wall_seconds instead",
-            )
+    where = ", ".join(placement.assignments[group.name]) or "nodes that this plan cannot see"
+    raise sweep.document.error_at(
+        counts,
+        "the price of a trial is not known",
+        got=f"no kovar.dev/price-per-hour label on {where}",
+        hint="label the node types with their price, or weigh wall_seconds instead",
+    )
 
 
 def check_disk(plan: SweepPlan, settings: Settings, *, free: int | None = None) -> None:

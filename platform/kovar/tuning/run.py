@@ -43,14 +43,15 @@ class SweepResult:
     Args:
         report: its trials, ranked.
         folder: with `results.json`, the page, the pictures and the trials.
-        version: what its best trial became.
+        version: what its best trial became; None where a function of the caller's own left no
+            weights.
         stopped: why it ended before its trials did; None if it did not.
         reused: whether it had been finished before.
     """
 
     report: SweepReport
     folder: Path
-    version: Version
+    version: Version | None
     stopped: str | None = None
     reused: bool = False
 
@@ -61,9 +62,10 @@ class SweepResult:
 
     def summary(self) -> list[str]:
         """Return what a user wants to know beside the table, a fact a line."""
+        version = self.version
         facts = {
-            "version": f"{self.version.model}@{self.version.number}",
-            "digest": self.version.digest,
+            "version": f"{version.model}@{version.number}" if version else "none",
+            "digest": version.digest if version else "none",
             "sweep": f"{self.folder}{' (finished before)' if self.reused else ''}",
             "report": str(self.folder / "report.html"),
             "TensorBoard": f"tensorboard --logdir {self.folder / 'tensorboard'}",
@@ -81,9 +83,9 @@ class SweepResult:
         """Return plain JSON types."""
         return self.report.to_json() | {
             "folder": str(self.folder),
-            "model": self.version.model,
-            "version": self.version.number,
-            "digest": self.version.digest,
+            "model": self.version.model if self.version else None,
+            "version": self.version.number if self.version else None,
+            "digest": self.version.digest if self.version else None,
             "stopped": self.stopped,
             "reused": self.reused,
         }
@@ -148,7 +150,7 @@ def run_sweep(
         try:
             with FileLock(folder.lock, timeout=0), beating(folder.heartbeat):
                 result = _run_locked(execution, registry, retries=resume)
-                if promote is not None:
+                if promote is not None and result.version is not None:
                     promote_winner(registry, result.version, promote, sweep=folder.sweep)
                 return result
         except Timeout:
@@ -182,16 +184,18 @@ def _run_locked(execution: Execution, registry: Registry, *, retries: bool) -> S
 
 def _version(
     execution: Execution, report: SweepReport, state: SweepState, registry: Registry
-) -> Version:
+) -> Version | None:
     """Return what the best trial became; register it unless that was done."""
     folder, best = execution.prepared.folder, _winner(report, state)
+    end = TrialEnd.of(state.trials[best.number].end or {})
+    if end.weights is None and execution.function is not run_in_actor:
+        return None
     if folder.result.exists():
         known = json.loads(folder.result.read_text(encoding="utf-8"))
         if known["trial"] == best.number:
             return registry.version(known["model"], known["digest"])
     rivals = [trial for trial in report.ranked if trial is not best]
     task = execution.task(execution.prepared.spec_of(state.trials[best.number]), weights_bar=None)
-    end = TrialEnd.of(state.trials[best.number].end or {})
     winner = Winner(task, end, folder.sweep, rivals)
     version = register_winner(winner, registry, execution.progress).version
     for trial in rivals:

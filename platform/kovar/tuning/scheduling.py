@@ -85,6 +85,7 @@ class SweepTrial(Trial):  # type: ignore[misc]
         super().__init__(trial_id=f"{number:08d}", **options)
         self.problem: BaseException | None = None
         self.is_lost_node = False
+        self.node_id: str | None = None
 
     def __hash__(self) -> int:
         return hash(self.trial_id)
@@ -103,7 +104,8 @@ class SweepTrial(Trial):  # type: ignore[misc]
         """Remember what went wrong; a lost node is not the trial's failure."""
         from kovar.tuning.failure import is_lost_node
 
-        self.problem, self.is_lost_node = exc, is_lost_node(exc)
+        self.problem, self.is_lost_node = exc, is_lost_node(exc, self.node_id)
+        self.node_id = None
         self.run_metadata.num_failures += not self.is_lost_node
         self.run_metadata.invalidate_cache()
 

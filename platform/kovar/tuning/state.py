@@ -185,6 +185,7 @@ class SweepState:
             case "reported":
                 return trial.told(fields)
             case "started":
+                trial.leave(entry.at, "interrupted")
                 trial.is_running = True
                 trial.stays.append(Stay("", None, "", entry.at, 0.0, ""))
                 trial.usages.append({})

@@ -5,7 +5,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from kovar.tuning.record import Evaluation
+from kovar.tuning.report import LiveBoard
 from kovar.tuning.report.board import write_board
+from kovar.tuning.report.live_board import LIVE_FILE
 from swept import RATE, large, report, trial
 
 
@@ -95,3 +98,28 @@ def test_writing_again_replaces_what_was_there(tmp_path):
 def test_a_sweep_of_which_nothing_started_has_a_board(tmp_path):
     write_board(report(trial(1, status="excluded")), tmp_path / "tensorboard")
     assert metadata.EXPERIMENT_TAG in hparams_in(tmp_path / "tensorboard")
+
+
+def test_a_running_sweep_is_followed_and_then_replaced(tmp_path):
+    swept = report(trial(1, 0.5), trial(2, status="unfinished"))
+    board = LiveBoard(tmp_path, swept.facts)
+    for _ in range(2):  # it starts again after an interruption
+        board.started(1, configuration=1, point=swept.trials[0].point, at=100.0)
+    for step in (5, 10):
+        board.evaluated(1, Evaluation(step, 1.0, {"accuracy": step / 100}), at=100.0 + step)
+    events = EventAccumulator(str(tmp_path / "trial-0001")).Reload()
+    assert [(e.step, e.wall_time) for e in events.Scalars("evaluation/accuracy")] == [
+        (5, 105.0), (10, 110.0),
+    ]  # fmt: skip
+    start = hparams_in(tmp_path / "trial-0001")[metadata.SESSION_START_INFO_TAG]
+    assert start.session_start_info.group_name == "0001"
+    write_board(swept, tmp_path)
+    assert LIVE_FILE not in [path.name for path in tmp_path.rglob("*")]
+
+
+def test_a_board_that_cannot_be_written_is_off_and_does_not_fail(tmp_path, caplog):
+    (tmp_path / "trial-0001").write_text("in the way")
+    board = LiveBoard(tmp_path, report().facts)
+    for step in (1, 2):
+        board.evaluated(1, Evaluation(step, 1.0, {"accuracy": 0.5}), at=1.0)
+    assert caplog.text.count("TensorBoard is off") == 1

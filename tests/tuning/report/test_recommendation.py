@@ -42,7 +42,7 @@ def test_a_cheaper_configuration_that_is_as_good_is_recommended(tmp_path):
     found = analyze(report(*trials), tmp_path).recommendation
     assert (found.configuration, found.trial, found.price) == (2, 2, "cost")
     assert found.rule.startswith("the cheapest configuration whose quality is not significantly")
-    assert "it takes 25% of its cost" in found.reason
+    assert "it takes 25% of the best one's cost" in found.reason
 
 
 def test_a_cheaper_configuration_that_is_worse_is_not(tmp_path):
@@ -108,7 +108,7 @@ def test_answers_on_other_rows_are_not_compared(tmp_path):
               answered(tmp_path, 3, first(300)[:-7])]  # fmt: skip
     found = analyze(report(*trials), tmp_path)
     assert [rival.configuration for rival in found.rivals] == [2]
-    assert "1 could not be compared row by row" in found.recommendation.reason
+    assert "1 were not compared row by row" in found.recommendation.reason
 
 
 def test_a_sweep_without_a_result_recommends_nothing(tmp_path):

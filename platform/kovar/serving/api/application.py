@@ -75,7 +75,7 @@ class _Dispatch:
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             endpoint, params = self._routes.find(scope["method"], path)
             exchange.route = endpoint.path
-            call = Call(scope, receive, params, exchange, self._limits, deadline)
+            call = Call(scope, receive, params, exchange, self._limits, deadline).hurried()
             reply = await endpoint.answer(call)
         except RequestError as error:
             exchange.code = error.code

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from kovar.errors import RequestError
 from kovar.serving.spec import RequestLimits
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from kovar.serving.exchange import Exchange
+
+TIMEOUT_HEADER: Final = b"x-request-timeout-seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,28 @@ class Call:
             if key == name:
                 return str(value, "latin-1")
         return None
+
+    def hurried(self) -> Call:
+        """Return the call with the deadline that the client names, if that is earlier.
+
+        Serve's proxy gives up at the moment that this header names; a text that still waits then
+        need not run.
+
+        Raises:
+            RequestError: 400 the header is no number of seconds above 0.
+        """
+        written = self.header(TIMEOUT_HEADER)
+        if written is None:
+            return self
+        try:
+            seconds = float(written)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            raise RequestError(
+                "x-request-timeout-seconds must be above 0", status=400, code="invalid_header"
+            )
+        return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
 
     async def body(self) -> bytes:
         """Read a body that may be too large, too slow, packed or cut off.

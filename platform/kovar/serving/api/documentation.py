@@ -144,6 +144,7 @@ document.getElementById('send').onclick=async()=>{
  const headers={'content-type':'application/json'};
  if(key)headers.authorization='Bearer '+key;
  const root=location.pathname.replace(/\\/docs$/,'');
+ out.hidden=false;
  try{
   const reply=await fetch(root+'/v1/predict',
    {method:'POST',headers,body:document.getElementById('body').value});
@@ -174,7 +175,7 @@ def docs_page(document: dict[str, Any], served: Sequence[ServedVersion]) -> str:
         f"{rows}</table><h2>Try it</h2><textarea id=body rows=4>{example}</textarea>"
         "<p><button id=send>POST /v1/predict</button> "
         "<label>API key <input id=key type=password autocomplete=off></label></p>"
-        f"<pre id=answer></pre><h2>Paths</h2>{operations}"
+        f"<pre id=answer hidden></pre><h2>Paths</h2>{operations}"
         f"<p><a href=openapi.json>openapi.json</a></p><script>{_SCRIPT}</script></html>"
     )
 
@@ -194,7 +195,7 @@ def _operation_html(
 
 def _fields_html(title: str, content: dict[str, Any], schemas: dict[str, Any]) -> str:
     schema = schemas[content["schema"]["$ref"].rpartition("/")[2]]
-    required = schema.get("required", [])
+    required = schema.get("required", []) if title == "request" else []
     rows = "".join(
         f"<tr><td><code>{html.escape(name)}</code><td>{'required' if name in required else ''}"
         f"<td>{html.escape(field.get('description', ''))}"

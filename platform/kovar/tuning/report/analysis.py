@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kovar.tuning.report.configuration import Configuration
 from kovar.tuning.report.front import front
@@ -14,6 +14,8 @@ from kovar.tuning.report.recommendation import Recommendation, recommend
 from kovar.tuning.report.significance import Rival, compare_configurations
 from kovar.tuning.report.sweep_report import SweepReport
 from kovar.tuning.report.trial_json import finite
+
+MAX_COMPARED: Final = 500
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def analyze(report: SweepReport, folder: Path) -> Analysis:
     prices = known_prices(ranked, objectives=facts.objectives)
     rivals: tuple[Rival, ...] = ()
     if ranked:
-        rivals = compare_configurations(ranked[0], ranked[1:], facts=facts, folder=folder)
+        # What ranks so far behind is not as good as the best, and each costs memory.
+        rivals_of = ranked[1 : MAX_COMPARED + 1]
+        rivals = compare_configurations(ranked[0], rivals_of, facts=facts, folder=folder)
     # Energy is shown, but no budget is written in joules.
     deciding = next((price for price in prices if price.name != "energy"), None)
     return Analysis(

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from kovar.tuning.record import TrialRecord
 from kovar.tuning.report.dimension import shown
+from kovar.tuning.report.event_file import (
+    Scalar,
+    append_events,
+    scalar_events,
+    summary_event,
+)
 from kovar.tuning.report.facts import short_names
 from kovar.tuning.report.sweep_report import SweepReport
-
-if TYPE_CHECKING:
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-Scalar = tuple[str, float, int, float]
-"""Tag, value, step, UNIX time."""
 
 _OUTCOMES: Final = ("train_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes",
                     "energy_joules", "cost")  # fmt: skip
@@ -35,35 +37,32 @@ def write_board(report: SweepReport, folder: Path) -> None:
         report: the sweep.
         folder: for `tensorboard --logdir`: the experiment lies in it, trials in folders below.
     """
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = [trial for trial in report.trials if trial.history or trial.metrics or trial.stays]
     created = min((stay.started_at for t in started for stay in t.stays), default=0.0)
-    _write(EventFileWriter(str(folder)), [_experiment(report, started, created)], at=created)
+    name = f"events.out.tfevents.{time.time():010.0f}.kovar"
+    experiment = summary_event(_experiment(report, started, created), at=created)
+    append_events(folder / name, [experiment], at=created)
     for trial in started:
         at = trial.stays[0].started_at if trial.stays else created
-        writer = EventFileWriter(str(folder / f"trial-{trial.number:04d}"))
-        _write(writer, _session(trial, report, at), at=at, scalars=_scalars(trial, at))
+        session = (summary_event(one, at=at) for one in _session(trial, report, at))
+        events = chain(session, scalar_events(_scalars(trial, at)))
+        append_events(folder / f"trial-{trial.number:04d}" / name, events, at=at)
 
 
-def _write(
-    writer: EventFileWriter,
-    messages: Sequence[Any],
-    *,
-    at: float,
-    scalars: Iterable[Scalar] = (),
-) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
+def session_start(values: dict[str, Any], *, configuration: int, at: float) -> Any:
+    """Return the summary that begins a trial's session.
 
-    for message in messages:
-        writer.add_event(Event(wall_time=at, summary=message))
-    for tag, value, step, moment in scalars:
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-        writer.add_event(Event(wall_time=moment, step=step, summary=summary))
-    writer.close()
+    Args:
+        values: field → value.
+        configuration: its number; seeds of one form a group, whose metrics TensorBoard averages.
+        at: UNIX time.
+    """
+    from tensorboard.plugins.hparams import summary_v2 as hparams
+
+    plain = {name: _plain(value) for name, value in values.items()}
+    return hparams.hparams_pb(plain, trial_id=f"{configuration:04d}", start_time_secs=at)
 
 
 def _experiment(report: SweepReport, started: Sequence[TrialRecord], created: float) -> Any:
@@ -91,13 +90,10 @@ def _experiment(report: SweepReport, started: Sequence[TrialRecord], created: fl
 
 def _session(trial: TrialRecord, report: SweepReport, at: float) -> list[Any]:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-    from tensorboard.plugins.hparams import summary_v2 as hparams
 
-    values = {path: _plain(trial.point.get(path)) for path in report.facts.paths}
+    values = {path: trial.point.get(path) for path in report.facts.paths}
     values |= {name: _facts(trial)[name] for name in _facts_told(report)}
-    # Seeds of one configuration form one group, whose metrics TensorBoard averages.
-    group = f"{trial.configuration:04d}"
-    started = hparams.hparams_pb(values, trial_id=group, start_time_secs=at)
+    started = session_start(values, configuration=trial.configuration, at=at)
     ok = trial.status in ("finished", "stopped")
     ended = plugin_data_pb2.SessionEndInfo(
         status=api_pb2.STATUS_SUCCESS if ok else api_pb2.STATUS_FAILURE,

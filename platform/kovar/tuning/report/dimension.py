@@ -89,7 +89,7 @@ def shown(value: JsonValue) -> str:
         case float():
             small = value and abs(value) < 1e-3
             text = f"{value:.2e}" if small else f"{value:.3g}"
-            return re.sub(r"\.?0*e([+-])0?", r"e\1", text)
+            return re.sub(r"\.?0*e([+-])0?", r"e\1", text).replace("e+", "e")
         case dict():
             return ", ".join(f"{key}: {shown(one)}" for key, one in value.items())
     return str(value)

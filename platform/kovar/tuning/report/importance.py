@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ MIN_CONFIGURATIONS: Final = 8
 MIN_EXPLAINED: Final = 0.3
 """Share of the variance of unseen configurations below which nothing is to be read from it."""
 
+_MAX_FITTED: Final = 1000
 _NUM_FOLDS: Final = 5
 _NUM_REPEATS: Final = 3
 _NUM_TREES: Final = 50
@@ -71,12 +73,14 @@ def importance_of(configurations: Sequence[Configuration], facts: SweepFacts) ->
     counts for nothing. Deterministic.
 
     Args:
-        configurations: of the sweep.
+        configurations: of the sweep; of very many, some are drawn.
         facts: of the sweep.
     """
     import numpy as np
 
     scored = [(c, s.mean) for c in configurations if (s := c.metric(facts.metric)) is not None]
+    if len(scored) > _MAX_FITTED:
+        scored = random.Random(0).sample(scored, _MAX_FITTED)  # noqa: S311 (no secret)
     dimensions = dimensions_of([c for c, _ in scored], facts)
     quality = np.array([mean for _, mean in scored])
     num = len(scored)

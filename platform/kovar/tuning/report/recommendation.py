@@ -76,7 +76,7 @@ def recommend(
     reason = _reason(chosen, best, candidates, compared, facts=facts, price=price)
     unknown = len(others) - len(compared)
     if unknown:
-        reason += f"; {unknown} could not be compared row by row"
+        reason += f"; {unknown} were not compared row by row"
     return _chosen(chosen, facts, rule=rule, reason=reason, price=price.name)
 
 
@@ -103,11 +103,11 @@ def _reason(
         return f"{_score(best, facts)}, and the {price.cheapest} of {len(candidates)} as good"
     rival = compared[chosen.number]
     share = _mean(price.of(chosen)) / _mean(price.of(best))
+    gap = f"{rival.gap:.4f} (90 % interval {rival.lower:+.4f} to {rival.upper:+.4f})"
     return (
-        f"{_score(chosen, facts)} against {_shown(best, facts)} of the best (configuration "
-        f"{best.number}), which is better by {rival.gap:.4f}, 90 % interval {rival.lower:+.4f} to "
-        f"{rival.upper:+.4f}; it takes {share:.0%} of its {price.name}, the least of the "
-        f"{len(candidates)} that are not significantly worse"
+        f"{_score(chosen, facts)} against {_shown(best, facts)} of the best, configuration "
+        f"{best.number}: the gap of {gap} is not significant, and it takes {share:.0%} of the best "
+        f"one's {price.name}, the least of {len(candidates)} that are as good"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +31,9 @@ def trial_table(report: SweepReport, *, max_rows: int = 40) -> Table:
         max_rows: trials that are shown; a last line counts the others.
     """
     facts, names = report.facts, short_names(report.facts.paths)
-    table = Table(title=f"{facts.name}: {len(report.trials)} trials by {facts.metric}")
+    title = f"{facts.name}: {len(report.trials)} trials by {facts.metric}"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1), title_justify="left",
+                  caption_justify="left")  # fmt: skip
     metrics = _metrics(report)
     shows_precision = "precision" not in facts.paths
     has_cost = any(trial.cost is not None for trial in report.trials)

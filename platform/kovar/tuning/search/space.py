@@ -82,6 +82,10 @@ class Space:
             other in point and dimension.holds(other, point[other]) for other in dimension.when
         )
 
+    def gridded(self, point: Point) -> Point:
+        """Return the part of a point that the grids decide."""
+        return {path: value for path, value in point.items() if path not in self.drawn}
+
     def has(self, point: Point) -> bool:
         """Tell whether a point holds every dimension that varies there, at a value it can have."""
         varying = {path for path in self.dimensions if self.varies(path, point)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.tuning.dimension import Choice, Dimension, Grid
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS: Final = 20
 """Proposals for a configuration that was not tried, until there is none."""
+
+
+@dataclass
+class _Asked:
+    """A configuration that was proposed and has not ended.
+
+    Args:
+        point: its values.
+        trial: Optuna's.
+        step: of the newest evaluation.
+    """
+
+    point: Point
+    trial: Any
+    step: int = -1
 
 
 class TpeSearch(Search):
@@ -51,8 +67,9 @@ class TpeSearch(Search):
         self._space, self._settings, self._objectives = space, settings, dict(objectives)
         self._num_samples, self._seed = num_samples, seed
         self._seen: set[bytes] = set()
-        self._trials: dict[int, Any] = {}
-        self._steps: dict[int, int] = {}
+        self._trials: dict[int, _Asked] = {}
+        self._proven: set[bytes] = set()
+        self._doubtful: dict[bytes, list[Point]] = {}
         self._study = _study(list(objectives.values()))
         for observation in observations:
             self._learn(observation)
@@ -73,29 +90,42 @@ class TpeSearch(Search):
     def recall(self, number: int, point: Point) -> None:
         """Enter a proposal, as `ask` does with its own: what is learned from is the point alone."""
         self._seen.add(key_of(point))
-        self._trials[number] = self._entered(point)
+        self._trials[number] = _Asked(point, self._entered(point))
 
     def report(self, number: int, step: int, scores: Mapping[str, float]) -> None:
         """Remember the newest evaluation, by which trials that are ended early are compared."""
-        if len(self._objectives) > 1 or step <= self._steps.get(number, -1):
+        asked = self._trials.get(number)
+        if asked is None or len(self._objectives) > 1 or step <= asked.step:
             return
         (name,) = self._objectives
-        if name in scores:
-            self._steps[number] = step
-            self._trials[number].report(scores[name], step)
+        if math.isfinite(scores.get(name, math.nan)):
+            asked.step = step
+            asked.trial.report(scores[name], step)
 
     def tell(
         self, number: int, scores: Mapping[str, float] | None, *, stopped: bool = False
     ) -> None:
-        """Learn from the end of a configuration."""
-        trial = self._trials.pop(number)
+        """Learn from the end of a configuration; what is told of one again changes nothing."""
+        asked = self._trials.pop(number, None)
+        if asked is None:
+            return
         values = [(scores or {}).get(name, math.nan) for name in self._objectives]
         is_whole = all(map(math.isfinite, values))
-        if not is_whole or (stopped and len(values) == 1):
+        grids = self._space.gridded(asked.point)
+        if is_whole and not (stopped and len(values) == 1):
+            self._study.tell(asked.trial, values)
+        elif is_whole or not grids or key_of(grids) in self._proven:
             # Optuna ranks pruned trials below all complete ones, and those without a report last.
-            self._study.tell(trial, state=_state("PRUNED"))
+            self._study.tell(asked.trial, state=_state("PRUNED"))
         else:
-            self._study.tell(trial, values)
+            # The grid may be at fault, such as a precision that the chip lacks, and not what was
+            # drawn beside it: put aside until a trial with the same grid values has scores.
+            self._study.tell(asked.trial, state=_state("FAIL"))
+            self._doubtful.setdefault(key_of(grids), []).append(asked.point)
+        if is_whole:
+            self._proven.add(key_of(grids))
+            for point in self._doubtful.pop(key_of(grids), []):
+                self._study.tell(self._entered(point), state=_state("PRUNED"))
 
     def _proposal(self, combination: Point, number: int, attempt: int) -> Point:
         seed = generator_of(self._seed, number, attempt).getrandbits(32)

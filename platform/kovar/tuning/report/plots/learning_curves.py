@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_COLORED: Final = 8
+MAX_LINES: Final = 300
 Along = Literal["step", "seconds"]
 
 
@@ -34,7 +35,7 @@ class LearningCurves(Plot):
     @classmethod
     def of(cls, report: SweepReport, analysis: Analysis) -> LearningCurves | None:
         """Take the trials that were evaluated; None where none was."""
-        trials = tuple(trial for trial in report.ranked if trial.history)
+        trials = tuple([trial for trial in report.ranked if trial.history][:MAX_LINES])
         known = {name for trial in trials for one in trial.history for name in one.metrics}
         first = report.facts.metric
         metrics = [first] * (first in known) + [
@@ -47,6 +48,8 @@ class LearningCurves(Plot):
         """Say which trials have a color."""
         many = len(self.trials) > NUM_COLORED
         colored = f"The {NUM_COLORED} best trials have a color; " if many else ""
+        if len(self.trials) == MAX_LINES:
+            colored = f"The {MAX_LINES} best trials, {NUM_COLORED} of them with a color; "
         text = f"{colored}a cross ends a trial that was stopped, diverged or failed."
         return text[0].upper() + text[1:]
 

@@ -1,0 +1,62 @@
+"""A real server on loopback, and clients that do not finish their headers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from in_process import LIMITS, SERVED
+from kovar.serving.api import create_api
+from kovar.serving.served_model import served_model
+from kovar.serving.slow_clients import TimedProtocol, time_out_headers
+
+REQUEST = b"GET /v2/health/live HTTP/1.1\r\nhost: test\r\n\r\n"
+
+
+class Hasty(TimedProtocol):
+    header_timeout_s = 0.1
+
+
+@pytest.fixture
+def address(runner, runtime) -> Iterator[tuple[str, int]]:
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        config = uvicorn.Config(app, http=Hasty, log_level="critical", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        yield sock.getsockname()
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.mark.parametrize("sent", [b"", REQUEST[:20]])
+def test_a_connection_without_a_whole_header_is_closed(address, sent):
+    with socket.create_connection(address, timeout=20) as client:
+        client.sendall(sent)
+        assert client.recv(100) == b""
+
+
+def test_a_kept_connection_may_pause_between_requests_but_not_within_a_header(address):
+    with socket.create_connection(address, timeout=20) as client:
+        for _ in range(2):
+            client.sendall(REQUEST)
+            assert b'{"live":true}' in client.recv(4096)
+        client.sendall(REQUEST[:20])
+        assert client.recv(100) == b""
+
+
+def test_servers_that_start_later_hold_the_deadline(monkeypatch):
+    from uvicorn.config import HTTP_PROTOCOLS
+
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    time_out_headers()
+    config = uvicorn.Config(lambda scope, receive, send: None)
+    config.load()
+    assert config.http_protocol_class is TimedProtocol
