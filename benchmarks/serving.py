@@ -241,7 +241,13 @@ class Benchmark:
             began = time.perf_counter()
             runtime.run([item])
             singles.append(time.perf_counter() - began)
-        return {"texts_per_s": statistics.median(rates), "p50_ms": 1e3 * statistics.median(singles)}
+        tokens = sum(item.length for item in runtime.tokenize(texts)) / len(texts)
+        rate = statistics.median(rates)
+        return {
+            "texts_per_s": rate,
+            "tokens_per_s": rate * tokens,
+            "p50_ms": 1e3 * statistics.median(singles),
+        }
 
     def single(self, server: Server) -> dict[str, float]:
         """Ask one text at a time, many at once."""
