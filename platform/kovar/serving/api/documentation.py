@@ -81,7 +81,7 @@ def openapi_document(
     for endpoint in endpoints:
         operation = _operation(endpoint, names)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    document = {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": f"Kovar: {', '.join(names)}", "version": kovar.__version__},
         "paths": paths,
