@@ -15,6 +15,7 @@ from ray_head import RayHead
 
 if TYPE_CHECKING:
     from kovar.training.run import RunResult
+    from tiny_export import ExportedVersion
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -47,6 +48,14 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     environment = {"KOVAR_HOME": str(home), "KOVAR_CACHE_DIR": str(cache)} | SERVE_ENVIRONMENT
     with RayHead.started(environment) as head:
         yield head
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedVersion:
+    """A tiny version, and its export in fp32."""
+    from tiny_export import export_tiny_version
+
+    return export_tiny_version(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="session")
