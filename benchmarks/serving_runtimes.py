@@ -23,15 +23,36 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from kovar.errors import GoldenError
+from kovar.inference import (
+    ClassifierRuntime,
+    Export,
+    ExportBuilder,
+    Wish,
+    adapter_base,
+    possible_exports,
+)
+from kovar.inference.choice import Candidate, candidates, installed_runtimes
+from kovar.inference.exports import LabeledTexts, labeled_texts
+from kovar.inference.golden import verify_golden
+from kovar.inference.loader import Place, load_candidate
+from kovar.precision import detect_device, supported_precisions
+from kovar.registry import Registry, Version
+from kovar.settings import load_settings
+
 RESULTS = Path(__file__).parent / "results" / "serving_runtimes.json"
 ROWS_PER_BATCH = 32
 NUM_SINGLES = 100
+WISH = Wish(max_accuracy_loss=1.0)
+PASSED = ("version", "threads", "rows", "data_folder")
+"""Options that the contenders are given."""
 
 
 class Contender:
@@ -44,7 +65,7 @@ class Contender:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self.name = name
-        given = {name: str(value) for name, value in vars(options).items() if name != "only"}
+        given = {key: str(getattr(options, key)) for key in PASSED}
         threads = {"OMP_NUM_THREADS": given["threads"], "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--contend", name]
@@ -82,13 +103,10 @@ class Contender:
         return found
 
 
-PASSED = ("version", "threads", "rows", "data_folder")
-
-
 def contend(name: str, options: argparse.Namespace) -> None:
     """Load one runtime, then answer all texts at each line of standard input."""
     began = time.perf_counter()
-    chosen = next(one for one in subjects(options).found if str(one.candidate) == name)
+    chosen = next(one for one in find_subjects(options)[1] if str(one.candidate) == name)
     runtime, texts = chosen.load(options.threads), chosen.texts
     runtime.predict(texts.texts[:1])
     seconds = time.perf_counter() - began
@@ -121,66 +139,61 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
+@dataclass(frozen=True)
 class Subject:
-    """One runtime, and what it is judged by."""
+    """One runtime, and what it is judged by.
 
-    def __init__(self, candidate: Any, place: Any, texts: Any) -> None:
-        self.candidate, self.place, self.texts = candidate, place, texts
+    Args:
+        candidate: the runtime.
+        place: the files of the version.
+        texts: labeled ones, which the version was not trained on.
+    """
 
-    def load(self, threads: int) -> Any:
+    candidate: Candidate
+    place: Place
+    texts: LabeledTexts
+
+    def load(self, threads: int) -> ClassifierRuntime:
         """Load it on this many threads."""
-        from dataclasses import replace
-
-        from kovar.inference import Wish
-        from kovar.inference.loader import load_candidate
-
         return load_candidate(self.candidate, replace(self.place, num_threads=threads), Wish())
 
-    def judged(self, runtime: Any) -> dict[str, float]:
+    def judged(self, runtime: ClassifierRuntime) -> dict[str, float]:
         """Return its accuracy and how far it is from the golden examples."""
-        from kovar.inference.golden import verify_golden
-
         accuracy = self.texts.compare(runtime, runtime).export
         return {"accuracy": accuracy, "golden": verify_golden(runtime, self.place.folder)}
 
 
-class subjects:  # noqa: N801
-    """All runtimes of a version on this machine; exports that are absent are made."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        from kovar.inference import Export, ExportBuilder, Wish, adapter_base, possible_exports
-        from kovar.inference.choice import Candidate, candidates, installed_runtimes
-        from kovar.inference.exports import labeled_texts
-        from kovar.inference.loader import Place
-        from kovar.precision import detect_device, supported_precisions
-        from kovar.registry import Registry
-        from kovar.settings import load_settings
-
-        settings, wish = load_settings(), Wish(max_accuracy_loss=1.0)
-        with Registry.open(settings) as registry:
-            version = registry.resolve(options.version)
-            base = adapter_base(registry, version)
-            builder = ExportBuilder(
-                registry,
-                version,
-                cache_dir=settings.cache_dir,
-                base_dir=options.data_folder,
-                max_accuracy_loss=1.0,
-            )
-            made = [builder.ensure(form) for form in possible_exports(wish, device="cpu")]
-            exports = [Export(one.manifest, registry.materialize_derived(one)) for one in made]
-            place = Place(
-                registry.materialize(version),
-                base_folder=None if base is None else registry.materialize(base),
-            )
-        chip = detect_device("cpu")
-        found = candidates(wish, exports, chip, installed=installed_runtimes())
-        torch = [Candidate("torch", precision) for precision in supported_precisions(chip)]
-        texts = labeled_texts(version, cache_dir=settings.cache_dir, base_dir=options.data_folder)
-        rest = [one for one in found if one.export is not None]
-        self.chip = chip.name
-        self.version = version
-        self.found = [Subject(one, place, texts) for one in (*torch, *rest)]
+def find_subjects(options: argparse.Namespace) -> tuple[Version, list[Subject]]:
+    """Return the version and all its runtimes on this machine; make the exports that are absent."""
+    settings = load_settings()
+    with Registry.open(settings) as registry:
+        version = registry.resolve(options.version)
+        base = adapter_base(registry, version)
+        builder = ExportBuilder(
+            registry,
+            version,
+            cache_dir=settings.cache_dir,
+            base_dir=options.data_folder,
+            max_accuracy_loss=1.0,
+        )
+        exports = []
+        for form in possible_exports(WISH, device="cpu"):
+            try:
+                made = builder.ensure(form)
+            except GoldenError as refusal:
+                print(f"{form} is left out: {refusal.message}", file=sys.stderr)
+                continue
+            exports.append(Export(made.manifest, registry.materialize_derived(made)))
+        place = Place(
+            registry.materialize(version),
+            base_folder=None if base is None else registry.materialize(base),
+        )
+    chip = detect_device("cpu")
+    found = candidates(WISH, exports, chip, installed=installed_runtimes())
+    torch = [Candidate("torch", precision) for precision in supported_precisions(chip)]
+    texts = labeled_texts(version, cache_dir=settings.cache_dir, base_dir=options.data_folder)
+    rest = [one for one in found if one.export is not None]
+    return version, [Subject(one, place, texts) for one in (*torch, *rest)]
 
 
 def main() -> None:
@@ -197,8 +210,8 @@ def main() -> None:
     if options.contend:
         contend(options.contend, options)
         return
-    all_ = subjects(options)
-    names = [str(one.candidate) for one in all_.found]
+    version, subjects = find_subjects(options)
+    names = [str(one.candidate) for one in subjects]
     contenders = [Contender(name, options) for name in names if name in (options.only or names)]
     for round_ in range(options.rounds + 1):
         turn = round_ % len(contenders)
@@ -206,9 +219,9 @@ def main() -> None:
             contender.run(counts=round_ > 0)
     results = [contender.result() for contender in contenders]
     content = {
-        "chip": all_.chip,
-        "version": str(all_.version),
-        "digest": all_.version.digest,
+        "chip": detect_device("cpu").name,
+        "version": str(version),
+        "digest": version.digest,
         "threads": options.threads,
         "results": results,
     }

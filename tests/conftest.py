@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from kovar.serving.environment import SERVE_ENVIRONMENT
@@ -15,8 +16,13 @@ from ray_head import RayHead
 
 if TYPE_CHECKING:
     from kovar.training.run import RunResult
+    from tiny_export import ExportedVersion
 
 REPOSITORY = Path(__file__).parents[1]
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +53,14 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     environment = {"KOVAR_HOME": str(home), "KOVAR_CACHE_DIR": str(cache)} | SERVE_ENVIRONMENT
     with RayHead.started(environment) as head:
         yield head
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedVersion:
+    """A tiny version, and its export in fp32."""
+    from tiny_export import export_tiny_version
+
+    return export_tiny_version(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="session")

@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from kovar.errors import DataError, GoldenError, SpecError
-from kovar.inference import ClassifierRuntime, Export, ExportForm, load_runtime
+from kovar.inference import ClassifierRuntime, ExportForm, load_runtime
 from kovar.registry import Registry, Version
-from kovar.settings import Settings
-from tiny_export import build_export, builder_of
+from tiny_export import ExportedVersion, builder_of
 from tiny_version import build_tiny_version, register_tiny_version, settings_in
 
 TEXTS = ["i loved it", "a dull story and the acting is awful", "fine", ("the plot", "is bad")]
 
-ENGINES = ["onnx", pytest.param("openvino", marks=pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="openvino is not installed"
-))]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> Settings:
-    return settings_in(tmp_path_factory.mktemp("registry"))
+def reference(exported) -> ClassifierRuntime:
+    return load_runtime(exported.folder, runtime="torch", precision="fp32")
 
 
-@pytest.fixture(scope="module")
-def version(settings, tmp_path_factory) -> Version:
-    folder = build_tiny_version(tmp_path_factory.mktemp("version") / "tiny")
-    return register_tiny_version(settings, folder)
-
-
-@pytest.fixture(scope="module")
-def export(settings, version) -> Export:
-    return build_export(settings, version)
-
-
-@pytest.fixture(scope="module")
-def folder(settings, version) -> Path:
-    with Registry.open(settings) as registry:
-        return registry.materialize(version)
-
-
-@pytest.fixture(scope="module")
-def reference(folder) -> ClassifierRuntime:
-    return load_runtime(folder, runtime="torch", precision="fp32")
-
-
-@pytest.fixture(scope="module", params=ENGINES)
-def engine(request, folder, export) -> ClassifierRuntime:
+@pytest.fixture(scope="module", params=["onnx", "openvino"])
+def engine(request, exported: ExportedVersion) -> ClassifierRuntime:
     return load_runtime(
-        folder, runtime=request.param, precision="fp32", exports=[export], require_golden=True
+        exported.folder,
+        runtime=request.param,
+        precision="fp32",
+        exports=[exported.export],
+        require_golden=True,
     )
 
 
@@ -85,21 +59,25 @@ def test_answers_of_an_export_are_explained_by_torch(engine, reference):
     assert here.weights == pytest.approx(there.weights)
 
 
-def test_an_export_that_is_there_is_not_made_again(settings, version, export):
-    again = build_export(settings, version)
-    assert again.manifest.digest == export.manifest.digest
+def test_an_export_that_is_there_is_not_made_again(exported):
+    with Registry.open(exported.settings) as registry:
+        builder = builder_of(exported.settings, exported.version, registry, rows=exported.rows)
+        known = builder.found()[ExportForm("fp32")]
+        assert builder.ensure(ExportForm("fp32")).digest == known.digest
+        assert known.digest == exported.export.manifest.digest
 
 
-def test_an_export_notes_that_it_reproduced_the_golden_examples(settings, version, export):
-    with Registry.open(settings) as registry:
-        (artifact,) = builder_of(settings, version, registry).found().values()
-    assert artifact.golden is not None
-    assert artifact.golden.passed
-    assert artifact.golden.difference < 1e-5
+def test_an_export_notes_that_it_reproduced_the_golden_examples(exported):
+    with Registry.open(exported.settings) as registry:
+        builder = builder_of(exported.settings, exported.version, registry, rows=exported.rows)
+        golden = builder.found()[ExportForm("fp32")].golden
+    assert golden is not None
+    assert golden.passed
+    assert golden.difference < 1e-5
 
 
-def test_an_export_says_nothing_of_where_it_was_made(export):
-    content = export.path.read_bytes()
+def test_an_export_says_nothing_of_where_it_was_made(exported):
+    content = exported.export.path.read_bytes()
     assert b"site-packages" not in content
     assert b"/modeling_bert.py" not in content
 
@@ -108,20 +86,29 @@ def test_an_export_that_answers_otherwise_is_not_stored(tmp_path):
     settings = settings_in(tmp_path)
     folder = build_tiny_version(tmp_path / "tiny", shift=0.01)
     version = register_tiny_version(settings, folder)
-    with pytest.raises(GoldenError):
-        build_export(settings, version)
     with Registry.open(settings) as registry:
+        builder = builder_of(settings, version, registry, rows=tmp_path)
+        with pytest.raises(GoldenError):
+            builder.ensure(ExportForm("fp32"))
         assert registry.derived(version) == ()
 
 
-def test_int8_is_refused_for_a_version_that_names_no_labeled_texts(settings, version):
-    with pytest.raises(DataError, match="which labeled texts"):
-        build_export(settings, version, "int8-dynamic")
+def test_int8_is_refused_for_a_version_that_names_no_labeled_texts(exported):
+    settings = exported.settings
+    unlabeled = register_tiny_version(settings, exported.folder, model="unlabeled")
+    with Registry.open(settings) as registry:
+        builder = builder_of(settings, unlabeled, registry, rows=exported.rows)
+        with pytest.raises(DataError, match="which labeled texts"):
+            builder.ensure(ExportForm("int8", "dynamic"))
 
 
-def test_an_export_is_only_for_versions_that_classify_texts(settings, version):
-    signature = version.manifest.signature.model_copy(update={"task": "causal-lm"})
-    manifest = version.manifest.model_copy(update={"signature": signature})
-    other = Version(**(vars(version) | {"manifest": manifest}))
-    with Registry.open(settings) as registry, pytest.raises(SpecError, match="causal-lm"):
-        builder_of(settings, other, registry).ensure(ExportForm("fp32"))
+def test_an_export_is_only_for_versions_that_classify_texts(exported):
+    manifest = exported.version.manifest
+    signature = manifest.signature.model_copy(update={"task": "causal-lm"})
+    facts = vars(exported.version) | {
+        "manifest": manifest.model_copy(update={"signature": signature})
+    }
+    with Registry.open(exported.settings) as registry:
+        builder = builder_of(exported.settings, Version(**facts), registry, rows=exported.rows)
+        with pytest.raises(SpecError, match="causal-lm"):
+            builder.ensure(ExportForm("fp32"))

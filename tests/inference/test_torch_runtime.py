@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from kovar.errors import ModelError
 from kovar.inference import Encoded, TorchRuntime, load_runtime
+from kovar.inference.loader import Place
 from tiny_version import build_tiny_classifier
 
 TEXTS = ["i loved it", "a dull story and the acting is awful", "fine", "the plot is not good " * 3]
@@ -49,6 +51,15 @@ def test_bf16_answers_are_near_those_of_fp32(classifier_folder, runtime):
     assert half.precision == "bf16"
     for exact, near in zip(runtime.predict(TEXTS), half.predict(TEXTS), strict=True):
         assert near.scores == pytest.approx(exact.scores, abs=3e-2)
+
+
+def test_a_compiled_model_answers_as_the_plain_one(classifier_folder, runtime):
+    # The eager backend traces and guards as the others do, and compiles nothing.
+    model = Place(classifier_folder).exact_model()
+    compiled = TorchRuntime(model, compiled=True, backend="eager")
+    for texts in (TEXTS, TEXTS[:1], TEXTS[1:3]):
+        batch = runtime.tokenize(texts)
+        np.testing.assert_allclose(compiled.scores(batch), runtime.scores(batch), atol=1e-6)
 
 
 def test_an_output_that_is_not_finite_is_an_error(classifier_folder, tmp_path):

@@ -23,6 +23,7 @@ class TorchRuntime(ClassifierRuntime):
         loaded: the classifier and its tokenizer.
         load_exact: loads the version again in fp32, for attributions; not needed where it is.
         compiled: compile the model with torch.compile, for any number of rows and tokens.
+        backend: of torch.compile.
     """
 
     name = "torch"
@@ -33,6 +34,7 @@ class TorchRuntime(ClassifierRuntime):
         *,
         load_exact: Callable[[], TorchModel] | None = None,
         compiled: bool = False,
+        backend: str = "inductor",
     ) -> None:
         exact = loaded.precision in ("fp32", "tf32") or load_exact is None
 
@@ -48,7 +50,7 @@ class TorchRuntime(ClassifierRuntime):
         if compiled:
             import torch
 
-            self._model = torch.compile(loaded.model, dynamic=True)
+            self._model = torch.compile(loaded.model, dynamic=True, backend=backend)
 
     @property
     def module(self) -> torch.nn.Module:

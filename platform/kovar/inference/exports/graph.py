@@ -18,7 +18,7 @@ from kovar.precision import ResolvedPrecision
 if TYPE_CHECKING:
     import torch
 
-OPSET: Final = 18
+OPSET: Final = 20
 MAX_BYTES: Final = 2 << 30
 """A protocol buffer, which an ONNX file is, holds no more."""
 
