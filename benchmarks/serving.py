@@ -134,14 +134,16 @@ class Server:
         ingress = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if subject.options.ingress == "haproxy" else {}
         threads = {"OMP_NUM_THREADS": str(subject.options.threads)}
         command = [sys.executable, str(HERE / "serving_server.py"), kind, str(self.port)]
-        self.process = subprocess.Popen(
-            [*command, str(subject.folder), json.dumps(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | ingress | threads,
-        )
+        self._log = subject.folder / "server.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, str(subject.folder), json.dumps(spec)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | ingress | threads,
+            )
         self._read()
 
     def tell(self, line: str) -> Any:
@@ -162,7 +164,7 @@ class Server:
         while line := self.process.stdout.readline():
             if line.startswith(("{", '"', "n")) or line[0].isdigit():
                 return json.loads(line)
-        raise SystemExit("the server did not start")
+        raise SystemExit(f"the server has ended: {self._log.read_text()[-3000:]}")
 
 
 @contextmanager
@@ -241,7 +243,13 @@ class Benchmark:
             began = time.perf_counter()
             runtime.run([item])
             singles.append(time.perf_counter() - began)
-        return {"texts_per_s": statistics.median(rates), "p50_ms": 1e3 * statistics.median(singles)}
+        tokens = sum(item.length for item in runtime.tokenize(texts)) / len(texts)
+        rate = statistics.median(rates)
+        return {
+            "texts_per_s": rate,
+            "tokens_per_s": rate * tokens,
+            "p50_ms": 1e3 * statistics.median(singles),
+        }
 
     def single(self, server: Server) -> dict[str, float]:
         """Ask one text at a time, many at once."""

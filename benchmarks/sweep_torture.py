@@ -260,9 +260,15 @@ def ends_of(state: SweepState) -> dict[int, Any]:
 
 def best_of(state: SweepState) -> dict[str, Any] | None:
     """Return the best trial's point and metrics."""
-    ended = [trial for trial in state.trials.values() if trial.end is not None]
-    best = max(ended, key=lambda t: (t.end["metrics"]["accuracy"], -t.number), default=None)
-    return None if best is None else {"point": best.point, "metrics": best.end["metrics"]}
+    ended = [
+        (trial.end["metrics"]["accuracy"], -trial.number, trial.point, trial.end["metrics"])
+        for trial in state.trials.values()
+        if trial.end is not None
+    ]
+    if not ended:
+        return None
+    *_, point, metrics = max(ended, key=lambda one: one[:2])
+    return {"point": point, "metrics": metrics}
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def _cache() -> Path:
 
 def write_rows(folder: Path, rows: int, evaluation: int) -> str:
     """Write some rows of the recipe's data for both sides; return the folder of its base model."""
+    import numpy as np
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -145,9 +146,8 @@ def write_rows(folder: Path, rows: int, evaluation: int) -> str:
     spec = load_yaml(RECIPE, FineTuneSpec)
     places: dict[str, Any] = {"cache_dir": _cache(), "base_dir": RECIPE.parent}
     table = load_table(spec.data, **places).table
-    # Every so-manieth row, so that the labels are as mixed as they are in the whole.
-    step = len(table) // (rows + evaluation)
-    some = table.take(pa.array(range(0, step * (rows + evaluation), step)))
+    chosen = np.random.default_rng(0).permutation(len(table))[: rows + evaluation]
+    some = table.take(pa.array(chosen))
     some = some.select([spec.data.text, spec.data.label])
     folder.mkdir(parents=True, exist_ok=True)
     parquet.write_table(some.slice(0, rows), folder / "train.parquet")

@@ -66,11 +66,12 @@ class Browser:
         os.close(self._from)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def open(self, page: Path, *, width: int = 1300, height: int = 2000) -> None:
-        """Load a page and wait until it is complete."""
+    def open(self, page: Path | str, *, width: int = 1300, height: int = 2000) -> None:
+        """Load a file or a URL and wait until it is complete."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
-        self.ask("Page.navigate", url=page.absolute().as_uri())
+        url = page if isinstance(page, str) else page.absolute().as_uri()
+        self.ask("Page.navigate", url=url)
         while self._message().get("method") != "Page.loadEventFired":
             pass
 

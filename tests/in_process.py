@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 
 from kovar.serving.api import Middleware, Predictor, create_api
 from kovar.serving.protocol import ServedVersion
@@ -49,6 +53,21 @@ def asker(
         return asyncio.run(send(app, method, path, **request))
 
     return ask
+
+
+@contextmanager
+def listening(app: Any, **settings: Any) -> Iterator[tuple[str, int]]:
+    """Serve an application on loopback, in a thread of its own; gives its address."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        config = uvicorn.Config(app, log_level="critical", ws="none", **settings)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        yield sock.getsockname()
+        server.should_exit = True
+        thread.join()
 
 
 async def send(app: Any, method: str, path: str, **request: Any) -> httpx.Response:

@@ -48,6 +48,22 @@ def write_answers(path: Path, right: np.ndarray, *, labels: int = 2) -> None:
     pq.write_table(table.replace_schema_metadata({"kovar.labels": names}), path)
 
 
+def answered(
+    folder: Path, number: int, right: np.ndarray, *, hours: float = 1.0,
+    price: float | None = 1.0, **fields: Any,
+) -> TrialRecord:  # fmt: skip
+    """Return a finished trial with answers, `right` being the rows that it gets right."""
+    name = f"trial-{number:04d}/answers.parquet"
+    write_answers(folder / name, right)
+    common = {"predictions": name, "wall_seconds": 3600 * hours, "price_per_hour": price}
+    return trial(number, float(right.mean()), **common | fields)
+
+
+def first(count: int) -> np.ndarray:
+    """Return that the first rows are right."""
+    return np.arange(NUM_ROWS) < count
+
+
 def large(folder: Path, *, num_rates: int = 8, seeds: int = 2) -> SweepReport:
     """Return a sweep over learning rate, precision and warm-up on two node types, with answers."""
     facts = replace(FACTS, paths=(RATE, "precision", "training.warmup"))

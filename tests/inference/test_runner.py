@@ -111,6 +111,34 @@ def test_a_full_queue_refuses_at_once_and_recovers(runner, runtime):
     assert (refusal.status, refusal.code) == (429, "queue_full")
 
 
+def test_a_queue_that_takes_too_long_refuses_and_says_when_to_come_back(runtime):
+    now = [0.0]
+    runner = BatchRunner(
+        runtime, limits=LIMITS, max_queued=100, max_wait_s=2.0, clock=lambda: now[0]
+    )
+
+    async def talk():
+        runtime.gate.clear()
+        runtime.busy.clear()
+        slow = asyncio.ensure_future(runner.predict(["one"], deadline=1e9))
+        await started(runtime)
+        now[0] = 1.0  # a token takes a second
+        runtime.gate.set()
+        await slow
+        runtime.gate.clear()
+        waiting = [asyncio.ensure_future(runner.predict(["a"] * 7, deadline=1e9))]
+        await until(lambda: runner.num_queued == 3)
+        with pytest.raises(RequestError) as refusal:
+            await runner.predict(["b"], deadline=1e9)
+        runtime.gate.set()
+        await asyncio.gather(*waiting)
+        return refusal.value
+
+    refusal = asyncio.run(talk())
+    runner.close()
+    assert (refusal.status, refusal.code, refusal.retry_after_s) == (429, "queue_full", 3.0)
+
+
 def test_a_text_whose_deadline_passes_in_the_queue_is_refused_and_never_runs(runner, runtime):
     async def talk():
         runtime.gate.clear()

@@ -166,6 +166,15 @@ def test_messages_of_the_replica_stand_beside_its_requests(guarded, tmp_path):
     assert (record["level"], record["message"]) == ("warning", "the disk is full")
 
 
+def test_what_the_guards_change_of_logging_ends_with_them(guarded):
+    logger = logging.getLogger("kovar")
+    before = (logger.level, list(logger.handlers))
+    guards, _ = guarded()
+    assert logger.handlers != before[1]
+    guards.close()
+    assert (logger.level, list(logger.handlers)) == before
+
+
 def test_without_an_access_log_nothing_is_written(guarded, tmp_path):
     _, ask = guarded(access_log=False)
     assert ask("POST", "/v1/predict", json=BODY).status_code == 200

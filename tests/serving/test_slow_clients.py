@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 import uvicorn
 
-from in_process import LIMITS, SERVED
+from in_process import LIMITS, SERVED, listening
 from kovar.serving.api import create_api
 from kovar.serving.served_model import served_model
 from kovar.serving.slow_clients import TimedProtocol, time_out_headers
@@ -24,16 +23,8 @@ class Hasty(TimedProtocol):
 @pytest.fixture
 def address(runner, runtime) -> Iterator[tuple[str, int]]:
     app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        config = uvicorn.Config(app, http=Hasty, log_level="critical", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        yield sock.getsockname()
-        server.should_exit = True
-        thread.join()
+    with listening(app, http=Hasty) as address:
+        yield address
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:20]])

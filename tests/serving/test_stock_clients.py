@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,12 +10,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-import uvicorn
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 from tritonclient.utils import InferenceServerException
 
-from in_process import LIMITS, SERVED
+from in_process import LIMITS, SERVED, listening
 from kovar.serving.answering import Answering
 from kovar.serving.api import create_api
 from kovar.serving.rpc import InferenceService
@@ -29,16 +26,11 @@ MODEL = "movie-sentiment"
 @pytest.fixture
 def client(runner, runtime) -> Iterator[triton_http.InferenceServerClient]:
     app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.listen()
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-        thread.start()
-        with triton_http.InferenceServerClient(f"127.0.0.1:{sock.getsockname()[1]}") as client:
-            yield client
-        server.should_exit = True
-        thread.join()
+    with (
+        listening(app) as (host, port),
+        triton_http.InferenceServerClient(f"{host}:{port}") as client,
+    ):
+        yield client
 
 
 def texts(kind: Any, *words: str) -> Any:

@@ -52,8 +52,12 @@ def test_lora_has_moments_of_what_it_trains_alone():
 
 def test_gradients_of_several_workers_stay_in_their_buckets():
     alone, together = (estimate(num_workers=number).at("evaluation") for number in (1, 2))
-    assert alone.gradients == 0
+    assert alone.gradients == 4 * model_size(BERT).embedding
     assert together.gradients == 4 * PARAMETERS
+
+
+def test_a_gpu_keeps_no_gradients_of_tables_between_steps():
+    assert estimate(device_kind="cuda").at("evaluation").gradients == 0
 
 
 def test_the_smallest_budget_needs_all_gradients_at_once():

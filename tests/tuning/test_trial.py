@@ -15,7 +15,7 @@ from kovar.events import read_events
 from kovar.training.folder import RunFolder
 from kovar.training.method import Lora
 from kovar.training.worker import execute
-from kovar.tuning.trial import TrialEnd, adopt, drop_weights, run_trial
+from kovar.tuning.trial import TrialEnd, adopt, drop_weights, following, run_trial
 from tiny_run import spoil_weights
 from tiny_trial import tiny_trial
 
@@ -190,3 +190,26 @@ def test_nothing_of_a_trial_is_left_in_the_environment(tmp_path):
 
     run_trial(tiny_trial(tmp_path), report=meddle)
     assert dict(os.environ) == before
+
+
+def test_a_trial_that_runs_elsewhere_is_followed_through_its_event_log(finished):
+    """What other processes write into the log becomes the news that a trial here would tell."""
+    task, end, told = finished
+    lines = (task.folder / "events.jsonl").read_text().splitlines(keepends=True)
+    other, news = replace(task, folder=task.folder.parent / "followed"), []
+    other.folder.mkdir()
+    with following(other, news.append), (other.folder / "events.jsonl").open("a") as log:
+        log.writelines(lines)
+    assert [(one.kind, one.evaluation and one.evaluation.step) for one in news] == [
+        (one.kind, one.evaluation and one.evaluation.step) for one in told
+    ]
+    assert news[-1].usage.tokens == end.usage.tokens
+
+
+def test_a_scheduler_ends_a_followed_trial_when_the_block_ends(finished):
+    task, _, _ = finished
+    other = replace(task, folder=task.folder.parent / "followed-and-stopped")
+    other.folder.mkdir()
+    lines = (task.folder / "events.jsonl").read_text()
+    with pytest.raises(Stopped), following(other, stop_after(10, [])):
+        (other.folder / "events.jsonl").write_text(lines)

@@ -55,7 +55,8 @@ def replay(
 
     served, traffic = _application(spec, app), read_trace(trace)
     rules = rules_of(served.num_replicas, served.autoscaling)
-    queue = served.limits.max_queued * traffic.tokens_per_request
+    limits = served.limits
+    queue = min(limits.max_queued * traffic.tokens_per_request, limits.max_wait_s * tokens_per_s)
     speed = ReplicaSpeed(tokens_per_s, batch_ms / 1000, start_s, max_queued_tokens=queue)
     result = run_replay(traffic, rules, speed)
     if png is not None:

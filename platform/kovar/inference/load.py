@@ -66,6 +66,13 @@ class LoadMeter:
         self._tokens_squared = self._tokens_squared * _KEPT + num_tokens**2
         self._tokens_seconds = self._tokens_seconds * _KEPT + num_tokens * seconds
 
+    def wait_s(self, *, num_tokens: int, num_texts: int = 0) -> float:
+        """Return how long tokens, and texts of the mean length, take; 0 before the first batch."""
+        cost = self._cost()
+        if cost is None:
+            return 0.0
+        return cost[1] * (num_tokens + num_texts * (self._mean_length or 0.0))
+
     def read(self, now: float, *, queued_tokens: int) -> Load:
         """Return the load at a moment."""
         self._forget(now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ class BatchRunner:
         runtime: the loaded version.
         limits: what one batch may hold.
         max_queued: texts that may wait; more are refused at once.
+        max_wait_s: a text that would wait for longer, by the measured speed, is refused at once.
         clock: seconds that only move forward; deadlines are moments on it.
         on_batch: is told of each batch, in the runtime's thread.
 
@@ -74,6 +76,7 @@ class BatchRunner:
         *,
         limits: BatchLimits,
         max_queued: int,
+        max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         on_batch: Callable[[BatchRecord], None] | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class BatchRunner:
             raise ValueError(f"max_tokens must be at least {runtime.max_length}, one whole text")
         self.runtime = runtime
         self.max_queued = max_queued
+        self.max_wait_s = max_wait_s
         self._clock = clock
         self._on_batch = on_batch
         self._batcher: Batcher[_Row] = Batcher(limits)
@@ -177,9 +181,7 @@ class BatchRunner:
         with self._lock:
             if self._closed:
                 raise _closing()
-            if self.num_queued + request.num_rows > self.max_queued:
-                self._meter.refused(request.arrived_at, num_texts=request.num_rows)
-                raise _queue_full(self.max_queued)
+            self._refuse_if_full(request)
             if isinstance(inputs[0], Encoded):
                 encoded = cast("Sequence[Encoded]", inputs)
                 _check_lengths(encoded, self.runtime.max_length)
@@ -188,6 +190,19 @@ class BatchRunner:
             self._arrived[request] = cast("Sequence[Text]", inputs)
             self._num_untokenized += request.num_rows
             self._to_tokenize.notify()
+
+    def _refuse_if_full(self, request: Waiting) -> None:
+        wait_s = self._meter.wait_s(
+            num_tokens=self._batcher.num_tokens, num_texts=self._num_untokenized
+        )
+        if self.num_queued + request.num_rows > self.max_queued:
+            refusal = _queue_full(f"{self.max_queued} texts may wait", wait_s)
+        elif wait_s > self.max_wait_s:
+            refusal = _queue_full(f"an answer would take more than {self.max_wait_s:g} s", wait_s)
+        else:
+            return
+        self._meter.refused(request.arrived_at, num_texts=request.num_rows)
+        raise refusal
 
     def _withdraw(self, request: Waiting) -> None:
         with self._lock:
@@ -331,12 +346,13 @@ def _not_tokenizable(problem: Exception) -> RequestError:
     return RequestError("a text cannot be tokenized", code="text_not_tokenizable")
 
 
-def _queue_full(max_queued: int) -> RequestError:
+def _queue_full(reason: str, wait_s: float) -> RequestError:
     return RequestError(
-        f"the queue is full: {max_queued} texts may wait",
+        f"the queue is full: {reason}",
         status=429,
         code="queue_full",
         hint="try again after a second",
+        retry_after_s=max(1.0, wait_s),
     )
 
 

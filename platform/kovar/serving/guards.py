@@ -74,6 +74,7 @@ class Guards:
             version=(first.model, str(first.version), first.digest),
         )
         self._messages = LogLines(self._lines) if self._lines else None
+        self._level = logging.getLogger(LOGGER).level
         if self._messages is not None:
             logger = logging.getLogger(LOGGER)
             logger.addHandler(self._messages)
@@ -119,6 +120,7 @@ class Guards:
         """Write what waits, once the last request has ended."""
         if self._messages is not None:
             logging.getLogger(LOGGER).removeHandler(self._messages)
+            logging.getLogger(LOGGER).setLevel(self._level)
         self.observer.close()
 
     def _gauges(self) -> list[Reading]:

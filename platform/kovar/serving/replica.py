@@ -70,6 +70,7 @@ class Replica(InferenceService):
             max(runtimes, key=lambda runtime: runtime.max_length),
             limits=spec.batching.on(spec.device),
             max_queued=spec.limits.max_queued,
+            max_wait_s=spec.limits.max_wait_s,
             on_batch=self._guards.on_batch,
         )
         self._guards.watch(self._runner)

@@ -39,6 +39,11 @@ class RequestLimits(Config):
     max_queued: int = Field(
         default=512, ge=1, description="texts that may wait at one replica; more are refused (429)"
     )
+    max_wait_s: float = Field(
+        default=2.0,
+        gt=0,
+        description="seconds that a text would wait, as measured; for more it is refused (429)",
+    )
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds from a request's arrival to its answer (504)"
     )

@@ -244,6 +244,7 @@ def estimate_training(
             gradient_bytes=(
                 BF16_BYTES if arithmetic.weight_bytes == BF16_BYTES and lora is None else FP32_BYTES
             ),
+            keeps_tables=device_kind == "cpu" and lora is None and not settings.compile,
         ),
     )
     if phases is None:
@@ -274,9 +275,11 @@ class _Sharing:
         gathered: weights that are whole for a while.
         gradients: in a step, where they are cut: this worker's part, and those on their way.
         casts: whether weights are gathered in the format that is computed in.
+        tables: the gradients of embeddings, which a CPU keeps between steps (models/embedding.py).
     """
 
     buckets: int = 0
+    tables: int = 0
     gathered: int = 0
     gradients: int | None = None
     casts: bool = False
@@ -291,10 +294,12 @@ class _Sharing:
         lora: LoraShape | None,
         precision: str,
         gradient_bytes: int,
+        keeps_tables: bool,
     ) -> _Sharing:
         trained = size.trainable(lora) * gradient_bytes
         if isinstance(parallelism, Ddp):
-            return cls(buckets=trained if num_workers > 1 else 0)
+            tables = size.embedding * gradient_bytes if keeps_tables and not size.tied else 0
+            return cls(buckets=trained) if num_workers > 1 else cls(tables=tables)
         shards, group = num_workers, tensor_size(parallelism, num_workers)
         if num_shares(parallelism, num_workers) == 1:
             return cls(gradients=trained // shards)
@@ -350,6 +355,13 @@ def _phases(
     if step is None or score is None or serve is None:
         return None
     moments = training_moments(step, gradients_stay=sharing.buckets > 0)
+    if sharing.tables:
+        # They are part of all gradients, and there before and after the others are.
+        most = max(alive.gradients for alive in moments)
+        moments = tuple(
+            replace(alive, gradients=min(most, alive.gradients + sharing.tables))
+            for alive in moments
+        )
     if sharing.gradients is not None:
         moments = tuple(replace(alive, gradients=sharing.gradients) for alive in moments)
     if halves:
@@ -365,14 +377,14 @@ def _phases(
         Phase(
             "evaluation",
             inference_moments(score),
-            gradients=sharing.buckets,
+            gradients=sharing.buckets + sharing.tables,
             copies=sharing.gathered,
         ),
         # In fp32 as the reference; then, in its place, as it will be served.
         Phase(
             "version",
             inference_moments(serve),
-            gradients=sharing.buckets,
+            gradients=sharing.buckets + sharing.tables,
             # What was cut lies whole in the memory of the first worker's host.
             copies=(2 if sharing.gradients is not None and device == "cpu" else 1)
             * size.total

@@ -19,6 +19,7 @@ from kovar.settings import Settings
 from kovar.training.cluster import start_ray, wait_limits
 from kovar.training.progress import RunProgress
 from kovar.tuning.actor import TrialPayload, run_in_actor
+from kovar.tuning.board_feed import BoardFeed
 from kovar.tuning.conductor import Conductor
 from kovar.tuning.exclusion import Excluded
 from kovar.tuning.keeper import Keeper, score_to_beat
@@ -99,10 +100,12 @@ class Execution:
     def _conductor(self, ledger: Ledger, allowance: Allowance, live: LiveSweep) -> Conductor:
         sweep, plan = self.prepared.sweep, self.prepared.plan
         keeper = Keeper(self.prepared.folder, sweep.spec)
+        board = BoardFeed(self.prepared.folder, sweep.spec)
 
         def listen(entry: Entry, state: SweepState) -> None:
             live.hear(entry, state)
             keeper.hear(entry, state)
+            board.hear(entry, state)
 
         def refusal(trial: TrialSpec) -> str | None:
             found = plan.admit(trial)

@@ -7,6 +7,7 @@ is never read: the ledger alone says what happened.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def run_trials(
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # It misses what its own loggers would have written.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     feed = TrialFeed(conductor, work_of)
     # The newer Tuner would also write itself to a file, searcher and callbacks included.
     tune.run(

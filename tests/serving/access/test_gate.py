@@ -129,6 +129,18 @@ def test_a_gate_without_readable_keys_does_not_start(tmp_path):
         Keyring(tmp_path / "absent.json")
 
 
+def test_a_file_without_a_key_lets_nobody_in(tmp_path):
+    path = tmp_path / "keys.json"
+    path.write_text('{"keys": []}')
+    path.chmod(0o600)
+    headers = {"x-api-key": issue("a", ("admin",))[1]}
+    with (
+        pytest.raises(RequestError, match="not known"),
+        Gate(Keyring(path)).admit(headers, "predict"),
+    ):
+        pass
+
+
 def test_a_key_above_its_rate_is_told_when_to_come_back(world):
     limits = KeyLimits(requests_per_s=2.0, burst=3)
     _, token = world.issue("slow", ("predict",), limits=limits)

@@ -14,7 +14,7 @@ from kovar.tuning.report import analyze
 from kovar.tuning.report.page import sweep_page
 from kovar.tuning.report.plots import draw_pictures, make_plots
 from kovar.tuning.report.snippet import snippet
-from swept import FACTS, RATE, large, report, trial
+from swept import FACTS, RATE, answered, first, large, report, trial
 
 PLOTS = ["pareto", "heat-map", "learning-curves", "parallel-coordinates", "importance", "timeline"]
 DRAWN = "document.body.dataset.drawn"
@@ -165,6 +165,14 @@ def test_a_small_sweep_has_its_page_and_pictures(tmp_path, trials):
     analysis = analyze(found, tmp_path)
     assert "</html>" in sweep_page(found, analysis)
     draw_pictures(make_plots(found, analysis), tmp_path)
+
+
+def test_the_page_says_when_the_kept_weights_are_not_the_recommended_ones(tmp_path):
+    trials = [answered(tmp_path, 1, first(320), hours=4.0), answered(tmp_path, 2, first(319))]
+    for chosen, said in ((trials, True), (trials[:1], False)):
+        found = report(*chosen)
+        page = sweep_page(found, analyze(found, tmp_path))
+        assert ("those of the best trial, 1:" in page) == said
 
 
 def test_the_recommended_values_are_lines_of_a_spec():

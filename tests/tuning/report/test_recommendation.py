@@ -9,21 +9,9 @@ from hypothesis import strategies as st
 
 from kovar.tuning.report import analyze
 from kovar.tuning.report.front import front
-from swept import FACTS, NUM_ROWS, report, trial, write_answers
+from swept import FACTS, answered, first, report, trial
 
 POINTS = st.lists(st.tuples(*[st.integers(0, 6).map(float)] * 2), max_size=12)
-
-
-def answered(folder, number, right, *, hours=1.0, price=1.0, **fields):
-    """Return a finished trial with answers, `right` being the rows that it gets right."""
-    name = f"trial-{number:04d}/answers.parquet"
-    write_answers(folder / name, right)
-    common = {"predictions": name, "wall_seconds": 3600 * hours, "price_per_hour": price}
-    return trial(number, float(right.mean()), **common | fields)
-
-
-def first(count):
-    return np.arange(NUM_ROWS) < count
 
 
 @given(POINTS)

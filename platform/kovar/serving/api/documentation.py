@@ -76,12 +76,12 @@ def openapi_document(
     _, schemas = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template=_REFERENCE
     )
-    names = [one.model for one in served]
+    names = list(dict.fromkeys(one.model for one in served))
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         operation = _operation(endpoint, names)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    document = {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": f"Kovar: {', '.join(names)}", "version": kovar.__version__},
         "paths": paths,
@@ -125,7 +125,8 @@ def _content(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 _POLICY: Final = (
-    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+    b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    b"connect-src 'self'; img-src data:"
 )
 _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -169,8 +170,8 @@ def docs_page(document: dict[str, Any], served: Sequence[ServedVersion]) -> str:
     )
     example = html.escape('{"inputs": ["A gripping film."], "attributions": false}')
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f"<style>{_STYLE}</style><h1>{title}</h1>"
+        "<!doctype html><html lang=en><meta charset=utf-8><link rel=icon href=data:,>"
+        f"<title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
         "<table><tr><th>model<th>version<th>digest<th>labels<th>runtime"
         f"{rows}</table><h2>Try it</h2><textarea id=body rows=4>{example}</textarea>"
         "<p><button id=send>POST /v1/predict</button> "

@@ -85,11 +85,18 @@ def _choice(report: SweepReport, analysis: Analysis) -> str:
             '<div class="choice none"><p>No trial finished: there is nothing to choose.</p></div>'
         )
     configuration = next(c for c in report.configurations if c.number == chosen.configuration)
+    best = report.best
+    other = ""
+    if best is not None and best.configuration != chosen.configuration:
+        other = (
+            f" The weights that are kept are those of the best trial, {best.number}: to have the "
+            "recommended ones, train with these values."
+        )
     return (
         f'<div class="choice"><h2>Take configuration {chosen.configuration}</h2>'
         f"<p>{escape(chosen.reason[0].upper() + chosen.reason[1:])}.</p>"
         f"<pre><code>{escape(snippet(configuration.point))}</code></pre>"
-        f"<p class=soft>Rule: {escape(chosen.rule)}.</p></div>"
+        f"<p class=soft>Rule: {escape(chosen.rule)}.{other}</p></div>"
     )
 
 

@@ -74,7 +74,9 @@ class LearningCurves(Plot):
         colored = place < NUM_COLORED
         color = category(place) if colored else QUIET
         ended = trial.status not in ("finished", "unfinished")
+        size = 6 if colored else 4
         symbols = ["circle"] * (len(x) - 1) + ["x" if ended else "circle"]
+        sizes = [size] * (len(x) - 1) + [8 if ended else size]
         return {
             "type": "scatter",
             "mode": "lines+markers",
@@ -84,7 +86,7 @@ class LearningCurves(Plot):
             "x": x,
             "y": y,
             "line": {"color": color, "width": 2.2 if place == 0 else 1.4},
-            "marker": {"color": color, "size": 6 if colored else 4, "symbol": symbols},
+            "marker": {"color": color, "size": sizes, "symbol": symbols},
             "opacity": 1.0 if colored else 0.45,
             "hovertemplate": f"trial {trial.number} ({trial.status})<br>{self._point(trial)}<br>"
             f"{along} %{{x}}<br>{metric} %{{y:.4f}}<extra></extra>",
