@@ -11,7 +11,8 @@ runtime is a process of its own, started once and asked in turn; the first round
 - texts/s: the version's own evaluation texts in batches of 32 rows of like length, already
   tokenized; the median of the rounds.
 - one text: milliseconds of a batch of one text, the median over texts and rounds.
-- accuracy on the first of the evaluation texts (`--judged`); largest difference from the golden examples.
+- accuracy on the first of the evaluation texts (`--judged`); golden: the largest difference from
+  the golden examples.
 - load: seconds from the start of the process to the first answer; peak: its resident memory.
 """
 
