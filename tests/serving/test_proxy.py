@@ -46,6 +46,21 @@ def test_a_prediction_is_sent_again_with_its_body(path):
     assert dying.bodies == [b"text", b"text"]
 
 
+def test_it_is_routed_again_as_it_came():
+    """Serve adds the prefix of the application to the root path of the request that it routes."""
+    roots = []
+
+    async def routed(scope, receive, send) -> None:
+        roots.append(scope.get("root_path", ""))
+        scope["root_path"] = roots[-1] + "/movies"
+        while (await receive()).get("more_body", False):
+            pass
+
+    app = SecondTry(routed, budget=RetryBudget())
+    asyncio.run(send(app, "POST", "/movies/v1/predict", content=b"text"))
+    assert roots == ["", ""]
+
+
 def test_it_is_sent_again_once_and_no_more():
     dying = Dying(2)
     response = ask(dying, content=b"text")

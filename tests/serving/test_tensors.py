@@ -43,6 +43,23 @@ def test_token_ids_may_be_int32(ask):
     assert labels(infer(ask, ids([[GOOD]], datatype="INT32"))) == ["positive"]
 
 
+def test_an_output_is_sent_once(ask):
+    response = infer(ask, ids([[GOOD]]), outputs=[{"name": "embedding"}] * 2)
+    assert (response.status_code, response.json()["field"]) == (400, "outputs")
+
+
+@pytest.mark.parametrize("timeout", [-1, 1.5, 10**400])
+def test_a_timeout_that_is_no_time_is_refused(ask, timeout):
+    response = infer(ask, ids([[GOOD]]), parameters={"timeout": timeout})
+    assert (response.status_code, response.json()["field"]) == (422, "parameters.timeout")
+
+
+def test_a_header_length_of_many_digits_is_refused(ask):
+    headers = {"inference-header-content-length": "1" * 5_000}
+    response = ask("POST", INFER, json={"inputs": [ids([[GOOD]])]}, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_header")
+
+
 REFUSALS = {
     "an id above the vocabulary": ([ids([[100]])], "inputs[0].data"),
     "an id below 0": ([ids([[-1]])], "inputs[0].data"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kovar.inference import Export, ExportBuilder, load_runtime, needed_exports
+from kovar.inference.exports.form import accuracy_of
 
 if TYPE_CHECKING:
     from kovar.inference import ClassifierRuntime
@@ -41,9 +42,17 @@ def bound_exports(
         return ()
     builder = export_builder(spec, version, registry, settings, base_dir=Path())
     found = builder.found()
-    needed = needed_exports(spec.wish, found.keys(), device=spec.device)
+    # One that loses too much is refused by every replica, so here it is none.
+    allowed = [
+        form
+        for form, one in found.items()
+        if (accuracy := accuracy_of(one.manifest)) is None
+        or accuracy.loss <= spec.max_accuracy_loss
+    ]
+    needed = needed_exports(spec.wish, allowed, device=spec.device)
     if needed is not None:
         found[needed] = builder.ensure(needed)
+        builder.check_loss(accuracy_of(found[needed].manifest), needed)
     return tuple(found[form].manifest for form in sorted(found, key=str))
 
 

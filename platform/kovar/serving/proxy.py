@@ -84,12 +84,12 @@ class SecondTry:
         self._budget.earn()
         kept = _Kept(receive, keeps=_is_repeatable(scope))
         reply = _Reply(send)
-        await self._app(scope, kept.receive, reply.send)
+        await self._app(_own(scope), kept.receive, reply.send)
         if reply.started or kept.client_is_gone:
             return
         if kept.is_whole and self._budget.spend():
             logger.warning("a replica died with a request: it is sent again")
-            await self._app(scope, kept.again(), reply.send)
+            await self._app(_own(scope), kept.again(), reply.send)
         if not reply.started:
             await _refuse(send, "the replica that ran this request has died", code="replica_lost")
 
@@ -140,6 +140,15 @@ class _Reply:
     async def send(self, message: Message) -> None:
         self.started = True
         await self._send(message)
+
+
+def _own(scope: Scope) -> Scope:
+    """Return a copy for one try: Serve writes the application's prefix into it while it routes.
+
+    A second try that began with that prefix would lose it twice, and find another application or
+    none.
+    """
+    return {**scope, "headers": list(scope.get("headers", ()))}
 
 
 def _is_repeatable(scope: Scope) -> bool:

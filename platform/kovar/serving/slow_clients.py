@@ -14,6 +14,8 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_TIMEOUT_S: Final = 10.0
+MAX_HEADER_BYTES: Final = 64 << 10
+"""Of the address and all header fields; uvicorn keeps whatever comes until the header ends."""
 
 
 def time_out_headers() -> None:
@@ -25,23 +27,41 @@ def time_out_headers() -> None:
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a deadline for a request's header.
+    """uvicorn's protocol, with a deadline and a largest size for a request's header.
 
     The time runs from the connection's begin, and on a connection that is kept from the first byte
-    of each further request; between requests uvicorn's own `timeout_keep_alive` holds.
+    of each further request; between requests uvicorn's own `timeout_keep_alive` holds. A connection
+    whose header is too large is closed: nothing of it has reached an application yet.
     """
 
     header_timeout_s = HEADER_TIMEOUT_S
+    max_header_bytes = MAX_HEADER_BYTES
     _header_timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _has_begun = False
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first header."""
         super().connection_made(transport)
         self._wait_for_header()
 
+    def data_received(self, data: bytes) -> None:
+        """Take in what has come, and hang up on a header that does not end.
+
+        The piece in which a header begins is not counted: the end of another request, or many
+        whole ones, may stand before it. A piece is what one read of the socket gives.
+        """
+        self._has_begun = False
+        super().data_received(data)
+        if self._header_timer is not None and not self._has_begun:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.max_header_bytes:
+                self.transport.abort()
+
     def on_message_begin(self) -> None:
         """Begin to wait for the header of a further request."""
         super().on_message_begin()
+        self._has_begun, self._header_bytes = True, 0
         self._wait_for_header()
 
     def on_headers_complete(self) -> None:

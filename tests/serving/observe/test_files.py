@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
+import threading
 import time
 
 import pytest
 
 from kovar.serving.exchange import Exchange
-from kovar.serving.observe import AccessLog, Capture, CaptureSettings, JsonLines
+from kovar.serving.observe import AccessLog, Capture, CaptureSettings, JsonLines, LogLines
 
 
 def records(folder, pattern="*.jsonl*"):
@@ -49,6 +51,21 @@ def test_a_disk_that_is_gone_loses_lines_and_raises_nothing(tmp_path, caplog):
         lines.write({})
     assert lines.num_lost == 5
     assert caplog.text.count("cannot be written") == 1
+
+
+def test_a_lost_line_is_told_where_messages_are_lines_of_the_same_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    lines = JsonLines(tmp_path / "file" / "a.jsonl", max_bytes=100, num_files=1)
+    logger, handler = logging.getLogger("kovar"), LogLines(lines)
+    logger.addHandler(handler)
+    try:
+        writer = threading.Thread(target=lines.write, args=({},), daemon=True)
+        writer.start()
+        writer.join(10)
+        assert not writer.is_alive()
+        assert lines.num_lost == 2
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_the_access_log_has_no_texts(tmp_path):

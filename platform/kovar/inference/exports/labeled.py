@@ -82,7 +82,9 @@ def labeled_texts(
         training, judged = source.table, source.table
         if isinstance(spec.evaluation, EvaluationSource):
             other = spec.model_copy(update={"source": spec.evaluation.source})
-            judged = load_table(other, progress=progress, min_labels=1, **options).table
+            held_out = load_table(other, progress=progress, min_labels=1, **options)
+            judged = held_out.table
+            _check_same(version, held_out.content_digest, field="data.evaluation.source")
         else:
             chosen = held_out_rows(spec, source, layout=layout)
             judged = judged.take(chosen)
@@ -90,12 +92,12 @@ def labeled_texts(
     except DataError as problem:
         problem.hint = problem.hint or _WHERE
         raise
-    _check_same(version, source.content_digest)
-    judged = judged.slice(0, MAX_JUDGED_TEXTS)
+    _check_same(version, source.content_digest, field="data.source")
+    judged = spread_rows(judged, MAX_JUDGED_TEXTS)
     return LabeledTexts(
         texts=_texts(judged),
         truth=_truth(judged, version.manifest.signature.labels),
-        calibration=_texts(training.slice(0, NUM_CALIBRATION_TEXTS)),
+        calibration=_texts(spread_rows(training, NUM_CALIBRATION_TEXTS)),
     )
 
 
@@ -114,13 +116,23 @@ def _data_of(version: Version) -> DataSpec:
     return DataSpec.model_validate_json(json.dumps(block))
 
 
-def _check_same(version: Version, content_digest: str) -> None:
+def spread_rows(table: pa.Table, most: int) -> pa.Table:
+    """Return rows at equal distances: in a file that is sorted, the first ones share a label."""
+    if table.num_rows <= most:
+        return table
+    return table.take([row * table.num_rows // most for row in range(most)])
+
+
+def _check_same(version: Version, content_digest: str, *, field: str) -> None:
     made_of = version.manifest.data
-    recorded = made_of.details.get("content_sha256") if made_of else None
+    facts: Any = made_of.details if made_of else {}
+    if field == "data.evaluation.source":
+        facts = facts.get("evaluation_source", {})
+    recorded = facts.get("content_sha256")
     if recorded not in (None, content_digest):
         raise DataError(
             f"these are not the rows that {version} was trained and evaluated on",
-            field="data.source",
+            field=field,
             got=content_digest[:12],
             allowed=str(recorded)[:12],
             hint=_WHERE,

@@ -46,8 +46,13 @@ class JsonLines:
         with self._lock:
             try:
                 self._append(line)
+                return
             except OSError as problem:
-                self._lose(problem)
+                self._close()
+                self.num_lost += 1
+                reason = problem.strerror
+        # Without the lock: Kovar's own messages may be lines of this very file.
+        self._complain(reason)
 
     def close(self) -> None:
         """Close the file; the next record opens it again."""
@@ -80,9 +85,7 @@ class JsonLines:
     def _closed(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
 
-    def _lose(self, problem: OSError) -> None:
-        self.num_lost += 1
-        self._close()
+    def _complain(self, reason: str | None) -> None:
         if time.monotonic() - self._told >= COMPLAIN_EVERY_S:
             self._told = time.monotonic()
-            logger.error("%s cannot be written: %s", self.path.name, problem.strerror)
+            logger.error("%s cannot be written: %s", self.path.name, reason)

@@ -94,7 +94,8 @@ def wanted_outputs(request: Inference) -> Sequence[WantedOutput]:
     """Return the outputs to send.
 
     Raises:
-        RequestError: 400 the model has no such output.
+        RequestError: 400 the model has no such output, or one is asked for twice: the size of
+            the answer is bounded by that of the texts, not by the number of names.
     """
     if not request.outputs:
         return [WantedOutput(name, binary=request.binary) for name in DEFAULT_OUTPUTS]
@@ -104,6 +105,8 @@ def wanted_outputs(request: Inference) -> Sequence[WantedOutput]:
             raise invalid_tensor(f"{place}.name", f"unknown output, there are {', '.join(OUTPUTS)}")
         if output.num_classes and output.name != SCORES_OUTPUT:
             raise invalid_tensor(f"{place}.parameters", "only scores can be sent as classes")
+    if len({output.name for output in request.outputs}) != len(request.outputs):
+        raise invalid_tensor("outputs", "an output appears twice")
     return request.outputs
 
 
@@ -260,10 +263,10 @@ def client_timeout(value: object, field: str) -> float | None:
     """Read the parameter `timeout`, microseconds that the client waits; 0 for no limit.
 
     Raises:
-        RequestError: 422 it is no whole number from 0.
+        RequestError: 422 it is no whole number from 0 that fits 64 bits.
     """
     if value is None:
         return None
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 1 << 64:
         raise RequestError("expected microseconds from 0", code="wrong_type", field=field)
     return value / 1e6 or None
