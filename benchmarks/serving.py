@@ -157,7 +157,11 @@ class Server:
         """End it."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=120)
+        try:
+            self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:  # a part of Serve that was killed may hold it up
+            self.process.terminate()
+            self.process.wait()
 
     def _read(self) -> Any:
         assert self.process.stdout is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
+from in_process import send
 from kovar.errors import SpecError
 from kovar.inference import ExportForm
 from kovar.inference.exports.form import EXPORT_KIND, Accuracy, settings_of
@@ -48,6 +50,12 @@ def test_a_replica_fetches_the_export_and_executes_it(exported, bound):
     assert (runtime.name, runtime.precision) == ("onnx", "fp32")
     assert "as asked" in runtime.reason
     replica.check_health()
+
+
+def test_the_metadata_of_a_model_say_why_its_runtime_was_taken(exported, bound):
+    app = start(ONNX, exported, bound).__serve_build_asgi_app__()
+    parameters = asyncio.run(send(app, "GET", "/v2/models/tiny")).json()["parameters"]
+    assert parameters["runtime_reason"].startswith("onnx fp32: as asked")
 
 
 def test_auto_measures_once_and_remembers(exported, bound):

@@ -117,3 +117,9 @@ def test_a_client_may_name_the_seconds_that_it_waits(ask, runtime, seconds, stat
     headers = {"x-request-timeout-seconds": seconds}
     response = ask("POST", "/v1/predict", json={"inputs": ["a"]}, headers=headers)
     assert response.status_code == status
+
+
+def test_a_text_that_cannot_be_explained_is_named_by_its_place(ask):
+    response = predict(ask, inputs=["a", LONG], attributions=True, truncate=False)
+    refusal = response.json()
+    assert (refusal["code"], refusal["field"]) == ("too_many_tokens", "inputs[1]")

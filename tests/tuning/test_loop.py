@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
+from kovar.tuning.feed import Work
 from kovar.tuning.ledger import read_ledger
-from kovar.tuning.loop import Work, run_trials
+from kovar.tuning.loop import run_trials
 from kovar.tuning.nodes import answers
 from kovar.tuning.scheduler import Asha, NoScheduler, Pbt
 from kovar.tuning.scheduling import SweepScheduler

@@ -129,7 +129,7 @@ def kill_the_first_trial(runs_dir, stop):
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(ray_session, tmp_path):
     search = {"training.seed": {"kind": "grid", "values": [0, 1]}}
-    overrides = {"training.epochs": 60, "training.checkpoint_every": 10}
+    overrides = {"training.epochs": 16, "training.checkpoint_every": 10}
     path = write_sweep(tmp_path, search, overrides=overrides)
     settings, stop = settings_in(tmp_path), threading.Event()
     killer = threading.Thread(target=kill_the_first_trial, args=(settings.runs_dir, stop))
@@ -171,7 +171,7 @@ def test_a_used_up_budget_ends_the_sweep_and_a_larger_one_goes_on(ray_session, t
 
 def test_poor_trials_go_on_from_the_checkpoints_of_better_ones(ray_session, tmp_path):
     search = {"training.learning_rate": {"kind": "loguniform", "low": 1e-7, "high": 1e-2}}
-    overrides = {"training.epochs": 40, "training.evaluate_every": 20}
+    overrides = {"training.epochs": 8, "training.evaluate_every": 20}
     pbt = {"kind": "pbt", "quantile": 0.5}
     path = write_sweep(tmp_path, search, overrides=overrides, scheduler=pbt, num_samples=3)
     result = run_sweep(load_sweep(path), settings=settings_in(tmp_path))

@@ -128,10 +128,9 @@ def load_runtime(
     if len(found) == 1:
         loaded, choice = load_candidate(found[0], place, wish), only(found[0], wish)
     else:
-        threads = "" if num_threads is None else f", {num_threads} threads"
+        threads = "" if num_threads is None else f", threads: {num_threads}"
         loaded, choice = _fastest(found, place, wish, f"{chip.name}{threads}", measurements)
     loaded.reason = choice.reason
-    log.info("runtime %s", choice.reason)
     return loaded
 
 

@@ -103,12 +103,17 @@ class Answering:
                 field="inputs",
             )
         answers = []
-        for text in texts:
+        for index, text in enumerate(texts):
             # Each for itself, because one takes as long as a whole batch of predictions: others
             # get their turn in between.
             run = partial(model.attribute)
-            whole = self._truncates(truncate)
-            answers.append(await model.ask([text], deadline=deadline, run=run, truncate=whole))
+            cuts = self._truncates(truncate)
+            try:
+                answers.append(await model.ask([text], deadline=deadline, run=run, truncate=cuts))
+            except RequestError as error:
+                if error.field is not None:
+                    error.field = f"inputs[{index}]"
+                raise
         outputs = [answer.outputs[0] for answer in answers]
         predictions = [item.prediction for item in outputs]
         timing = _sum([answer.timing for answer in answers])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from kovar.inference import Runtime
     from kovar.serving.rpc.service import RpcScope
+
+logger = logging.getLogger(__name__)
 
 
 class Replica(InferenceService):
@@ -58,7 +61,6 @@ class Replica(InferenceService):
         runtimes = load_versions(
             spec, versions, start, artifact_root=artifact_root, cache_dir=cache_dir
         )
-        start.log(str(versions[0].version))
         self._cold_start = start.seconds
         self._limits = spec.limits
         served = [
@@ -66,6 +68,10 @@ class Replica(InferenceService):
             for one, runtime in zip(versions, runtimes, strict=True)
         ]
         self._guards = replica_guards(spec, served, cold_start=start.seconds)
+        # Only now do the guards take log lines.
+        start.log(str(versions[0].version))
+        for one, runtime in zip(versions, runtimes, strict=True):
+            logger.info("%s is executed by %s", one.version, runtime.reason)
         self._runner = BatchRunner(
             max(runtimes, key=lambda runtime: runtime.max_length),
             limits=spec.batching.on(spec.device),
@@ -135,4 +141,5 @@ def served_version(version: Version, runtime: Runtime) -> ServedVersion:
         precision=runtime.precision,
         vocabulary_size=runtime.vocabulary_size,
         embedding_size=runtime.embedding_size,
+        reason=runtime.reason,
     )

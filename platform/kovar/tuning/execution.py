@@ -34,8 +34,9 @@ from kovar.tuning.venue import Room, Venue
 
 if TYPE_CHECKING:
     from kovar.training.task import WorkerTask
+    from kovar.tuning.feed import Work
     from kovar.tuning.ledger import Entry
-    from kovar.tuning.loop import TrialFunction, Work
+    from kovar.tuning.loop import TrialFunction
     from kovar.tuning.points import TrialSpec
     from kovar.tuning.population import Exploit
     from kovar.tuning.preparation import PreparedSweep
@@ -211,7 +212,7 @@ class Execution:
         return replace(task, weights_bar=weights_bar, saves_updates=saves)
 
     def _work(self, trial: TrialSpec, state: SweepState) -> Work:
-        from kovar.tuning.loop import Work
+        from kovar.tuning.feed import Work
 
         task = self.task(trial, weights_bar=score_to_beat(state, self.prepared.sweep.spec))
         task.folder.mkdir(parents=True, exist_ok=True)

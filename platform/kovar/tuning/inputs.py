@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar.config import canonical_json
 from kovar.settings import Settings
@@ -35,6 +35,7 @@ class TrialInputs:
         self._registry = registry
         self._progress = progress
         self._found: dict[bytes, Inputs] = {}
+        self._passed: set[bytes] = set()
 
     def task(self, spec: FineTuneSpec, *, folder: Path, plan: RunPlan | None = None) -> WorkerTask:
         """Check a trial against its inputs and return what its workers are given.
@@ -63,7 +64,10 @@ class TrialInputs:
                 progress=self._progress,
             )
         inputs = self._found[key]
-        check_inputs(spec, plan, inputs)
+        checked = canonical_json(_checked(spec, plan))
+        if checked not in self._passed:
+            check_inputs(spec, plan, inputs)
+            self._passed.add(checked)
         return WorkerTask(
             spec=spec,
             folder=folder,
@@ -73,6 +77,30 @@ class TrialInputs:
             num_threads=max(1, int(plan.request.cpus)),
             purpose="trial",
         )
+
+
+_UNCHECKED: Final[Any] = {
+    "name": True,
+    "registration": True,
+    "max_failures": True,
+    "training": {
+        "epochs", "max_steps", "learning_rate", "schedule", "warmup", "weight_decay",
+        "max_gradient_norm", "label_smoothing", "metric", "keep_best", "early_stopping", "seed",
+        "evaluate_every", "checkpoint_every", "keep_checkpoints",
+    },
+}  # fmt: skip
+"""Fields on which neither memory nor what a model can learn depends."""
+
+
+def _checked(spec: FineTuneSpec, plan: RunPlan) -> dict[str, object]:
+    """Return what decides whether the inputs suit a trial; its memory takes long to estimate."""
+    return {
+        "identity": _identity(spec),
+        "spec": spec.model_dump(mode="json", exclude=_UNCHECKED),
+        "request": plan.request.model_dump(mode="json"),
+        "precision": plan.precision.precision,
+        "room": repr(plan.room),
+    }
 
 
 def _identity(spec: FineTuneSpec) -> dict[str, object]:

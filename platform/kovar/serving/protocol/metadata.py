@@ -51,6 +51,7 @@ def model_metadata(served: ServedVersion, versions: Sequence[str]) -> dict[str, 
             "labels": list(served.labels),
             "max_length": served.max_length,
             "precision": served.precision,
+            "runtime_reason": served.reason,
             "optional_inputs": [
                 _tensor(PAIR_INPUT, BYTES, -1),
                 *(_tensor(name, INT64, -1, -1) for name in (IDS_INPUT, MASK_INPUT, TYPES_INPUT)),

@@ -20,6 +20,7 @@ class ServedVersion:
         precision: number format that it runs at.
         vocabulary_size: token ids are below this.
         embedding_size: numbers of a text's embedding.
+        reason: why this runtime and precision.
     """
 
     model: str
@@ -31,6 +32,7 @@ class ServedVersion:
     precision: str
     vocabulary_size: int
     embedding_size: int
+    reason: str = ""
 
     @property
     def headers(self) -> dict[str, str]:
