@@ -320,35 +320,34 @@ def say(text: str) -> None:
     Console(stderr=True).print(text)
 
 
+FIGURES = (
+    ("wall time, Kovar / Ray's pattern", ("sweep", "wall_ratio"), 0.5),
+    ("peak memory (PSS), Kovar / Ray's pattern", ("sweep", "memory_ratio"), 0.6),
+    ("the same above an idle Ray", ("sweep", "memory_ratio_above_idle_ray"), None),
+    ("overhead of a trial, s", ("sweep", "overhead_seconds_per_trial"), 1.0),
+    ("of the first in its process, s", ("sweep", "overhead_seconds_first_of_process"), None),
+    ("trivial trials, Kovar / Ray Tune", ("trivial", "ratio"), 1.1),
+)
+
+
+def figures(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold what was measured against its targets."""
+    rows = []
+    for name, (part, key), target in FIGURES:
+        value = found.get(part, {}).get(key)
+        if value is not None:
+            met = None if target is None else value <= target
+            relation = None if target is None else f"<= {target}"
+            rows.append({"name": name, "value": value, "target": relation, "met": met})
+    return rows
+
+
 def show(found: dict[str, Any]) -> None:
     """Print the figures with their targets."""
-    table = Table(title="Sweeps")
-    for column in ("figure", "measured", "target"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    if part := found.get("sweep"):
-        own, other = part["kovar"], part["ray"]
-        rows = [
-            ("wall time, Kovar / Ray's pattern", part["wall_ratio"], "≤ 0.5"),
-            ("  seconds", f"{own['seconds']:.0f} / {other['seconds']:.0f}", ""),
-            ("peak memory (PSS), Kovar / Ray's pattern", part["memory_ratio"], "≤ 0.6"),
-            ("  MiB", f"{own['peak_mib']:.0f} / {other['peak_mib']:.0f}", ""),
-            ("  above an idle Ray", part["memory_ratio_above_idle_ray"], ""),
-            ("overhead of a trial, s", part["overhead_seconds_per_trial"] or "–", "≤ 1"),
-            ("  of the first in its process, s", part["overhead_seconds_first_of_process"], ""),
-        ]
-        for name, value, target in rows:
-            shown = f"{value:.2f}" if isinstance(value, float) else str(value)
-            table.add_row(name, shown, target)
-    if part := found.get("trivial"):
-        name = f"{part['num_trials']} trivial trials, Kovar / Ray Tune"
-        table.add_row(name, f"{part['ratio']:.2f}", "≤ 1.1")
-    if part := found.get("sharing"):
-        table.add_row(
-            f"frozen base of {part['file_mib']:.0f} MiB: own copy of each process, MiB",
-            f"{max(part['Anonymous']):.1f}",
-            "0",
-        )
-        table.add_row("  its share (PSS), MiB", f"{max(part['Pss']):.1f}", "")
+    table = Table("figure", "measured", "target", "met", title="Sweeps")
+    for row in found["figures"]:
+        met = {True: "yes", False: "no", None: "–"}[row["met"]]
+        table.add_row(row["name"], f"{row['value']:.2f}", row["target"] or "–", met)
     Console().print(table)
 
 
@@ -361,7 +360,7 @@ def main() -> None:
     )
     parser.add_argument("--blocks", type=int, default=2, help="turns that the two sides take")
     parser.add_argument("--trivial", type=int, default=256, help="trials that do nothing")
-    parser.add_argument("--rounds", type=int, default=1, help="turns of the trivial trials")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of the trivial trials")
     parser.add_argument(
         "--concurrent", type=int, default=os.cpu_count() or 1, help="trials at a time"
     )
@@ -377,6 +376,7 @@ def main() -> None:
     for part in given.part:
         with tempfile.TemporaryDirectory(prefix="kovar-sweeps-") as work:
             found[part] = parts[part](Path(work), given)
+        found["figures"] = figures(found)
         found["made"] = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "cpus": os.cpu_count(),

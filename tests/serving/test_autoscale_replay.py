@@ -99,6 +99,8 @@ def test_counted_rows_are_spread_until_the_next(tmp_path):
         ("time\nnoon\n", "time", 2),
         ("time,requests\n1,-1\n", "requests", 2),
         ("time,tokens\n1,nan\n", "tokens", 2),
+        ("time\n-1e308\n1e308\n", "time", 2),
+        ("time,requests\n1,1e308\n", "requests", 2),
         ("when\n1\n", None, 1),
         ("time\n", None, None),
         ("time\n0\n4000000\n", None, None),

@@ -11,6 +11,7 @@ import pytest
 from in_process import send
 from kovar.errors import SpecError
 from kovar.inference import ExportForm
+from kovar.inference.exports.form import EXPORT_KIND, Accuracy, settings_of
 from kovar.registry import Registry
 from kovar.serving import build, read_args
 from kovar.serving.export_job import Attempt, export_version
@@ -19,7 +20,7 @@ from kovar.serving.replica import Replica
 from kovar.serving.spec import ServingSpec
 from kovar.serving.versions import BoundVersion
 from tiny_export import ExportedVersion
-from tiny_version import environment_of
+from tiny_version import environment_of, register_tiny_version, settings_in
 
 ONNX = ServingSpec(model="tiny", runtime="onnx", precision="fp32")
 
@@ -65,6 +66,23 @@ def test_auto_measures_once_and_remembers(exported, bound):
     second = start(spec, exported, bound)._runner.runtime
     assert "texts/s against" in first.reason
     assert second.reason.startswith("onnx fp32: 9 texts/s against openvino fp32 8, torch fp32 7")
+
+
+def test_an_export_that_loses_too_much_is_refused_before_replicas_start(tmp_path, exported):
+    settings = settings_in(tmp_path)
+    version = register_tiny_version(settings, exported.folder)
+    form = ExportForm("int8", "dynamic")
+    accuracy = Accuracy(metric="accuracy", reference=0.9, export=0.8, num_rows=100)
+    spec = ServingSpec(model="tiny", runtime="onnx", precision="int8")
+    with Registry.open(settings) as registry:
+        facts = settings_of(form, accuracy=accuracy)
+        folder = exported.export.folder
+        registry.derive(version, folder, kind=EXPORT_KIND, runtime="onnx", settings=facts)
+        with pytest.raises(SpecError, match=r"loses 0\.1000") as refusal:
+            bound_exports(spec, version, registry, settings)
+        assert refusal.value.field == "max_accuracy_loss"
+        lax = spec.model_copy(update={"max_accuracy_loss": 0.2})
+        assert len(bound_exports(lax, version, registry, settings)) == 1
 
 
 def test_torch_binds_no_exports(exported):

@@ -221,6 +221,16 @@ def test_calls_of_grpc_pass_the_same_gate(guarded, keys):
     assert refused.value.code == "key_missing"
 
 
+def test_calls_of_grpc_that_only_read_can_be_opened_as_over_http(guarded, keys):
+    from kovar.serving.exchange import Exchange
+
+    add_key(keys, issue("caller", ("predict",))[0])
+    guards, _ = guarded(access={"keys": str(keys), "open": ("metadata",)})
+    for scope in ("metadata", None):
+        with guards.admit_rpc({}, scope, Exchange()):
+            pass
+
+
 def test_the_openapi_document_names_the_key_where_one_is_needed(runner, runtime):
     from in_process import send
     from kovar.serving.api import create_api

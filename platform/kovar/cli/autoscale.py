@@ -53,6 +53,8 @@ def replay(
     from kovar.serving.autoscaling.replay import replay as run_replay
     from kovar.serving.autoscaling.trace import read_trace
 
+    if png is not None and not png.absolute().parent.is_dir():
+        raise UserError("there is no such folder", field="--png", got=str(png.parent))
     served, traffic = _application(spec, app), read_trace(trace)
     rules = rules_of(served.num_replicas, served.autoscaling)
     limits = served.limits

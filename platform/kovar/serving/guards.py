@@ -103,6 +103,8 @@ class Guards:
             RequestError: as `Gate.admit`.
         """
         needed = "metadata" if scope is None and "health" not in self._opened else scope
+        if needed == "metadata" and "metadata" in self._opened:
+            needed = None
         with self.observer.watch(exchange), self.gate.admit(headers, needed) as key:
             exchange.key_id = key.id if key else None
             yield

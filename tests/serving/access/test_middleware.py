@@ -11,6 +11,7 @@ SCOPES = {
     ("POST", "/v1/embeddings"): "predict",
     ("POST", "/v2/models/m/infer"): "predict",
     ("POST", "/v2/repository/models/m/load"): "admin",
+    ("POST", "/v2/repository/index"): "metadata",
     ("GET", "/v2"): "metadata",
     ("GET", "/v2/models/m/ready"): "metadata",
     ("GET", "/nowhere"): "metadata",

@@ -19,6 +19,8 @@ OPEN_PATHS: Final[dict[OpenPart, frozenset[str]]] = {
     "docs": frozenset({"/docs", "/openapi.json"}),
 }
 _READING: Final = frozenset({"GET", "HEAD"})
+_READ_BY_POST: Final = frozenset({"/v2/repository/index"})
+"""The protocol lists models by POST; nothing changes."""
 _NAMES: Final = {b"authorization": "authorization", b"x-api-key": "x-api-key"}
 
 
@@ -49,7 +51,7 @@ class GateMiddleware:
 
 def scope_of(method: str, path: str, opened: Collection[OpenPart]) -> Scope | None:
     """Return what a request needs; None where no key is needed. Unknown paths need a key, too."""
-    if method not in _READING:
+    if method not in _READING and path not in _READ_BY_POST:
         return "admin" if path.startswith("/v2/repository") else "predict"
     if "metadata" in opened or any(path in OPEN_PATHS.get(part, ()) for part in opened):
         return None

@@ -15,6 +15,8 @@ from kovar.errors import SpecError
 COLUMNS: Final = ("time", "requests", "tokens")
 MAX_SECONDS: Final = 35 * 86_400
 DEFAULT_TOKENS: Final = 32.0
+LARGEST: Final = 1e12
+"""Of a number in a trace: sums of larger ones leave what floats hold."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _time(path: Path, line: int, text: str | None) -> float:
             value = datetime.fromisoformat(text or "").timestamp()
         except ValueError:
             value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST:
         raise SpecError(
             "not a time", file=path, line=line, field="time", got=text, allowed="seconds, ISO 8601"
         )
@@ -114,14 +116,14 @@ def _number(path: Path, line: int, field: str, text: str | None) -> float:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0.0):
+    if not 0.0 <= value <= LARGEST:
         raise SpecError(
             "not a number",
             file=path,
             line=line,
             field=field,
             got=text,
-            allowed="a number from 0 up",
+            allowed=f"a number from 0 to {LARGEST:g}",
         )
     return value
 
