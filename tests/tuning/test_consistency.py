@@ -52,6 +52,12 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"training.seed": GRID["training.learning_rate"]}, {"seeds": 2}, "seeds", "leave one"),
     (RATE, {"seeds": 2, "scheduler": "pbt"}, "seeds", "allowed: 1"),
     (GRID, {"scheduler": "pbt"}, "scheduler", "training.dropout"),
+    (
+        RATE | {"resources.worker.cpus": {"kind": "grid", "values": [1, 2]}},
+        {"scheduler": "pbt"},
+        "search.resources.worker.cpus",
+        "change its hardware",
+    ),
     (RATE, {"scheduler": "hyperband"}, "scheduler", "max_evaluations"),
     (RATE, {"num_samples": 101, "seeds": 100}, "num_samples", "at most 10,000"),
     (RATE, {"metric": "accurcy"}, "metric", 'did you mean "accuracy"'),

@@ -161,6 +161,12 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
             got=spec.seeds,
             allowed="1",
         )
+    if hardware := next((p for p in spec.search if p.partition(".")[0] == "resources"), None):
+        raise document.error_at(
+            ("search", hardware),
+            "a trial of pbt takes over all values of another one, and cannot change its hardware",
+            hint="sweep over each hardware by itself, or use another scheduler",
+        )
     if not any(p in CHANGEABLE and not isinstance(d, Grid) for p, d in spec.search.items()):
         raise document.error_at(
             "scheduler",
