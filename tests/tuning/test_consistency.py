@@ -52,6 +52,12 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"training.seed": GRID["training.learning_rate"]}, {"seeds": 2}, "seeds", "leave one"),
     (RATE, {"seeds": 2, "scheduler": "pbt"}, "seeds", "allowed: 1"),
     (GRID, {"scheduler": "pbt"}, "scheduler", "training.dropout"),
+    (
+        RATE | {"resources.worker.cpus": {"kind": "grid", "values": [1, 2]}},
+        {"scheduler": "pbt"},
+        "search.resources.worker.cpus",
+        "change its hardware",
+    ),
     (RATE, {"scheduler": "hyperband"}, "scheduler", "max_evaluations"),
     (RATE, {"num_samples": 101, "seeds": 100}, "num_samples", "at most 10,000"),
     (RATE, {"metric": "accurcy"}, "metric", 'did you mean "accuracy"'),
@@ -62,6 +68,21 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     (RATE, {"objectives": ["accuracy", "price"]}, "objectives[1]", "wall_seconds, cost"),
     (RATE, {"overrides": {"training.keep_best": True}}, "overrides", "own select"),
     (RATE, {"max_concurrent": 0}, "max_concurrent", "auto"),
+    (momentum(when={"training.optimizer": []}) | OPTIMIZER, {}, "when", "never vary"),
+    ({"training": {"kind": "grid", "values": [{"epochs": 2}]}}, {}, "search", "one by one"),
+    ({"task": {"kind": "grid", "values": [["a"]]}}, {}, "search.task", "['a']"),
+    (
+        {"task": {"kind": "grid", "values": ["token-classification"]}},
+        {"metric": "f1"},
+        "metric",
+        "text-classification does not have",
+    ),
+    (
+        {"training.seed": {"kind": "integer", "low": 0, "high": 10**15}},
+        {"searcher": "grid"},
+        "search",
+        "1,000,000,000,000,001",
+    ),
     (
         {"resources.worker.cpus": {"kind": "integer", "low": 1, "high": 4}},
         {"searcher": "tpe", "num_samples": 9},
@@ -77,6 +98,16 @@ def test_a_contradiction_is_told_where_it_can_be_mended(folder, search, fields, 
         load_sweep(write_sweep(folder, search, **fields))
     assert says in str(refusal.value)
     assert field in (refusal.value.field or "")
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "{low: -.inf}"])
+def test_a_value_without_a_json_form_is_refused_at_its_line(folder, value):
+    path = write_sweep(folder, {})
+    listed = f"  training.max_gradient_norm: {{kind: choice, values: [1.0, {value}]}}"
+    path.write_text(f"kind: sweep\nname: s\nbase: spec.yaml\nsearch:\n{listed}\n")
+    with pytest.raises(SpecError, match="not finite") as refusal:
+        load_sweep(path)
+    assert refusal.value.context["line"] == 5
 
 
 def test_a_wrong_condition_is_told_at_its_own_line(folder):

@@ -1,6 +1,7 @@
 """The ledger of a sweep: what is in it was written, and nothing else."""
 
 import json
+import resource
 from pathlib import Path
 from typing import get_args
 
@@ -30,6 +31,20 @@ def test_lines_are_read_as_they_were_written(path):
     first, second, _ = read_ledger(path)
     assert (first.number, first.at, first.kind, first.fields) == (1, 1000.0, "opened", {})
     assert second.fields["point"] == {"precision": "fp32"}
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back(path):
+    size, (_, hard) = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Ledger(path) as ledger:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+        try:
+            with pytest.raises(OSError, match="too large"):
+                ledger.append("alive")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        assert path.stat().st_size == size
+        ledger.append("alive")
+    assert kinds(path) == ["opened", "proposed", "started", "alive"]
 
 
 def test_a_ledger_that_does_not_exist_is_empty(tmp_path):

@@ -1,5 +1,5 @@
 from kovar.tuning.ledger import Entry
-from kovar.tuning.spending import Allowance, Spent, spending
+from kovar.tuning.spending import Allowance, Spent, price_over_stays, spending
 from kovar.tuning.state import SweepState
 
 
@@ -29,3 +29,20 @@ def test_a_limit_is_reached_and_not_before():
     assert Allowance(hours=1).exceeded(Spent(3600.0, None)) == "the budget of 1 hours is used up"
     assert Allowance(cost=2).exceeded(Spent(9e9, None)) is None
     assert Allowance().exceeded(Spent(9e9, 9e9)) is None
+
+
+def test_each_stay_is_charged_by_its_own_node_type():
+    proposed = {"trial": 1, "configuration": 1, "seed": 0, "point": {}}
+    lost = {"trial": 1, "reason": "its node was lost", "lost_node": True}
+    state = state_of(
+        (0, "opened", {}),
+        (0, "proposed", proposed),
+        (0, "started", {"trial": 1}),
+        (0, "reported", {"trial": 1, "node": "a", "node_type": "dear"}),
+        (3000, "interrupted", lost),
+        (3000, "started", {"trial": 1}),
+        (3000, "reported", {"trial": 1, "node": "b", "node_type": "cheap"}),
+    )
+    prices = {"dear": 10.0, "cheap": 2.0, None: 10.0}
+    assert price_over_stays(state.trials[1], prices.get, 4000.0) == 8.0
+    assert price_over_stays(state.trials[1], {"dear": 10.0}.get, 4000.0) is None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kovar.errors import UserError
 from kovar.tuning.points import Point
-from kovar.tuning.spending import Allowance, spending
+from kovar.tuning.spending import Allowance, price_over_stays, spending
 from kovar.tuning.state import SweepState, TrialState
 from kovar.tuning.venue import Venue
 
@@ -81,8 +81,8 @@ class Conductor:
 
     def price_of(self, trial: TrialState) -> float | None:
         """Return the price per hour of what a trial holds; None where none is declared."""
-        node_type = trial.stays[-1].node_type if trial.stays else None
-        return self._venue.price_of(self.specs[trial.number], node_type)
+        spec = self.specs[trial.number]
+        return price_over_stays(trial, lambda kind: self._venue.price_of(spec, kind), self.now)
 
     @property
     def stop_reason(self) -> str | None:

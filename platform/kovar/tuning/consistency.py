@@ -9,7 +9,7 @@ from kovar.config import Document
 from kovar.errors import did_you_mean
 from kovar.tuning.dimension import Choice, Dimension, Grid, Range, same
 from kovar.tuning.scheduler import CHANGEABLE
-from kovar.tuning.search.scale import all_values
+from kovar.tuning.search.scale import all_values, num_values
 from kovar.tuning.search.space import Space
 from kovar.tuning.spec import MAX_TRIALS, SweepSpec
 
@@ -23,6 +23,13 @@ def check_consistency(document: Document, spec: SweepSpec) -> None:
     Raises:
         SpecError: at the line of the field.
     """
+    for path in spec.search:
+        if inner := next((one for one in DECIDED if one.startswith(f"{path}.")), None):
+            raise document.error_at(
+                ("search", path),
+                f"this replaces the whole block, and the sweep decides {inner} in it",
+                hint=f"vary the fields that differ, one by one: {path}.…",
+            )
     for section in ("search", "overrides"):
         for path in set(document.data.get(section, {})) & set(DECIDED):
             raise document.error_at(
@@ -58,6 +65,12 @@ def _check_conditions(document: Document, spec: SweepSpec) -> None:
                     got=f"{other} is a {known.kind}",
                     hint="make this dimension a choice, or that one a grid",
                 )
+            if wanted == []:
+                raise document.error_at(
+                    at,
+                    "no value is listed, so this dimension would never vary",
+                    allowed=", ".join(map(str, known.values)),
+                )
             for value in wanted if isinstance(wanted, list) else [wanted]:
                 if not any(same(value, one) for one in known.values):
                     raise document.error_at(
@@ -91,7 +104,7 @@ def _check_searcher(document: Document, spec: SweepSpec) -> None:
     kind = spec.searcher.kind
     if kind == "grid":
         for path, dimension in spec.search.items():
-            if all_values(dimension) is None:
+            if num_values(dimension) is None:
                 raise document.error_at(
                     ("search", path),
                     "a grid search goes through all values, and this range has no end of them",
@@ -148,6 +161,12 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
             got=spec.seeds,
             allowed="1",
         )
+    if hardware := next((p for p in spec.search if p.partition(".")[0] == "resources"), None):
+        raise document.error_at(
+            ("search", hardware),
+            "a trial of pbt takes over all values of another one, and cannot change its hardware",
+            hint="sweep over each hardware by itself, or use another scheduler",
+        )
     if not any(p in CHANGEABLE and not isinstance(d, Grid) for p, d in spec.search.items()):
         raise document.error_at(
             "scheduler",
@@ -160,7 +179,7 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
 def _check_number(document: Document, spec: SweepSpec) -> None:
     space = Space(spec.search)
     if spec.searcher.kind == "grid":
-        number = math.prod(len(all_values(d) or []) for d in spec.search.values())
+        number = math.prod(num_values(d) or 0 for d in spec.search.values())
         at = "search"
     else:
         number = math.prod(len(d.values) for d in spec.search.values() if isinstance(d, Grid))

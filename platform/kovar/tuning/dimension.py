@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
@@ -29,6 +30,16 @@ class _Dimension(Config):
 
 class _Values(_Dimension):
     values: tuple[JsonValue, ...] = Field(min_length=1, description="the values")
+
+    @field_validator("values")
+    @classmethod
+    def _values_have_a_json_form(cls, values: tuple[JsonValue, ...]) -> tuple[JsonValue, ...]:
+        for value in values:
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError:
+                raise ValueError(f"{value!r} is not finite") from None
+        return values
 
     @field_validator("values")
     @classmethod

@@ -84,13 +84,7 @@ class Execution:
                 conductor.open(retries=self.retries)
                 with _interruptible(conductor):
                     given_up = self._run(conductor, live)
-                if given_up is not None:
-                    _give_up(conductor, given_up)
-                is_left = any(conductor.state.unended())
-                if is_left and session == MAX_SESSIONS:
-                    conductor.stop(f"trials were lost {MAX_SESSIONS} times over")
-                if conductor.stop_reason is not None or not is_left:
-                    conductor.close()
+                if _settled(conductor, given_up, is_last=session == MAX_SESSIONS):
                     break
             self.retries = False
         shutil.rmtree(folder.ray, ignore_errors=True)
@@ -221,6 +215,19 @@ class Execution:
             # Its workers have places of their own; a byte makes the group that Ray Tune wants.
             resources = {"bundles": [{"memory": 1}]}
         return Work(TrialPayload(task, self.settings), resources, trial.spec.max_failures)
+
+
+def _settled(conductor: Conductor, given_up: RunError | None, *, is_last: bool) -> bool:
+    """Close the sweep unless another Tuner gets the trials that this one lost; say whether."""
+    is_left = conductor.stop_reason is None and any(conductor.state.unended())
+    if is_left and is_last and given_up is None:
+        given_up = RunError(f"trials were lost {MAX_SESSIONS} times over")
+    if given_up is not None:
+        _give_up(conductor, given_up)
+    elif is_left:
+        return False
+    conductor.close()
+    return True
 
 
 def _give_up(conductor: Conductor, error: RunError) -> None:

@@ -92,13 +92,14 @@ class Ledger:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._fd, size)
         os.lseek(self._fd, size, os.SEEK_SET)
-        self._number = len(self.entries)
+        self._number, self._size = len(self.entries), size
         self._synced = time.monotonic()
 
     def append(self, kind: EntryKind, **fields: Any) -> Entry:
         """Write one line and return it; it survives the end of this process.
 
         Raises:
+            OSError: the disk is full; the ledger is as it was.
             ValueError: an unknown kind, a field without a JSON form, or NaN.
         """
         if kind not in get_args(EntryKind):
@@ -107,11 +108,23 @@ class Ledger:
         content = _content(entry)
         digest = _chained(self._digest, content)
         line = f'{content[:-1]}, "digest": "{digest}"}}\n'.encode()
-        os.write(self._fd, line)
+        self._write(line)
         self._number, self._digest = entry.number, digest
         if time.monotonic() - self._synced >= SYNC_EVERY_S:
             self.sync()
         return entry
+
+    def _write(self, line: bytes) -> None:
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._fd, line[written:])
+        except OSError:
+            # The next line must not follow a part of this one.
+            os.ftruncate(self._fd, self._size)
+            os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise
+        self._size += written
 
     def sync(self) -> None:
         """Wait until every line survives a power cut."""

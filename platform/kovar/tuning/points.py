@@ -212,8 +212,9 @@ def _with_limit(spec: SweepSpec) -> SweepSpec:
 
 def _tasks(spec: SweepSpec, base: FineTuneSpec) -> Collection[TaskName]:
     varied = spec.search.get("task")
-    named = {value for value in getattr(varied, "values", ()) if value in TASKS}
-    return named or {base.task}
+    listed = getattr(varied, "values", ())
+    # The base's own, too: it is validated with the metric before any value is put in.
+    return {base.task, *(name for name in TASKS if name in listed)}
 
 
 def _check_trial(sweep: Sweep, trial: TrialSpec) -> None:

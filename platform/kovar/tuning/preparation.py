@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -19,6 +20,7 @@ from kovar.tuning.folder import SweepFolder
 from kovar.tuning.inputs import TrialInputs
 from kovar.tuning.plan import SweepPlan, plan_sweep, unplanned_sweep
 from kovar.tuning.points import Sweep, TrialSpec
+from kovar.tuning.spending import price_over_stays
 
 if TYPE_CHECKING:
     from kovar.registry import Registry
@@ -51,9 +53,9 @@ class PreparedSweep:
         return next(spec for spec in specs if spec.number == trial.number)
 
     def price_of(self, trial: TrialState) -> float | None:
-        """Return the price per hour of what a trial held last; None where none is declared."""
-        node_type = trial.stays[-1].node_type if trial.stays else None
-        return self.plan.price_of(self.spec_of(trial), node_type)
+        """Return the price per hour of what a trial held; None where none is declared."""
+        spec = self.spec_of(trial)
+        return price_over_stays(trial, lambda kind: self.plan.price_of(spec, kind), time.time())
 
 
 def prepare_sweep(

@@ -113,7 +113,8 @@ def _trained_model(task: WorkerTask, end: TrialEnd) -> Any:
     from kovar.training.halves import keep_in_bf16
     from kovar.training.worker import untrained_model
 
-    if end.weights is None or end.weights_digest is None:
+    path = None if end.weights is None else task.folder / end.weights
+    if path is None or end.weights_digest is None or not path.is_file():
         raise RunError(
             f"trial {task.folder.name} has left no weights",
             hint="run the sweep again with --fresh",
@@ -121,7 +122,7 @@ def _trained_model(task: WorkerTask, end: TrialEnd) -> Any:
     model: torch.nn.Module = untrained_model(task)
     if task.spec.training.weights == "bf16" and end.precision in ("bf16", "fp8"):
         keep_in_bf16(model)
-    fill_weights(model, task.folder / end.weights, digest=end.weights_digest)
+    fill_weights(model, path, digest=end.weights_digest)
     return model
 
 

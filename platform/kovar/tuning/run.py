@@ -167,6 +167,8 @@ def _run_locked(execution: Execution, registry: Registry, *, retries: bool) -> S
     has_failed = any(trial.status == "failed" for trial in state.trials.values())
     reused = state.is_finished and not (retries and has_failed)
     if not reused:
+        # What was found before is out of date from here on, however this driver ends.
+        folder.results.unlink(missing_ok=True)
         write_json(folder.spec, _as_run(prepared))
         state = execution.run().state
     records = records_of(state, spec, price=prepared.price_of, now=time.time())
@@ -190,19 +192,30 @@ def _version(
     end = TrialEnd.of(state.trials[best.number].end or {})
     if end.weights is None and execution.function is not run_in_actor:
         return None
-    if folder.result.exists():
-        known = json.loads(folder.result.read_text(encoding="utf-8"))
-        if known["trial"] == best.number:
-            return registry.version(known["model"], known["digest"])
     rivals = [trial for trial in report.ranked if trial is not best]
-    task = execution.task(execution.prepared.spec_of(state.trials[best.number]), weights_bar=None)
-    winner = Winner(task, end, folder.sweep, rivals)
-    version = register_winner(winner, registry, execution.progress).version
-    for trial in rivals:
-        drop_weights(folder.trial(trial.number))
-    told = {"trial": best.number, "model": version.model, "digest": version.digest}
-    write_json(folder.result, told | {"version": version.number})
+    version = _registered(execution, best, registry)
+    if version is None:
+        spec = execution.prepared.spec_of(state.trials[best.number])
+        winner = Winner(execution.task(spec, weights_bar=None), end, folder.sweep, rivals)
+        version = register_winner(winner, registry, execution.progress).version
+        told = {"trial": best.number, "model": version.model, "digest": version.digest}
+        write_json(folder.result, told | {"version": version.number})
+    # With a seed that may still go on, another configuration may become the best.
+    if state.is_finished and not report.num_failed:
+        for trial in rivals:
+            drop_weights(folder.trial(trial.number))
     return version
+
+
+def _registered(execution: Execution, best: TrialRecord, registry: Registry) -> Version | None:
+    """Return what the best trial became before; None if it has not."""
+    path = execution.prepared.folder.result
+    if not path.exists():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        registry.version(known["model"], known["digest"]) if known["trial"] == best.number else None
+    )
 
 
 def _winner(report: SweepReport, state: SweepState) -> TrialRecord:

@@ -66,3 +66,26 @@ def spending(state: SweepState, price: Price, now: float) -> Spent:
     if state.sessions and state.closed is None:
         seconds += max(0.0, now - state.sessions[-1][1])
     return Spent(seconds, sum(costs) if costs else None)
+
+
+def price_over_stays(
+    trial: TrialState, price: Callable[[str | None], float | None], now: float
+) -> float | None:
+    """Return the price per hour of a trial over all of its stays, each by its own node type.
+
+    Args:
+        trial: started or not.
+        price: per hour of what it holds, on a type of node or where it is most expensive.
+        now: UNIX time, for the stay that goes on.
+
+    Returns:
+        None where one of them has no price.
+    """
+    prices = [price(stay.node_type) for stay in trial.stays] or [price(None)]
+    known = [one for one in prices if one is not None]
+    if len(known) < len(prices):
+        return None
+    seconds = [(stay.ended_at or now) - stay.started_at for stay in trial.stays]
+    if len(set(known)) == 1 or not sum(seconds):
+        return known[-1]
+    return sum(each * held for each, held in zip(known, seconds, strict=True)) / sum(seconds)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import plotly.graph_objects as go
 import pytest
+import yaml
 from matplotlib.image import imread
 
 from browser import Browser
@@ -35,6 +36,14 @@ def shown(swept):
         browser.open(folder / "report.html", height=4000)
         wait_for(browser, DRAWN)
         yield browser
+
+
+def test_a_field_within_a_block_that_is_named_alone_is_written_into_the_block():
+    point = {"training.optimizer.momentum": 0.9, "training.optimizer": "sgd"}
+    assert yaml.safe_load(snippet(point)) == {
+        "training": {"optimizer": {"kind": "sgd", "momentum": 0.9}}
+    }
+    assert yaml.safe_load(snippet(dict(reversed(point.items())))) == yaml.safe_load(snippet(point))
 
 
 def wait_for(browser, expression):

@@ -42,6 +42,14 @@ def test_a_cheaper_configuration_that_is_worse_is_not(tmp_path):
     assert found.rivals[0].lower < 0.05 < found.rivals[0].upper
 
 
+def test_answers_to_other_rows_are_not_paired(tmp_path):
+    trials = [answered(tmp_path, n, first(320 - n), point={"data.split_seed": n // 3})
+              for n in (1, 2, 3)]  # fmt: skip
+    found = analyze(report(*trials), tmp_path)
+    assert [rival.configuration for rival in found.rivals] == [2]
+    assert "1 were not compared row by row" in found.recommendation.reason
+
+
 def test_pairing_finds_a_small_difference_that_unpaired_rows_would_hide(tmp_path):
     """Equal gaps: 8 rows more are right, or 8 rows more after 80 others moved."""
     moved = np.roll(first(312), 44)

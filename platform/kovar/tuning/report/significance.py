@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.evaluation.paired import RowSums, resample
+from kovar.tuning.points import Point
 from kovar.tuning.report.answers import read_answers
 from kovar.tuning.report.configuration import Configuration
 from kovar.tuning.report.facts import SweepFacts
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 CONFIDENCE: Final = 0.95
 NUM_DRAWS: Final = 2000
 SEED: Final = 0
+
+_ROWS: Final = frozenset(
+    {"data", "data.source", "data.evaluation", "data.evaluation.source", "data.split_seed"}
+)
+"""Fields that decide which rows are held out: answers to other rows make no pairs."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,13 @@ def compare_configurations(
         folder: of the sweep: answers lie below it.
 
     Returns:
-        One for each that can be compared: every finished trial of it has answers on as many rows
-        as the best's. None at all if the best itself has no answers.
+        One for each that can be compared: every finished trial of it has answers on the rows of
+        the best's. None at all if the best itself has no answers.
     """
     import numpy as np
 
-    answers = {one.number: _answers(one, facts, folder) for one in (best, *others)}
+    alike = [one for one in (best, *others) if _decides_rows(one) == _decides_rows(best)]
+    answers = {one.number: _answers(one, facts, folder) for one in alike}
     mine = answers[best.number]
     if mine is None:
         return ()
@@ -93,6 +100,10 @@ def compare_configurations(
             gap = facts.sign * (_mean(mine[0]) - _mean(compared[one.number]))
             rivals.append(Rival(one.number, gap, float(lower), float(upper)))
     return tuple(rivals)
+
+
+def _decides_rows(configuration: Configuration) -> Point:
+    return {path: value for path, value in configuration.point.items() if path in _ROWS}
 
 
 def _answers(

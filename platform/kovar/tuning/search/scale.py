@@ -74,6 +74,13 @@ def all_values(dimension: Dimension) -> list[JsonValue] | None:
     return [_stepped(dimension, place) for place in range(_num_steps(dimension))]
 
 
+def num_values(dimension: Dimension) -> int | None:
+    """Count the values without listing them; None where there is no end of them."""
+    if isinstance(dimension, Grid | Choice):
+        return len(dimension.values)
+    return None if dimension.step is None else _num_steps(dimension)
+
+
 def extremes(dimension: Dimension) -> list[JsonValue]:
     """List the values that stand for all: every listed one, or the ends of a range."""
     if isinstance(dimension, Grid | Choice):
