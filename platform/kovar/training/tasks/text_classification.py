@@ -107,7 +107,8 @@ class _Tally(Tally):
         where = torch.from_numpy(rows).to(targets.device)
         self._loss += self._task.loss(outputs, targets)
         self._predicted[where] = outputs.logits.argmax(-1)
-        losses = cross_entropy(at_least_fp32(outputs.logits), targets, reduction="none")
+        labels = torch.from_numpy(self._split.labels[rows]).to(targets.device, torch.int64)
+        losses = cross_entropy(at_least_fp32(outputs.logits), labels, reduction="none")
         self._losses[where] = losses.float()
 
     def tensors(self) -> list[torch.Tensor]:
