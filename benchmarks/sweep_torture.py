@@ -10,6 +10,7 @@ lost when every trial of the disturbed sweep ends with the metrics of the one th
 import argparse
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -18,6 +19,8 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,12 @@ def main(argv: list[str] | None = None) -> int:
                 + ["driver"] * options.kill_drivers
             )
             disturbed.run(blows, random.Random(options.seed))
-        found = compared(alone, disturbed)
+        found = compared(alone, disturbed) | {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cpus": os.cpu_count(),
+            "platform": platform.platform(),
+            "packages": {name: installed(name) for name in ("ray", "torch", "transformers")},
+        }
         if found["trials"] != options.trials or found["lost"]:
             sys.stderr.write((Path(temporary) / "disturbed.log").read_text()[-4000:])
     text = json.dumps(found, indent=1)
@@ -93,7 +101,7 @@ def write_sweep(folder: Path, num_trials: int, num_steps: int) -> Path:
         words = WORDS[row % 2]
         rows.append(f"the film is {words[row // 2 % len(words)]} {row},{'pn'[row % 2]}")
     (folder / "reviews.csv").write_text("\n".join(rows) + "\n")
-    rates = [round(1e-3 * 1.2**n, 7) for n in range(num_trials)]
+    rates = [round(1e-3 * 1.05**n, 7) for n in range(num_trials)]
     base = {
         "kind": "finetune",
         "name": "torture",
