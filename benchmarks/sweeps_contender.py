@@ -207,8 +207,16 @@ def _worker(config: dict[str, Any]) -> None:
 
 def kovar_trivial(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Run as many trials that do nothing through Kovar's sweep."""
+    from kovar.tuning.ledger import read_ledger
+
     result, seconds = _run(folder, options, function=_nothing)
-    return {"seconds": seconds, "num_failed": result.report.num_failed}
+    at = {entry.kind: entry.at for entry in read_ledger(result.folder / "ledger.jsonl")}
+    return {
+        "seconds": seconds,
+        # As Tune's own: from the start of its loop to the end of the last trial.
+        "trials_seconds": at["closed"] - at["opened"],
+        "num_failed": result.report.num_failed,
+    }
 
 
 def _nothing(payload: Any, report: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
