@@ -27,7 +27,6 @@ EntryKind = Literal[
     "started",
     "reported",
     "interrupted",
-    "paused",
     "exploited",
     "ended",
     "retried",
@@ -44,7 +43,6 @@ FIELDS: Final[dict[EntryKind, str]] = {
     "reported": "trial, stop (whether the scheduler ended it with this), and what the trial told: "
     "usage, step, seconds, metrics; node, chip, precision, num_steps, pid; incident; end",
     "interrupted": "trial, reason, lost_node: it goes on elsewhere",
-    "paused": "trial: it waits, and goes on from its checkpoint",
     "exploited": "trial, donor, step, point: it goes on from a copy of the donor's checkpoint",
     "ended": "trial, status, reason",
     "retried": "trial: it failed or was unfinished, and gets another go",

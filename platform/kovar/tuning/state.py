@@ -193,8 +193,6 @@ class SweepState:
                 trial.leave(entry.at, "lost" if fields["lost_node"] else "interrupted")
                 trial.num_failures += not fields["lost_node"]
                 trial.incidents.append(fields["reason"])
-            case "paused":
-                trial.leave(entry.at, "paused")
             case "exploited":
                 trial.donor = (fields["donor"], fields["step"])
                 trial.point = fields["point"]

@@ -14,7 +14,7 @@ STRONG: Final = "#dc2626"
 
 OUTCOMES: Final[dict[str, str]] = {
     "finished": "#2563be", "stopped": "#94a3b8", "diverged": "#b7791f", "failed": "#dc2626",
-    "interrupted": "#f59e0b", "lost": "#7f1d1d", "paused": "#0891b2", "unfinished": "#8b3fc4",
+    "interrupted": "#f59e0b", "lost": "#7f1d1d", "unfinished": "#8b3fc4",
     "excluded": "#cbd5e1",
 }  # fmt: skip
 """Outcome of a stay on a node, or status of a trial → color."""
