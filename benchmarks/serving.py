@@ -5,26 +5,35 @@ usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--t
 
 Prints a table and adds to benchmarks/results/serving.json, after each figure. The version is MiniLM
 with a new head, made for the occasion (its answers do not matter here); the texts are real movie
-reviews. --quick halves the times; every figure can be asked for alone with --only:
+reviews. --quick halves the times and keeps no results; every figure can be asked for alone with
+--only:
 
-- raw: the runtime in this process, all texts in batches of like length: what HTTP is held against.
+- raw: what a replica loads, in this process, all texts in batches of like length: what HTTP is held
+  against.
 - single: requests of one text, 64 in flight; many: of 16 texts, 8 in flight; both with wrk as well,
   where it is installed.
 - unloaded: one request at a time; beside it the time of the forward pass.
-- steady: open loop at 70 % of what `single` answers; overload: at three times as much, then at
-  half, to see how soon it recovers.
-- replica, proxy, controller: one of them is killed in the middle of `steady`; two replicas.
+- steady: open loop at 70 % of what `single` answers; overload: at three times as much, then at once
+  at half, to see how soon it recovers.
+- replica, proxy, controller: one of them is killed in the middle of an open loop at 50 %; two
+  replicas. With HAProxy the proxy is its process. outage_s: between the first request that broke
+  and the last; silence_s: the longest time without an answer.
 - slow: `steady` with 500 connections whose requests never end.
-- memory: resident memory of the replica before and after 100,000 requests (--quick: 10,000).
-- cold: seconds from the first request at zero replicas to its answer, and the replica's own stages.
-- pattern: `single` and `unloaded` with Ray Serve's documented pattern; fastapi: with FastAPI.
+- memory: resident memory of the replica before 100,000 requests (--quick: 10,000), after the first
+  tenth, in which it grows to the size of its batches, and after all.
+- cold: seconds from the first request at zero replicas to its answer, the median of three, and the
+  stages of the replica's own start, which are a part of it.
+- pattern: `single`, `many` and `unloaded` with Ray Serve's documented pattern, on Ray Serve's own
+  settings; fastapi: with FastAPI.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -33,7 +42,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +56,8 @@ FIGURES = ("raw", *SHARING, *DEATHS, "cold", *CONTENDERS)
 LABELS = ("negative", "positive")
 IN_FLIGHT = 64
 TEXTS_OF_MANY = 16
+DEATH_S = 40.0
+"""Seconds of load when a part is killed after the fifth: longer than any part has been away."""
 
 
 class Subject:
@@ -82,11 +94,16 @@ class Subject:
 
     def runtime(self) -> Any:
         """Load what a replica loads."""
-        from kovar.inference import load_runtime
+        from kovar.registry import Registry
+        from kovar.serving.cold_start import ColdStart
+        from kovar.serving.spec import read_args
+        from kovar.serving.versions import bind_versions, load_versions
 
-        return load_runtime(
-            self.folder / "model", runtime="torch", num_threads=self.options.threads
-        )
+        spec, settings = read_args(self.spec), self.settings
+        with Registry.open(settings) as registry:
+            bound = bind_versions(spec, registry, settings)
+        places = {"artifact_root": settings.artifact_root, "cache_dir": settings.cache_dir}
+        return load_versions(spec, bound, ColdStart(), **places)[0]
 
     def _register(self, cache: Path) -> None:
         import torch
@@ -149,8 +166,9 @@ class Server:
     def tell(self, line: str) -> Any:
         """Ask the server's process for something; see serving_server.py."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # the end of its output says why
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
         return self._read()
 
     def close(self) -> None:
@@ -166,8 +184,8 @@ class Server:
     def _read(self) -> Any:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
-            if line.startswith(("{", '"', "n")) or line[0].isdigit():
-                return json.loads(line)
+            if line.startswith('{"answer":'):
+                return json.loads(line)["answer"]
         raise SystemExit(f"the server has ended: {self._log.read_text()[-3000:]}")
 
 
@@ -176,7 +194,9 @@ def served(kind: str, subject: Subject, **changes: Any) -> Iterator[Server]:
     """Run a server for the duration of the block, warm."""
     server = Server(kind, subject, subject.spec | changes)
     try:
-        load(server, subject.bodies(1), seconds=3, clients=8)
+        warm = load(server, subject.bodies(1), seconds=3, clients=8)
+        if not any(status == 200 for *_, status in warm):
+            raise SystemExit(f"{kind} answers no request: {warm[:3]}")
         yield server
     finally:
         server.close()
@@ -233,6 +253,7 @@ class Benchmark:
         self.subject = subject
         self.seconds = subject.options.seconds / (2 if subject.options.quick else 1)
         self.results: dict[str, Any] = {}
+        self._measured_capacity: float | None = None
 
     def raw(self) -> dict[str, float]:
         """Run all texts in this process."""
@@ -273,58 +294,95 @@ class Benchmark:
 
     def steady(self, server: Server) -> dict[str, float]:
         """Offer 70 % of what it can."""
-        return facts(self._offered(server, 0.7))
+        return facts(self._offered(server, [0.7]))
 
     def overload(self, server: Server) -> dict[str, float]:
         """Offer three times as much as it can, then half."""
-        found = self._offered(server, 3.0)
+        requests = self._offered(server, [3.0, 0.5])
+        found = [request for request in requests if request[0] < self.seconds]
         refusals = sorted(seconds for _, seconds, status in found if status == 429)
-        after = self._offered(server, 0.5)
-        late = [moment for moment, seconds, status in after if status != 200 or seconds > 0.5]
         quick = {"refusal_p50_ms": 1e3 * statistics.median(refusals)} if refusals else {}
-        return facts(found) | quick | {"recovery_s": max(late, default=0.0)}
+        late = [moment for moment, seconds, status in requests if status != 200 or seconds > 0.5]
+        return facts(found) | quick | {"recovery_s": max(0.0, *late, self.seconds) - self.seconds}
 
     def slow(self, server: Server) -> dict[str, float]:
         """Offer 70 % beside 500 requests that never end."""
-        return facts(self._offered(server, 0.7, half_open=500))
+        return facts(self._offered(server, [0.7], half_open=500))
 
     def memory(self, server: Server) -> dict[str, float]:
         """Ask very often."""
-        wanted, asked = 10_000 if self.subject.options.quick else 100_000, 0
-        before = server.tell("rss")["replica"]
-        while asked < wanted:
-            asked += len(load(server, self.subject.bodies(1), seconds=20, clients=IN_FLIGHT))
-        return {"requests": asked, "before_mib": before, "after_mib": server.tell("rss")["replica"]}
+        wanted, answered = 10_000 if self.subject.options.quick else 100_000, 0
+        sizes = {"before_mib": server.tell("rss")["replica"]}
+        while answered < wanted:
+            requests = load(server, self.subject.bodies(1), seconds=20, clients=IN_FLIGHT)
+            answered += sum(status == 200 for *_, status in requests)
+            if answered >= wanted / 10:
+                sizes.setdefault("after_tenth_mib", server.tell("rss")["replica"])
+        return {"requests": answered, **sizes, "after_mib": server.tell("rss")["replica"]}
 
     def death(self, server: Server, part: str) -> dict[str, float]:
         """Kill a part in the middle of load."""
-        job = {"seconds": max(15.0, self.seconds), "rate": 0.5 * self._capacity(server)}
-        running = generator(server, self.subject.bodies(1), **job)
+        phases = [[DEATH_S, 0.5 * self._capacity(server)]]
+        running = generator(server, self.subject.bodies(1), phases=phases)
         time.sleep(5)
         server.tell(f"kill {part}")
         requests = outcome_of(running)
         broken = sorted(moment for moment, _, status in requests if status not in (200, 429))
         outage = broken[-1] - broken[0] if broken else 0.0
-        return facts(requests) | {"outage_s": outage}
+        return facts(requests) | {"outage_s": outage, "silence_s": silence(requests)}
 
-    def cold(self, server: Server) -> dict[str, float]:
-        """Wait until no replica is left, then ask."""
-        for _ in range(240):
-            if server.tell("replicas") == 0:
-                break
-            time.sleep(0.5)
-        first = load(server, self.subject.bodies(1)[:1], seconds=1, clients=1)[0]
-        return {"first_answer_s": first[1], "status": first[2]}
+    def cold(self, server: Server, log: Path) -> dict[str, float]:
+        """Wait until no replica is left, then ask; three times."""
+        waits = []
+        for _ in range(3):
+            wait_for_no_replica(server)
+            ((_, seconds, status), *_) = load(
+                server, self.subject.bodies(1)[:1], seconds=0.1, clients=1
+            )
+            if status != 200:
+                raise SystemExit(f"the first request at zero replicas is answered with {status}")
+            waits.append(seconds)
+        return {"first_answer_s": statistics.median(waits), **stages(log)}
 
     def _capacity(self, server: Server) -> float:
-        if "single" not in self.results:
-            self.results["single"] = self.single(server)
-        capacity: float = self.results["single"]["texts_per_s"]
-        return capacity
+        if "single" in self.results:
+            return float(self.results["single"]["texts_per_s"])
+        # Not a result: a server with other settings may be the first to be asked.
+        if self._measured_capacity is None:
+            job = {"seconds": self.seconds, "clients": IN_FLIGHT}
+            requests = load(server, self.subject.bodies(1), **job)
+            self._measured_capacity = facts(requests)["texts_per_s"]
+        return self._measured_capacity
 
-    def _offered(self, server: Server, share: float, **job: Any) -> list[tuple[float, float, int]]:
-        rate = share * self._capacity(server)
-        return load(server, self.subject.bodies(1), seconds=self.seconds, rate=rate, **job)
+    def _offered(
+        self, server: Server, shares: list[float], **job: Any
+    ) -> list[tuple[float, float, int]]:
+        phases = [[self.seconds, share * self._capacity(server)] for share in shares]
+        return load(server, self.subject.bodies(1), phases=phases, **job)
+
+
+def silence(requests: list[tuple[float, float, int]]) -> float:
+    """Return the longest time between two answers."""
+    answers = sorted(moment + seconds for moment, seconds, status in requests if status == 200)
+    return max((after - before for before, after in pairwise(answers)), default=math.inf)
+
+
+def wait_for_no_replica(server: Server) -> None:
+    """Wait until the last replica has gone."""
+    for _ in range(240):
+        if server.tell("replicas") == 0:
+            return
+        time.sleep(0.5)
+    raise SystemExit("the replicas do not go to zero")
+
+
+def stages(folder: Path) -> dict[str, float]:
+    """Return the seconds of each stage of the last replica's start, from its log."""
+    newest = max(folder.glob("access-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    messages = [json.loads(line).get("message", "") for line in newest.read_text().splitlines()]
+    (started,) = (message for message in messages if message.startswith("started "))
+    found = re.findall(r"(\w+) ([\d.]+) s", started.partition(": ")[2])
+    return {f"{stage}_s": float(seconds) for stage, seconds in found}
 
 
 WRK_SCRIPT = """
@@ -353,8 +411,15 @@ def wrk(
         done = subprocess.run(
             ["wrk", *options, "-s", str(script), url], capture_output=True, text=True, check=True
         )
-    rate = next(line for line in done.stdout.splitlines() if line.startswith("Requests/sec"))
-    return {"wrk_texts_per_s": texts * float(rate.split()[1])}
+    return {"wrk_texts_per_s": texts * answered_per_second(done.stdout)}
+
+
+def answered_per_second(report: str) -> float:
+    """Return the requests of wrk's report that were answered with a status below 400."""
+    (rate,) = re.findall(r"^Requests/sec:\s+([\d.]+)", report, re.MULTILINE)
+    (number,) = re.findall(r"(\d+) requests in", report)
+    refused = re.findall(r"Non-2xx or 3xx responses: (\d+)", report)
+    return float(rate) * (1 - sum(map(int, refused)) / max(1, int(number)))
 
 
 def measure(benchmark: Benchmark, wanted: list[str]) -> None:
@@ -368,11 +433,7 @@ def measure(benchmark: Benchmark, wanted: list[str]) -> None:
     subject = benchmark.subject
     if "raw" in wanted:
         take("raw", benchmark.raw())
-    alone = [
-        n
-        for n in ("single", "many", "unloaded", "steady", "overload", "slow", "memory")
-        if n in wanted
-    ]
+    alone = [name for name in SHARING if name in wanted]
     if alone:
         with served("kovar", subject) as server:
             for name in alone:
@@ -382,20 +443,27 @@ def measure(benchmark: Benchmark, wanted: list[str]) -> None:
             with served("kovar", subject, num_replicas=2) as server:
                 take(part, benchmark.death(server, part))
     if "cold" in wanted:
-        sleepy = {"downscale_delay_s": 1, "to_zero_delay_s": 3}
-        changes = {"num_replicas": {"min": 0, "max": 1}, "autoscaling": sleepy}
+        log = subject.folder / "observed"
+        changes = {
+            "num_replicas": {"min": 0, "max": 1},
+            "autoscaling": {"downscale_delay_s": 1, "to_zero_delay_s": 3},
+            "observe": {"folder": str(log)},
+        }
         with served("kovar", subject, **changes) as server:
-            take("cold", benchmark.cold(server))
+            take("cold", benchmark.cold(server, log))
     for kind in CONTENDERS:
         if kind in wanted:
             with served(kind, subject) as server:
                 take(kind, benchmark.single(server))
+                take(f"{kind} many", benchmark.many(server))
                 take(f"{kind} unloaded", benchmark.unloaded(server))
 
 
 def save(benchmark: Benchmark) -> None:
-    """Add the figures to those of other options."""
+    """Add the figures to those of other options; quick ones are not kept."""
     options = benchmark.subject.options
+    if options.quick:
+        return
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     name = f"{options.runtime} {options.precision}, {options.threads} threads, {options.ingress}"
     before.setdefault(name, {}).update(benchmark.results)

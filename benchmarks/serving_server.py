@@ -2,8 +2,8 @@
 
 usage: python serving_server.py kovar|pattern|fastapi PORT FOLDER [JSON of the serving spec]
 
-FOLDER holds the settings' places and `model/`, the version's files. Prints one line of JSON when it
-answers, and one for each line of its input: what was asked for by it (see `answer`); ends with it.
+FOLDER holds the settings' places and `model/`, the version's files. Prints a line `{"answer": …}`
+when it answers requests, and one for each line of its input (see `answer`); ends with it.
 
 - pattern: Ray Serve's documentation: a transformers pipeline behind @serve.batch.
 - fastapi: FastAPI under uvicorn, a transformers pipeline for each request.
@@ -11,6 +11,7 @@ answers, and one for each line of its input: what was asked for by it (see `answ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,10 +29,6 @@ def start_ray(port: int) -> None:
     import ray
     from ray import serve
 
-    from kovar.serving.environment import prepare
-
-    if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
-        prepare(os.environ)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
 
@@ -41,7 +38,10 @@ def kovar(port: int, spec: dict[str, Any]) -> None:
     from ray import serve
 
     from kovar.serving import build
+    from kovar.serving.environment import prepare
 
+    if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
+        prepare(os.environ)
     start_ray(port)
     serve.run(build(spec), name="bench", route_prefix="/")
 
@@ -99,16 +99,20 @@ def processes() -> dict[str, list[int]]:
     """Return the pids of Serve's parts on this machine, among our own children."""
     import psutil
 
-    found: dict[str, list[int]] = {"replica": [], "proxy": [], "controller": []}
+    # What takes the requests: with HAProxy, Serve's own proxy stands idle beside it.
+    proxy = "haproxy" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "ray::ProxyActor"
+    signs = {
+        "replica": "ray::ServeReplica:bench",
+        "proxy": proxy,
+        "controller": "ray::ServeController",
+    }
+    found: dict[str, list[int]] = {part: [] for part in signs}
     for process in psutil.Process().children(recursive=True):
-        title = " ".join(process.cmdline()[:1])
-        for name, sign in (
-            ("replica", "ServeReplica:bench"),
-            ("proxy", "ProxyActor"),
-            ("controller", "ServeController"),
-        ):
-            if sign in title:
-                found[name].append(process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = "".join(process.cmdline()[:1]).rsplit("/", 1)[-1]
+            for part, sign in signs.items():
+                if title.startswith(sign):
+                    found[part].append(process.pid)
     return found
 
 
@@ -118,7 +122,7 @@ def answer(line: str) -> Any:
 
     match line.split():
         case ["kill", part]:
-            pid = processes()[part][0]
+            (pid, *_) = processes()[part]
             os.kill(pid, signal.SIGKILL)
             return pid
         case ["rss"]:
@@ -128,7 +132,7 @@ def answer(line: str) -> Any:
             }
         case ["replicas"]:
             return len(processes()["replica"])
-    return None
+    raise ValueError(f"cannot {line}")
 
 
 def main() -> None:
@@ -142,9 +146,9 @@ def main() -> None:
             pattern(port, folder)
         case "fastapi":
             fastapi(port, folder)
-    print(json.dumps("ready"), flush=True)
+    print(json.dumps({"answer": "ready"}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(answer(line)), flush=True)
+        print(json.dumps({"answer": answer(line)}), flush=True)
     if kind != "fastapi":
         import ray
 
