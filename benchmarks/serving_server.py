@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+MAX_LENGTH = 64
+"""Tokens of a text that the version reads, which the folder's tokenizer tells Kovar alone."""
+
+CUT = {"truncation": True, "max_length": MAX_LENGTH}
 
 
 def start_ray(port: int) -> None:
@@ -65,7 +69,7 @@ def pattern(port: int, folder: Path) -> None:
 
         @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)
         async def classify(self, texts: list[str]) -> list[Any]:
-            return list(self.pipeline(texts, batch_size=len(texts), truncation=True))
+            return list(self.pipeline(texts, batch_size=len(texts), **CUT))
 
         async def __call__(self, request: Request) -> Any:
             texts = (await request.json())["inputs"]
@@ -87,7 +91,7 @@ def fastapi(port: int, folder: Path) -> None:
 
     @app.post("/v1/predict")
     def predict(body: dict[str, Any]) -> Any:
-        return model(body["inputs"], truncation=True)
+        return model(body["inputs"], **CUT)
 
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
