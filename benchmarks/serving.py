@@ -161,7 +161,8 @@ class Benchmark:
         phases = [[DEATH_S, 0.5 * self._capacity(server)]]
         running = generator(server, self.subject.groups(1), phases=phases)
         time.sleep(5)
-        server.tell(f"kill {part}")
+        if not server.tell(f"kill {part}"):
+            raise SystemExit(f"no {part} was found to kill")
         requests = outcome_of(running)
         broken = sorted(moment for moment, _, status in requests if status not in (200, 429))
         outage = broken[-1] - broken[0] if broken else 0.0

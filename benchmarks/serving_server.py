@@ -126,9 +126,12 @@ def answer(line: str) -> Any:
 
     match line.split():
         case ["kill", part]:
-            (pid, *_) = processes()[part]
-            os.kill(pid, signal.SIGKILL)
-            return pid
+            pids = processes()[part]
+            # One of the replicas, but also a HAProxy that drains after a change.
+            killed = pids if part == "proxy" else pids[:1]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            return len(killed)
         case ["rss"]:
             return {
                 part: sum(psutil.Process(pid).memory_info().rss for pid in pids) / (1 << 20)
