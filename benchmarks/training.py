@@ -10,7 +10,7 @@ round of each is not counted. Model, data and seeds are those of jobs/movie-sent
 - speed: rows per second of training MiniLM, by precision: tokens per second without padding, over
   the tokens of an average row. Trainer runs with its defaults (8 rows a batch, fused AdamW), with
   32 rows a batch, and with rows grouped by length besides. Evaluation and checkpoints are left out.
-- quality: accuracy on the held-out rows after one epoch, each contender once.
+- quality: accuracy on the held-out rows after one epoch, each contender with each seed.
 - peak: floating-point operations of the tokens without padding, over the time of a step and the
   measured peak of matrix products on the same threads.
 - ranks: two workers of one thread against one worker of two threads.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -128,14 +129,37 @@ def speed(work: Path, rounds: int, rows: int) -> dict[str, Any]:
 
 
 def quality(work: Path, rounds: int, rows: int) -> dict[str, Any]:
-    """Accuracy after one epoch."""
-    del rounds, rows
-    found = {}
-    for name, kind in track(CONTENDERS, "quality"):
-        contender = Contender(kind, work)
-        found[name] = contender.ask("quality", precision="fp32")["accuracy"]
+    """Accuracy after one epoch, with as many seeds as rounds, and by how much Kovar's is higher."""
+    del rows
+    running = {name: Contender(kind, work) for name, kind in CONTENDERS}
+    found: dict[str, list[float]] = {name: [] for name in running}
+    for seed in track(range(rounds), "quality"):
+        for name, contender in running.items():
+            answer = contender.ask("quality", precision="fp32", seed=seed)
+            found[name].append(answer["accuracy"])
+    for contender in running.values():
         contender.close()
-    return {"accuracy": found}
+    ours = statistics.mean(found[KOVAR])
+    return {
+        "accuracy": found,
+        "points_above": {
+            name: 100 * (ours - statistics.mean(values))
+            for name, values in found.items()
+            if name != KOVAR
+        },
+        # Of a difference of two means over the seeds, in points.
+        "standard_error": {
+            name: 100 * standard_error(found[KOVAR], values)
+            for name, values in found.items()
+            if name != KOVAR and rounds > 1
+        },
+    }
+
+
+def standard_error(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Return the standard error of the difference between two means."""
+    between = [one - other for one, other in zip(ones, others, strict=True)]
+    return statistics.stdev(between) / math.sqrt(len(between))
 
 
 def peak(work: Path, rounds: int, rows: int) -> dict[str, Any]:
@@ -256,9 +280,10 @@ def show(content: dict[str, Any]) -> None:
             table.add_row(name, *(f"{value:.1f}" for value in each))
         console.print(table)
     if "quality" in content["parts"]:
-        table = Table("contender", "accuracy", title="one epoch, held-out rows")
-        for name, accuracy in content["parts"]["quality"]["accuracy"].items():
-            table.add_row(name, f"{accuracy:.4f}")
+        table = Table("contender", "accuracy", "of each seed", title="one epoch, held-out rows")
+        for name, values in content["parts"]["quality"]["accuracy"].items():
+            each = " ".join(f"{value:.4f}" for value in values)
+            table.add_row(name, f"{statistics.mean(values):.4f}", each)
         console.print(table)
     summary = Table("figure", "median", "spread", "target", "met")
     for row in content["figures"]:

@@ -66,7 +66,7 @@ class Kovar:
         """Build a model and its engine."""
         settings = self.setup.settings(**changes)
         dataset = self.setup.dataset(evaluation)
-        torch.manual_seed(0)
+        torch.manual_seed(settings.seed)
         task = TASKS["text-classification"]
         return Engine(
             task.build_model(self.setup.base, dataset).model,
@@ -102,7 +102,7 @@ class Kovar:
             "tokens_per_row": float(lengths.mean()),
         }
 
-    def quality(self, precision: str) -> dict[str, Any]:
+    def quality(self, precision: str, seed: int) -> dict[str, Any]:
         """Train one epoch and score the held-out rows."""
         found: dict[str, float] = {}
 
@@ -110,7 +110,8 @@ class Kovar:
             if event == "evaluated":
                 found.update(fields["metrics"])
 
-        self.run(self.engine(precision, evaluation=1605, report=report, checkpoint_every=NEVER), [])
+        once = {"seed": seed, "checkpoint_every": NEVER}
+        self.run(self.engine(precision, evaluation=1605, report=report, **once), [])
         return {"accuracy": found["accuracy"]}
 
     def peak(self, precision: str, rows: int) -> dict[str, Any]:
@@ -221,19 +222,19 @@ class Trainer:
         self.tokens = 0
         self.read: dict[tuple[Path, str], Any] = {}
 
-    def trainer(self, precision: str, evaluation: int, **changes: Any) -> Any:
+    def trainer(self, precision: str, evaluation: int, *, seed: int = 0, **changes: Any) -> Any:
         """Build a model and its Trainer."""
         from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast, TrainingArguments
         from transformers import Trainer as HuggingFaceTrainer
 
         dataset = self.setup.dataset(evaluation)
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = TASKS["text-classification"].build_model(self.setup.base, dataset).model
         tokenizer = PreTrainedTokenizerFast.from_pretrained(self.setup.base.folder)
         flags = {"train_sampling_strategy": "group_by_length"} if self.best else {}
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(), per_device_train_batch_size=self.rows, use_cpu=True,
-            bf16=precision == "bf16", save_strategy="no", report_to=[], disable_tqdm=True, seed=0,
+            bf16=precision == "bf16", save_strategy="no", report_to=[], disable_tqdm=True, seed=seed,
             logging_strategy="no", dataloader_pin_memory=False, **flags, **changes,
         )  # fmt: skip
         return HuggingFaceTrainer(
@@ -278,9 +279,9 @@ class Trainer:
             "tokens_per_row": float(lengths.mean()),
         }
 
-    def quality(self, precision: str) -> dict[str, Any]:
+    def quality(self, precision: str, seed: int) -> dict[str, Any]:
         """Train one epoch and score the held-out rows."""
-        trainer = self.trainer(precision, 1605, num_train_epochs=1)
+        trainer = self.trainer(precision, 1605, seed=seed, num_train_epochs=1)
         trainer.train()
         return {"accuracy": trainer.evaluate()["eval_accuracy"]}
 
