@@ -60,6 +60,10 @@ class Window:
         self._tokens += batch.num_tokens
         self._padded += batch.num_padded
 
+    def leave_out(self, seconds: float) -> None:
+        """Take seconds in which no step was under way out of the time of these steps."""
+        self._since += seconds
+
     def facts(self, planned: PlannedStep, step: OptimizerStep) -> dict[str, Any] | None:
         """Return the fields of a `step` event; every rank must call it.
 
