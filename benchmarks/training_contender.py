@@ -25,6 +25,7 @@ from kovar.precision import detect_device, resolve
 from kovar.training import TrainingSettings
 from kovar.training.checkpoint import CheckpointFolder
 from kovar.training.engine import Engine
+from kovar.training.snapshot_plan import SnapshotPlan
 from kovar.training.spec import FineTuneSpec
 from kovar.training.tasks import TASKS
 
@@ -160,7 +161,7 @@ class Kovar:
         step = seconds[0] / 100
         return {
             "stall_seconds": max(stalls),
-            "stall_share": sum(stalls) / len(stalls) / (50 * step),
+            "stall_share": sum(stalls) / len(stalls) / (SnapshotPlan(50, "cpu").period * step),
             "slowdown": seconds[1] / seconds[0] - 1,
             "bookkeeping_share": (seeding[0] / 200 + max(0.0, planning) / 167) / step,
         }

@@ -46,6 +46,7 @@ class FakeTrial:
     configuration: int
     seed: int
     point: Point
+    max_failures: int = 3
 
 
 def fake_trials(seeds: int = 1):

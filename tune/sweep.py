@@ -4,7 +4,8 @@ python tune/sweep.py tune/tiny-lr-precision.yaml
 
 The same submission twice runs once: a finished sweep is returned, an interrupted one goes on, and
 no trial that has ended runs again.
-Exit code 0: no trial failed; 1: a trial failed; 2: an input is wrong, nothing was started.
+Exit code 0: no trial failed; 1: a trial failed, or none finished; 2: an input is wrong, nothing was
+started.
 """
 
 import argparse

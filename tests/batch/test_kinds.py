@@ -1,18 +1,23 @@
 """Batch jobs with versions of other tasks than one label a text."""
 
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from kovar.batch import EvaluateSpec, PredictSpec
 from kovar.batch.evaluate import evaluate_version
+from kovar.batch.kinds import check_pair
 from kovar.batch.output import OutputFolder
 from kovar.batch.parts import divide, find_inputs
 from kovar.batch.plan import unplanned_workers
-from kovar.batch.predict import PredictWorker
+from kovar.batch.predict import PredictWorker, predict_files
+from kovar.batch.rows import read_rows
+from kovar.batch.spec import EvaluateData
 from kovar.batch.worker import RuntimeChoice, raise_problem
 from kovar.config import Document
+from kovar.errors import SpecError
 from kovar.registry import Registry
 from tiny_version import settings_in
 
@@ -84,3 +89,33 @@ def test_predictions_name_all_labels_of_a_text(trained_topics):
 def test_predictions_give_every_word_a_tag(trained_entities):
     (found,) = predicted(*trained_entities, [{"text": "the plot is very awful 7"}])
     assert found["tags"] == ["O", "B-THING", "O", "B-HOW", "I-HOW", "O"]
+
+
+@pytest.mark.parametrize("task", ["token-classification", "causal-lm", "masked-lm"])
+def test_second_texts_are_refused_where_a_version_does_not_read_them(task):
+    version = SimpleNamespace(manifest=SimpleNamespace(signature=SimpleNamespace(task=task)))
+    check_pair(version, None, field="input.text_pair")
+    with pytest.raises(SpecError, match=r"input\.text_pair: .* no second texts"):
+        check_pair(version, "question", field="input.text_pair")
+
+
+def test_a_tagger_is_not_asked_about_second_texts(trained_entities):
+    folder, _ = trained_entities
+    (folder / "pairs.jsonl").write_text('{"text": "a", "other": "b"}\n')
+    fields = {
+        "kind": "predict",
+        "model": "tiny",
+        "input": {"source": "pairs.jsonl", "text_pair": "other"},
+        "output": {"folder": "pairs"},
+    }
+    spec = Document.of(fields).parse(PredictSpec)
+    with pytest.raises(SpecError, match=r"input\.text_pair"):
+        predict_files(spec, base_dir=folder, settings=settings_in(folder))
+    assert not (folder / "pairs").exists()
+
+
+def test_second_texts_of_an_evaluated_tagger_are_refused(trained_entities):
+    folder, run = trained_entities
+    data = EvaluateData(name="entities", source="rows.jsonl", text_pair="other")
+    with pytest.raises(SpecError, match=r"data\.text_pair"):
+        read_rows(data, run.version, columns=(), cache_dir=folder, base_dir=folder)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, feather, parquet
 
-from kovar.data import DataSpec, Source, load_table, prepare_dataset
+from kovar.data import DataSpec, Source, load_table, prepare_dataset, training_texts
 from kovar.data.spool import Spool
 from kovar.errors import DataError, SettingsError
 
@@ -115,10 +116,25 @@ def test_the_tokenized_data_set_has_the_same_bytes(tokenizer_dir: Path, tmp_path
     assert found[0] == found[1]
 
 
+def test_a_tokenizer_is_trained_on_texts_of_which_few_are_in_memory(tmp_path: Path) -> None:
+    rows = [{"text": f"row {n} " + "x" * 500, "label": n % 3} for n in range(10_000)]
+    write_rows(tmp_path / "rows.parquet", rows)
+    spec = DataSpec(source="rows.parquet", evaluation=2000)
+    places = {"cache_dir": tmp_path / "cache", "base_dir": tmp_path}
+    texts = training_texts(spec, **places)
+    tracemalloc.start()
+    num_characters = sum(map(len, texts))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert num_characters > 8_000 * 500 > 2 * peak
+    assert len(set(texts)) == 8_000
+
+
 # Freed memory goes back at once, so that the peak tells what is in use.
 FRUGAL = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
 PEAK = """
 import sys
+import tracemalloc
 from pathlib import Path
 from kovar.data import DataSpec, load_table
 from kovar.data.dataset import held_out_rows

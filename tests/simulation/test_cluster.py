@@ -174,7 +174,6 @@ def test_a_run_whose_driver_is_killed_goes_on_when_it_is_submitted_again(
 
 
 INTERVAL = 20
-MOST_REPEATED = 2 * INTERVAL - 1  # a save waits for the one before
 RUN = {
     "resources": {"num_workers": 1, "worker": {"kind": "gpu", "type": "L4", "cpus": 1}},
     "training": {
@@ -195,7 +194,7 @@ def undisturbed(tmp_path_factory) -> str:
     return str(result.version.manifest.training["weights_digest"])
 
 
-def assert_recovered(home: Path, undisturbed: str, *, repeated: int = MOST_REPEATED) -> None:
+def assert_recovered(home: Path, undisturbed: str, *, repeated: int = INTERVAL) -> None:
     """See that a run was interrupted once, that it cost little and that nothing shows it."""
     [folder] = map(RunFolder, (home / "runs").iterdir())
     events = list(read_events(folder.events))

@@ -88,7 +88,7 @@ def test_an_unknown_architecture_has_no_estimate():
 
 
 def test_a_run_that_ends_before_its_first_checkpoint_copies_nothing():
-    settings = TrainingSettings(max_steps=100, checkpoint_every=100)
+    settings = TrainingSettings(max_steps=90, checkpoint_every=100)
     options = {"max_length": 64, "num_labels": 2, "precision": "fp32", "device_kind": "cpu"}
     memory = estimate_training(BERT, settings, num_workers=1, **options)
     assert memory.at("step").copies == 0

@@ -162,7 +162,7 @@ def test_a_killed_driver_resumes_when_submitted_again_and_ends_with_the_same_wei
     resumed = run_spec(path, settings)
     _, last = read_history(resumed.folder).attempts
     assert last.resumed_from >= max(durable)
-    assert last.num_repeated < 20  # a save waits for the one before
+    assert last.num_repeated <= long["checkpoint_every"]
     assert weights_of(resumed) == weights_of(undisturbed)
     assert names_in(resumed.folder.root) == names_in(undisturbed.folder.root)
     assert len(names_in(resumed.folder.attempts)) == 2

@@ -85,3 +85,16 @@ def test_a_run_that_cannot_save_ends_with_the_reason(engine, tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder belongs")
     with pytest.raises(CheckpointError, match="step 20"):
         engine.train(CheckpointFolder(tmp_path / "checkpoints", keep=9))
+
+
+def test_training_waits_for_a_write_before_a_crash_would_repeat_too_much(engines, tmp_path):
+    folder, steps = SlowFolder(tmp_path), []
+
+    def hear():  # after each step; the checkpoint of step 20 is begun after this
+        steps.append(folder.allowed.is_set())
+        if len(steps) == 20:
+            threading.Timer(0.2, folder.allowed.set).start()
+
+    engines(SETTINGS, hears=hear).train(folder)
+    assert steps[:20] == [False] * 20
+    assert all(steps[20:])

@@ -157,6 +157,36 @@ def test_failed_trials_get_another_go_where_that_is_asked_for(tmp_path):
     assert start(again) == 1
 
 
+def crash(conductor, *, number=1):
+    conductor.write("started", trial=number)
+    conductor.write("interrupted", trial=number, reason="its process died", lost_node=False)
+
+
+def test_crashes_under_earlier_drivers_count_against_a_trial(tmp_path):
+    first = conductor_in(tmp_path, POINTS[:1])
+    assert start(first) == 1
+    crash(first)
+    again = conductor_in(tmp_path, POINTS[:1])
+    assert start(again) == 1
+    for _ in range(3):
+        crash(again)
+    assert again.state.trials[1].num_failures == 4
+    last = conductor_in(tmp_path, POINTS[:1])  # killed before it gave the trial up
+    assert start(last) is None
+    assert statuses(last) == {1: "failed"}
+
+
+def test_a_larger_budget_forgives_no_crash_and_another_go_does(tmp_path):
+    conductor = conductor_in(tmp_path, POINTS[:1])
+    assert start(conductor) == 1
+    crash(conductor)
+    conductor.ended(1, "unfinished")
+    assert conductor_in(tmp_path, POINTS[:1]).state.trials[1].num_failures == 1
+    conductor_in(tmp_path, POINTS[:1]).write("ended", trial=1, status="failed", reason="x")
+    again = conductor_in(tmp_path, POINTS[:1], retries=True)
+    assert again.state.trials[1].num_failures == 0
+
+
 def test_a_lost_node_is_not_counted_as_the_trials_failure(tmp_path):
     conductor = conductor_in(tmp_path, POINTS[:1])
     start(conductor)

@@ -52,6 +52,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"training.seed": GRID["training.learning_rate"]}, {"seeds": 2}, "seeds", "leave one"),
     (RATE, {"seeds": 2, "scheduler": "pbt"}, "seeds", "allowed: 1"),
     (GRID, {"scheduler": "pbt"}, "scheduler", "training.dropout"),
+    (RATE, {"scheduler": "pbt"}, "num_samples", "there is one alone"),
+    (RATE, {"scheduler": {"kind": "asha", "reduction_factor": 1.001}}, "reduction_factor", "than"),
     (
         RATE | {"resources.worker.cpus": {"kind": "grid", "values": [1, 2]}},
         {"scheduler": "pbt"},

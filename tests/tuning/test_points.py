@@ -73,6 +73,12 @@ def test_a_base_that_is_missing_is_told_at_its_line(tmp_path):
         load_sweep(path)
 
 
+@pytest.mark.parametrize(("base", "says"), [("", "no file is named"), (".", "this is a folder")])
+def test_a_base_that_is_no_file_is_told_at_its_line(tmp_path, base, says):
+    with pytest.raises(SpecError, match=rf"sweep.yaml:4: base: {says}"):
+        load_sweep(write_sweep(tmp_path, GRID, base=base))
+
+
 def test_an_elastic_base_is_refused_with_the_override_that_helps(tmp_path):
     path = write_sweep(tmp_path, GRID)
     write_spec(tmp_path, resources={"num_workers": {"min": 1, "max": 2}})

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from kovar.errors import RunError
+from kovar.training.progress import RunProgress
 from kovar.tuning import load_sweep
 from kovar.tuning.folder import SweepFolder
 from kovar.tuning.ledger import Ledger
@@ -29,6 +33,23 @@ class Versions:
 
     def version(self, model: str, digest: str) -> Any:
         return SimpleNamespace(model=model, digest=digest, number=1)
+
+
+def test_a_sweep_of_which_nothing_finished_shows_how_its_trials_ended(tmp_path):
+    execution = execution_in(tmp_path)
+    execution.progress = RunProgress(Console(file=StringIO(), width=120))
+    with Ledger(execution.prepared.folder.ledger) as ledger:
+        ledger.append("opened")
+        for number, status in ((1, "diverged"), (2, "stopped")):
+            point = {"training.learning_rate": 1e-4 * number, "precision": "fp32"}
+            ledger.append("proposed", trial=number, configuration=number, seed=0, point=point)
+            ledger.append("ended", trial=number, status=status, reason=f"why {number}")
+        ledger.append("closed", reason="finished")
+    with pytest.raises(RunError, match="no trial finished; trial 1: why 1"):
+        _run_locked(execution, Versions(), retries=False)
+    shown = execution.progress.console.file.getvalue()
+    assert "trial 1 diverged: why 1" in shown
+    assert "stopped" in shown
 
 
 def execution_in(folder, **fields):

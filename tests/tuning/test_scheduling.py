@@ -5,7 +5,7 @@ import random
 import pytest
 
 from kovar.tuning.ledger import read_ledger
-from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, NoScheduler
+from kovar.tuning.scheduler import Asha, HyperBand, MedianStopping, NoScheduler, Pbt
 from kovar.tuning.scheduling import SweepScheduler, SweepTrial
 from tiny_conductor import conductor_in, finish, report, start
 
@@ -69,6 +69,31 @@ def test_a_killed_driver_changes_no_decision(tmp_path, settings, killed_after):
     step_all(second, scheduler, decided, range(killed_after + 1, 7))
     assert decided == undisturbed
     assert {decision for *_, decision in decided} == {"CONTINUE", "STOP"}
+
+
+def test_a_trial_of_pbt_takes_over_from_its_own_cell_of_the_grid_alone(tmp_path):
+    points = [{"precision": kind, "x": n} for n in range(2) for kind in ("fp32", "bf16")]
+    conductor = conductor_in(tmp_path, points)
+    scheduler = SweepScheduler(
+        Pbt(quantile=0.5),
+        conductor.state,
+        metric="accuracy",
+        mode="max",
+        seed=7,
+        cell=lambda point: str(point["precision"]).encode(),
+    )
+    start_all(conductor, scheduler)
+    for number, accuracy in ((1, 0.5), (2, 0.9), (3, 0.4), (4, 0.6)):
+        told = {"step": 1, "score": accuracy}
+        assert scheduler.on_trial_result(None, stub(number), told) == (
+            "PAUSE" if number > 2 else "CONTINUE"
+        )
+        report(conductor, number, 1, accuracy)
+    assert [scheduler.exploit_of(number).donor for number in (3, 4)] == [1, 2]
+
+
+def test_a_trial_goes_on_counting_the_crashes_that_it_had():
+    assert SweepTrial(1, num_failures=2, trainable_name="", stub=True).num_failures == 2
 
 
 def test_repeated_evaluations_are_not_heard_twice(tmp_path):

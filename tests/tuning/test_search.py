@@ -78,6 +78,28 @@ def test_nothing_is_tried_twice_and_a_small_space_comes_to_an_end(searcher):
     assert len(points) == len({tuple(point.items()) for point in points}) == 6
 
 
+@pytest.mark.parametrize("searcher", ["random", "quasi_random", "tpe"])
+def test_a_combination_that_is_used_up_ends_without_the_others(searcher):
+    small = {"kind": "choice", "values": [1, 2, 3], "when": {"precision": "fp32"}}
+    search = {"precision": PRECISION, "a": small, "lr": RATE | {"when": {"precision": "bf16"}}}
+    points = all_of(searching(search, searcher=searcher, num_samples=6))
+    assert sorted(p["a"] for p in points if p["precision"] == "fp32") == [1, 2, 3]
+    assert sum(p["precision"] == "bf16" for p in points) == 6
+
+
+@pytest.mark.parametrize("searcher", ["random", "tpe"])
+def test_a_replay_passes_over_the_same_combinations(searcher):
+    small = {"kind": "integer", "low": 1, "high": 4, "when": {"precision": "fp32"}}
+    search = {"precision": PRECISION, "a": small, "lr": RATE | {"when": {"precision": "bf16"}}}
+    points = all_of(searching(search, searcher=searcher, num_samples=8))
+    for known in range(1, len(points)):
+        again = searching(search, searcher=searcher, num_samples=8)
+        for number, point in enumerate(points[:known], start=1):
+            again.recall(number, point)
+            again.tell(number, {"accuracy": quality(point)})
+        assert again.ask(known + 1) == points[known]
+
+
 @pytest.mark.parametrize("searcher", ["random", "quasi_random"])
 def test_a_sample_is_shared_by_the_combinations_of_the_grid(searcher):
     search = {"lr": RATE, "precision": PRECISION}

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.batch.worker import Answers, answer
-from kovar.data import LayoutName
+from kovar.data import LAYOUTS, LayoutName
 from kovar.errors import DataError, SpecError
 from kovar.evaluation import Assessment, assess, assess_labels, assess_tags
+from kovar.training.tasks import TASKS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,6 +177,30 @@ def kind_of(version: Version, *, field: str = "model") -> Kind:
             allowed=", ".join(KINDS),
         )
     return kind
+
+
+def check_pair(version: Version, column: str | None, *, field: str) -> None:
+    """Refuse second texts where a version would not read them as such.
+
+    Args:
+        version: what is asked.
+        column: the column of second texts; None without one.
+        field: the field that names it.
+
+    Raises:
+        SpecError: the version's task reads one text, or words.
+    """
+    task = version.manifest.signature.task
+    pairs = [name for name, one in TASKS.items() if "text_pair" in LAYOUTS[one.layout].settings]
+    if column is None or task in pairs:
+        return
+    raise SpecError(
+        "versions of this task read no second texts",
+        field=field,
+        got=f"{column} for {version}: {task}",
+        allowed=f"second texts for {', '.join(pairs)}",
+        hint=f"leave {field} out, or join the texts in one column",
+    )
 
 
 def check_labels(kind: Kind, names: list[Any], version: Version, *, source: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.batch.kinds import check_pair
 from kovar.batch.output import OutputFolder, WrittenPart, pending
 from kovar.batch.parts import Part, divide, find_inputs
 from kovar.batch.plan import WorkerPlan, plan_workers, unplanned_workers
@@ -271,6 +272,7 @@ def predict_files(
         with Registry.open(settings) as registry:
             version = registry.version(spec.model, spec.version)
             registry.check_signature(version)
+        check_pair(version, spec.input.text_pair, field="input.text_pair")
         folder = OutputFolder((base_dir / spec.output.folder).resolve(), spec.output.format)
         files = find_inputs((base_dir / Path(spec.input.source).expanduser()).resolve())
         parts = divide(files, part_size=spec.input.part_size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kovar.batch.kinds import check_labels, kind_of
+from kovar.batch.kinds import check_labels, check_pair, kind_of
 from kovar.batch.spec import EvaluateData
 from kovar.data.progress import Progress
 from kovar.registry import Version, rows_digest
@@ -52,12 +52,13 @@ def read_rows(
 
     Raises:
         DataError: as `kovar.data.load_table`; or a label that the version does not know.
-        SpecError: the version's task cannot be evaluated.
+        SpecError: the version's task cannot be evaluated, or reads no second texts.
     """
     from kovar.data import load_table
     from kovar.data.dataset import held_out_rows
 
     spec, kind = data.to_data_spec(), kind_of(version)
+    check_pair(version, data.text_pair, field="data.text_pair")
     source = load_table(
         spec,
         layout=kind.layout,

@@ -379,13 +379,24 @@ def _split(
 class TrainingTexts:
     """What a tokenizer may be trained on: held-out rows are not among it.
 
+    Iterate for the texts, one or more of each training row, as often as needed. A thousand rows or
+    so are strings at a time.
+
     Args:
-        rows: the texts, one or more of each training row.
-        digest: SHA-256 of what decides them.
+        part: the training rows.
+        layout: what they are made of.
+        spec: the data block of the specification.
+        digest: SHA-256 of what decides the texts.
     """
 
-    rows: list[str]
+    part: _Part
+    layout: Layout
+    spec: DataSpec
     digest: str
+
+    def __iter__(self) -> Iterator[str]:
+        for table, _ in self.part.calls():
+            yield from self.layout.written(table, self.spec)
 
 
 def training_texts(
@@ -395,18 +406,26 @@ def training_texts(
     cache_dir: Path,
     base_dir: Path,
     progress: Progress | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> TrainingTexts:
-    """Read the texts of the training split.
+    """Find the texts of the training split.
+
+    Args:
+        spec: the data block of a specification.
+        layout: what the rows are made of.
+        cache_dir: the cache folder of the settings.
+        base_dir: the folder of the specification.
+        progress: told about downloads.
+        memory_bytes: of a source of more than this, a piece at a time is in memory.
 
     Raises:
         DataError: a mistake in the data.
     """
     kind = LAYOUTS[layout]
-    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent, MEMORY_BYTES)
+    train, _, split = _split(spec, kind, cache_dir, base_dir, progress or silent, memory_bytes)
     identity = {"content": train.source.content_digest, "split": split, "layout": layout}
     digest = hashlib.sha256(canonical_json(identity)).hexdigest()
-    rows = [text for table, _ in train.tables() for text in kind.written(table, spec)]
-    return TrainingTexts(rows, digest)
+    return TrainingTexts(train, kind, spec, digest)
 
 
 def held_out_rows(

@@ -41,6 +41,7 @@ from kovar.training.shrinking import (
     is_out_of_memory,
 )
 from kovar.training.skips import Skips
+from kovar.training.snapshot_plan import SnapshotPlan
 from kovar.training.state import TrainingState
 from kovar.training.step import OptimizerStep
 from kovar.training.window import Window
@@ -165,6 +166,7 @@ class Engine:
             self.halves.release()
         self.ema = Ema(self.parameters, settings.ema_decay) if settings.ema_decay else None
         self.judge = Judge(settings, task)
+        self.snapshots = SnapshotPlan(settings.checkpoint_every, device.type)
         self.skips = Skips(len(self.steps), scaled=precision.scaler)
         self.last_step = 0
         self.weights_step = 0
@@ -255,7 +257,9 @@ class Engine:
             self._measure()
         self._rehearse(done)
         num_parts = self.parallel.world_size if self.parallel.in_step else 1
-        writer = CheckpointWriter(checkpoints, self.state, self.parallel, num_parts=num_parts)
+        writer = CheckpointWriter(
+            checkpoints, self.state, self.parallel, num_parts=num_parts, resumed_from=done
+        )
         notices = Notices(self._hears, self.parallel)
         with writer.open(), closing(self.feed.batches(self.steps[done:])) as batches:
             preempted = self._run(batches, writer, notices)
@@ -314,6 +318,7 @@ class Engine:
         window = Window(self.parallel, self.skips)
         for batch in batches:
             planned = batch.planned
+            self._settle(planned.step, writer, window)
             window.add(batch, self._move(batch))
             self._report_compiled(planned.step)
             self._acknowledge(writer)
@@ -321,7 +326,8 @@ class Engine:
             evaluates = self._evaluates_after(planned)
             ends = planned.step == len(self.steps)
             updates = evaluates and self._saves_updates and not ends
-            saves = self._saves_after(planned) or preempted is not None or updates
+            due = not ends and self.snapshots.is_due(planned.step, newest=writer.newest)
+            saves = due or preempted is not None or updates
             if not (planned.step % LOG_EVERY == 0 or evaluates or saves or ends):
                 continue
             facts = window.facts(planned, self.step)
@@ -347,6 +353,14 @@ class Engine:
             if facts is not None:
                 window = Window(self.parallel, self.skips)
         return None
+
+    def _settle(self, step: int, writer: CheckpointWriter, window: Window) -> None:
+        """Wait for the checkpoint under way where a crash after the step would repeat too many."""
+        if self.snapshots.must_settle(step, newest=writer.newest, settled=writer.settled):
+            started = time.perf_counter()
+            writer.drain()
+            self._acknowledge(writer)
+            window.leave_out(time.perf_counter() - started)
 
     def _acknowledge(self, writer: CheckpointWriter, *, wait: bool = False) -> None:
         for done in writer.acknowledged():
@@ -501,9 +515,6 @@ class Engine:
         if planned.step == len(self.steps):
             return True
         return planned.ends_epoch if every is None else planned.step % every == 0
-
-    def _saves_after(self, planned: PlannedStep) -> bool:
-        return planned.step % self.settings.checkpoint_every == 0 and planned.step < len(self.steps)
 
     def resume(self, checkpoints: CheckpointFolder) -> int:
         """Load the newest checkpoint that verifies, as rank 0 finds it; return its step or 0."""

@@ -30,6 +30,7 @@ from kovar.training.parallel import (
     num_shares,
     tensor_size,
 )
+from kovar.training.snapshot_plan import SnapshotPlan
 from kovar.training.spec import TrainingSettings
 
 MiB: Final = 1 << 20
@@ -259,7 +260,8 @@ def estimate_training(
         runtime=(WORKER_BYTES if device_kind == "cpu" else ACCELERATOR_RUNTIME_BYTES[device_kind]),
         in_passes=settings.micro_batch_tokens is not None,
     )
-    saves = settings.max_steps is None or settings.max_steps > settings.checkpoint_every
+    period = SnapshotPlan(settings.checkpoint_every, device_kind).period
+    saves = settings.max_steps is None or settings.max_steps > period
     if device_kind == "cpu" and saves:
         # Trained weights and two moments of each; an accelerator's copy is in its host's memory.
         workload = replace(workload, snapshot=workload.optimizer * 3 // 2)

@@ -276,7 +276,7 @@ def _from_scratch(
     return scratch_base(
         config,
         tokenizer,
-        texts=lambda: texts.rows,
+        texts=lambda: texts,
         texts_digest=texts.digest,
         decoder=decoder,
         seed=spec.training.seed,

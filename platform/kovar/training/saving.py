@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kovar.errors import CheckpointError, RunError, SupersededError
@@ -32,7 +32,7 @@ class Acknowledged:
 
     Args:
         saved: where it lies.
-        stall_s: seconds for which training stood still.
+        stall_s: seconds for which training stood still: for the copy, and for its writing.
         write_s: seconds that writing took beside it.
     """
 
@@ -49,6 +49,11 @@ class CheckpointWriter:
         state: what is saved.
         parallel: the ranks.
         num_parts: ranks that write a part, from rank 0 on.
+        resumed_from: the step of the checkpoint that the run goes on from; 0 without one.
+
+    Attributes:
+        newest: the step of the newest checkpoint that was begun.
+        settled: the step of the newest one that every rank knows to be durable.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class CheckpointWriter:
         parallel: Parallel,
         *,
         num_parts: int = 1,
+        resumed_from: int = 0,
     ) -> None:
         self.folder = folder
+        self.newest = self.settled = resumed_from
         self._state = state
         self._parallel = parallel
         self._num_parts = num_parts
@@ -81,10 +88,11 @@ class CheckpointWriter:
         Raises:
             CheckpointError: the checkpoint before could not be written, on some rank.
         """
-        started = time.perf_counter()
         self.drain()
+        self.newest = step
         if self._parallel.rank >= self._num_parts or self._thread is None:
             return
+        started = time.perf_counter()
         part = self._state.capture(step)
         stall = time.perf_counter() - started
         self._waiting = self._thread.submit(self._write, part, stall, pinned)
@@ -109,7 +117,7 @@ class CheckpointWriter:
         return self._uploads.answered(wait=wait) if self._uploads else []
 
     def drain(self) -> None:
-        """Wait for the checkpoint that is being written; every rank must call it.
+        """Wait for the checkpoint that is being written, and settle it; every rank must call it.
 
         Raises:
             CheckpointError: it could not be written, on some rank.
@@ -117,6 +125,7 @@ class CheckpointWriter:
         self._collect()
         error = self._error
         if not self._parallel.anywhere(error is not None):
+            self.settled = self.newest
             return
         raise error or CheckpointError("another rank could not write its part of a checkpoint")
 
@@ -124,12 +133,15 @@ class CheckpointWriter:
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return
+        started = time.perf_counter()
         try:
             acknowledged = waiting.result()
         except (CheckpointError, SupersededError) as error:
             self._error = error
             return
         if acknowledged is not None:
+            stall = acknowledged.stall_s + time.perf_counter() - started
+            acknowledged = replace(acknowledged, stall_s=stall)
             self._done.append(acknowledged)
             if self._uploads is not None:
                 self._uploads.offer(acknowledged.saved)

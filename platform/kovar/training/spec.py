@@ -121,7 +121,11 @@ class TrainingSettings(Config):
     evaluate_every: int | None = Field(
         default=None, ge=1, description="steps between evaluations; at every epoch's end if absent"
     )
-    checkpoint_every: int = Field(default=100, ge=1, description="steps between checkpoints")
+    checkpoint_every: int = Field(
+        default=100,
+        ge=1,
+        description="steps that a crash repeats at most; checkpoints are begun a little more often",
+    )
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
 
     @model_validator(mode="after")

@@ -26,6 +26,11 @@ Objective = Callable[[Any, "MicroBatch"], "torch.Tensor"]
 """From a model's outputs and the micro-batch to the loss, summed over its targets."""
 
 
+def _one() -> int:
+    """Return the targets of a pass that teaches nothing."""
+    return 1
+
+
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
     """What a step found; tensors stay on the device.
@@ -34,13 +39,13 @@ class StepOutcome:
         loss: summed over this rank's targets.
         gradient_norm: of the whole batch, before clipping.
         changed: whether the weights moved: not where a gradient is NaN or infinite.
-        num_targets: of all ranks.
+        num_targets: of all ranks; a tensor where they had to be added up.
     """
 
     loss: torch.Tensor
     gradient_norm: torch.Tensor
     changed: torch.Tensor
-    num_targets: int
+    num_targets: int | torch.Tensor
 
 
 class OptimizerStep:
@@ -89,16 +94,15 @@ class OptimizerStep:
         """Compute the gradient of a global batch and update the weights."""
         import torch
 
-        num_targets = batch.num_targets
-        if not batch.is_global:
-            num_targets = self._parallel.total(num_targets)
+        sum_up = None if batch.is_global else self._parallel.adding_up(batch.num_targets)
         # Masked, since torch takes 64 bits at most.
         mixed = (self._seed * 1_000_003 + batch.planned.step) * 65_537 + self._parallel.data_rank
         torch.manual_seed(mixed & ((1 << 63) - 1))
         self._model.train()
         with self._within_memory():
-            loss = self._passes(batch, num_targets)
+            loss = self._passes(batch, sum_up)
         norm = self._update(learning_rate)
+        num_targets = sum_up() if sum_up else batch.num_targets
         return StepOutcome(loss, norm, torch.isfinite(norm), num_targets)
 
     @contextmanager
@@ -113,9 +117,17 @@ class OptimizerStep:
             self._model.zero_grad()
             raise PassTooLargeError(str(error)) from error
 
-    def _passes(self, batch: StepBatch, num_targets: int) -> torch.Tensor:
-        """Add up the gradients of all micro-batches; return their summed loss."""
+    def _passes(self, batch: StepBatch, sum_up: Callable[[], torch.Tensor] | None) -> torch.Tensor:
+        """Add up the gradients of all micro-batches; return their summed loss.
+
+        Args:
+            batch: this rank's part.
+            sum_up: waits for the targets of all ranks; None where the batch knows them.
+        """
         import torch
+
+        def num_targets() -> int | torch.Tensor:
+            return sum_up().clamp(min=1) if sum_up else max(1, batch.num_targets)
 
         loss = torch.zeros((), device=self._parallel.device)
         for micro_batch in batch.micro_batches[:-1]:
@@ -133,12 +145,19 @@ class OptimizerStep:
         self._model.train()
         with self._within_memory():
             for _ in range(2):
-                self._backward(micro_batch, 1)
+                self._backward(micro_batch, _one)
         # Not the optimizer's, whose weights may be others (halves.py).
         self._model.zero_grad()
 
-    def _backward(self, micro_batch: MicroBatch, num_targets: int) -> torch.Tensor:
-        """Add the gradient of one micro-batch; return its summed loss."""
+    def _backward(
+        self, micro_batch: MicroBatch, num_targets: Callable[[], int | torch.Tensor]
+    ) -> torch.Tensor:
+        """Add the gradient of one micro-batch; return its summed loss.
+
+        Args:
+            micro_batch: what passes.
+            num_targets: of the whole batch, at least 1; asked for after the forward pass.
+        """
         import torch
 
         micro_batch = micro_batch.to(self._parallel.device)
@@ -146,7 +165,7 @@ class OptimizerStep:
             outputs = self._model(**micro_batch.arguments)
         loss = micro_batch.weight * self._objective(outputs, micro_batch)
         # The true mean divides by the targets of all ranks, however they exchange gradients.
-        mean = loss * self._parallel.gradient_scale / max(1, num_targets)
+        mean = loss * self._parallel.gradient_scale / num_targets()
         torch.autograd.backward(self.scaler.scale(mean))
         return loss.detach()
 
@@ -193,7 +212,7 @@ class OptimizerStep:
         """
         self._model.train()
         with self._within_memory(), self._parallel.accumulating(self._model):
-            self._backward(micro_batch, 1)
+            self._backward(micro_batch, _one)
 
     def probe_state(self) -> int:
         """Return the bytes of the optimizer's state; drop what a probe has left."""

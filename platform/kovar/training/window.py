@@ -40,7 +40,7 @@ class Window:
         self._loss = torch.zeros((), device=parallel.device)
         self._gradient_norm = torch.zeros((), device=parallel.device)
         self._steps: list[int] = []
-        self._targets: list[int] = []
+        self._targets: list[int | torch.Tensor] = []
         self._changed: list[torch.Tensor] = []
         self._num_targets = self._tokens = self._padded = 0
         self._since = time.perf_counter()
@@ -59,6 +59,10 @@ class Window:
         self._changed.append(outcome.changed)
         self._tokens += batch.num_tokens
         self._padded += batch.num_padded
+
+    def leave_out(self, seconds: float) -> None:
+        """Take seconds in which no step was under way out of the time of these steps."""
+        self._since += seconds
 
     def facts(self, planned: PlannedStep, step: OptimizerStep) -> dict[str, Any] | None:
         """Return the fields of a `step` event; every rank must call it.
@@ -104,6 +108,7 @@ class Window:
 
         changed = torch.stack(self._changed).tolist() if self._changed else []
         self.skipped = self._skips.hear(list(zip(self._steps, changed, strict=True)))
-        self._num_targets += sum(n for n, one in zip(self._targets, changed, strict=True) if one)
-        for heard in (self._steps, self._targets, self._changed):
-            heard.clear()
+        heard = zip(self._targets, changed, strict=True)
+        self._num_targets += sum(int(number) for number, one in heard if one)
+        for told in (self._steps, self._targets, self._changed):
+            told.clear()

@@ -284,6 +284,10 @@ class Conductor:
         elif trial.end is not None:
             end = trial.end
             self.write("ended", trial=trial.number, status=end["status"], reason=end["reason"])
+        elif trial.num_failures > self.specs[trial.number].max_failures:
+            # The driver was killed before it could give the trial up.
+            reason = trial.incidents[-1]
+            self.write("ended", trial=trial.number, status="failed", reason=reason)
         else:
             self._hold(self.specs[trial.number])
 

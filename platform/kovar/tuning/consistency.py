@@ -174,6 +174,14 @@ def _check_scheduler(document: Document, spec: SweepSpec) -> None:
             allowed=", ".join(sorted(CHANGEABLE)),
             hint="draw one of these: kind: loguniform, uniform or choice",
         )
+    if spec.num_samples == 1 and spec.searcher.kind != "grid":
+        raise document.error_at(
+            "num_samples",
+            "a trial of pbt takes over the weights of others with the same values of the grids, "
+            "and there is one alone",
+            got=1,
+            hint="num_samples: 8, say",
+        )
 
 
 def _check_number(document: Document, spec: SweepSpec) -> None:

@@ -135,7 +135,12 @@ class Execution:
         sweep, plan, folder = self.prepared.sweep, self.prepared.plan, self.prepared.folder
         spec = sweep.spec
         scheduler = SweepScheduler(
-            spec.scheduler, conductor.state, metric=spec.metric, mode=spec.mode, seed=spec.seed
+            spec.scheduler,
+            conductor.state,
+            metric=spec.metric,
+            mode=spec.mode,
+            seed=spec.seed,
+            cell=sweep.space.cell_of,
         )
         scheduler.replay(read_ledger(folder.ledger))
         watchdog = self._watchdog()

@@ -70,6 +70,7 @@ class TrialFeed(SearchAlgorithm):  # type: ignore[misc]
         work = self._work_of(trial)
         return SweepTrial(
             trial.number,
+            num_failures=self._conductor.state.trials[trial.number].num_failures,
             config=self.config_of(work),
             placement_group_factory=tune.PlacementGroupFactory(**work.resources),
             max_failures=work.max_failures,

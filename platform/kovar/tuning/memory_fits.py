@@ -10,6 +10,7 @@ from typing import Any, Final
 from kovar.training import FineTuneSpec
 from kovar.training.fit import MemoryFit, fit_memory
 from kovar.training.plan import RunPlan
+from kovar.training.snapshot_plan import SnapshotPlan
 
 WITHOUT_WEIGHT: Final = frozenset(
     {
@@ -49,8 +50,9 @@ def _key(spec: FineTuneSpec, run: RunPlan) -> str:
     )
     settings = fields["training"]
     fields["training"] = {k: v for k, v in settings.items() if k not in WITHOUT_WEIGHT}
-    most, every = settings["max_steps"], settings["checkpoint_every"]
-    fields["saves"] = most is None or most > every
+    # Only a CPU's snapshots are in the memory that its steps take.
+    period = SnapshotPlan(settings["checkpoint_every"], "cpu").period
+    fields["saves"] = settings["max_steps"] is None or settings["max_steps"] > period
     room = None if run.room is None else run.room.size_bytes
     return json.dumps([_without_amounts(fields), run.precision.precision, room], sort_keys=True)
 

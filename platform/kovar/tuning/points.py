@@ -58,6 +58,11 @@ class TrialSpec:
         """Seed of its training."""
         return self.spec.training.seed
 
+    @property
+    def max_failures(self) -> int:
+        """Crashes after which it starts again."""
+        return self.spec.max_failures
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -196,9 +201,14 @@ def draw_points(spec: SweepSpec) -> list[Point]:
 def _base_document(document: Document, spec: SweepSpec, path: Path) -> Document:
     if isinstance(spec.base, dict):
         return document.part("base")
+    if not spec.base:
+        raise document.error_at("base", "no file is named", got="''")
     base_path = path.parent / spec.base
     if not base_path.exists():
         raise document.error_at("base", "no such file", got=str(base_path))
+    if base_path.is_dir():
+        hint = "name the file of a fine-tuning spec in it"
+        raise document.error_at("base", "this is a folder", got=str(base_path), hint=hint)
     return load_document(base_path)
 
 

@@ -178,6 +178,7 @@ def _run_locked(execution: Execution, registry: Registry, *, retries: bool) -> S
     if report.best is None:
         first = next((one for one in records if one.reason), None)
         why = f"; trial {first.number}: {first.reason}" if first else ""
+        execution.progress.console.print(report.table())
         raise RunError(f"no trial finished{why}", hint=f"see {folder.root}")
     version = _version(execution, report, state, registry)
     stopped = None if state.is_finished else state.closed

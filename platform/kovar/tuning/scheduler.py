@@ -26,7 +26,7 @@ class Asha(Config):
         default=1, ge=1, description="evaluations that every trial has before it may be ended"
     )
     reduction_factor: float = Field(
-        default=3.0, gt=1, description="one of so many trials goes on at each halt"
+        default=3.0, ge=2, description="one of so many trials goes on at each halt"
     )
     brackets: int = Field(
         default=1, ge=1, le=8, description="groups of trials, each with a longer grace"
@@ -59,7 +59,7 @@ class HyperBand(Config):
     kind: Literal["hyperband"] = "hyperband"
     max_evaluations: int = Field(ge=2, description="evaluations of a trial that is never ended")
     reduction_factor: float = Field(
-        default=3.0, gt=1, description="one of so many trials goes on at each halt"
+        default=3.0, ge=2, description="one of so many trials goes on at each halt"
     )
 
 

@@ -7,7 +7,7 @@ order, of the evaluations that the ledger holds. This module imports Ray.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ from kovar.tuning.state import SweepState, TrialState
 
 if TYPE_CHECKING:
     from kovar.tuning.ledger import Entry
+    from kovar.tuning.points import Point
     from kovar.tuning.scheduler import SchedulerSettings
 
 TIME: Final = "evaluation"
@@ -77,12 +78,14 @@ class SweepTrial(Trial):  # type: ignore[misc]
 
     Args:
         number: in the sweep.
+        num_failures: crashes under earlier drivers, which count against `max_failures`, too.
         options: of Ray Tune's trial.
     """
 
-    def __init__(self, number: int, **options: Any) -> None:
+    def __init__(self, number: int, *, num_failures: int = 0, **options: Any) -> None:
         self.number = number
         super().__init__(trial_id=f"{number:08d}", **options)
+        self.run_metadata.num_failures = num_failures
         self.problem: BaseException | None = None
         self.is_lost_node = False
         self.node_id: str | None = None
@@ -119,6 +122,7 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
         metric: that ranks the trials.
         mode: max or min.
         seed: of the sweep.
+        cell: what the points have in common whose trials may take over each other's weights.
     """
 
     def __init__(
@@ -129,8 +133,10 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
         metric: str,
         mode: str,
         seed: int,
+        cell: Callable[[Point], bytes] = lambda point: b"",
     ) -> None:
         super().__init__()
+        self._cell = cell
         self._settings, self._state = settings, state
         self._inner = ray_scheduler(settings, mode)
         self._metric_name, self._mode, self._seed = metric, mode, seed
@@ -190,9 +196,11 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
     def _decide(self, number: int, settings: Pbt, told: dict[str, Any]) -> bool:
         """Decide whether a trial goes on from another one's weights."""
         sign = 1 if self._mode == "max" else -1
+        cell = self._cell(self._state.trials[number].point)
+        population = [one for one in self._state.trials.values() if self._cell(one.point) == cell]
         scores = {
             other.number: sign * other.history[-1].metrics[self._metric_name]
-            for other in self._state.trials.values()
+            for other in population
             if other.status in (None, "finished")
             and other.history
             and self._metric_name in other.history[-1].metrics
@@ -202,7 +210,7 @@ class SweepScheduler(TrialScheduler):  # type: ignore[misc]
             scores,
             number=number,
             num_evaluations=told[TIME],
-            donors={one.number for one in self._state.trials.values() if one.status is None},
+            donors={one.number for one in population if one.status is None},
             settings=settings,
             seed=self._seed,
         )

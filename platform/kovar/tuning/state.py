@@ -205,8 +205,9 @@ class SweepState:
                 trial.leave(entry.at, fields["status"])
                 trial.status, trial.reason = fields["status"], fields["reason"]
             case "retried":
+                if trial.status == "failed":
+                    trial.num_failures = 0
                 trial.status = trial.reason = trial.end = None
-                trial.num_failures = 0
         return False
 
     def _interrupt(self, at: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kovar.errors import RunError
 from kovar.tuning.record import Evaluation
-from kovar.tuning.report import analyze, read_results
+from kovar.tuning.report import analyze, read_results, write_report
 from kovar.tuning.report.results import write_results
 from swept import FACTS, RATE, large, report, trial
 
@@ -68,3 +68,13 @@ def test_a_damaged_file_is_told_with_its_path(tmp_path, damage):
     path.write_text(damage)
     with pytest.raises(RunError, match="cannot read the sweep's results"):
         read_results(path)
+
+
+@pytest.mark.parametrize("values", [(1 << 70, 3), (1 << 63, 2.5), (-(1 << 64), 10**40)])
+def test_whole_numbers_of_any_size_are_written(tmp_path, caplog, values):
+    trials = (trial(n, 0.5 + n / 10, point={RATE: value}) for n, value in enumerate(values))
+    write_report(report(*trials), tmp_path)
+    table = pq.read_table(tmp_path / "results.parquet")
+    assert table.column(f"point.{RATE}").to_pylist() == [float(value) for value in values]
+    assert not caplog.records
+    assert read_results(tmp_path / "results.json")[0].trials[0].point == {RATE: values[0]}

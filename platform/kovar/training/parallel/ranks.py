@@ -6,7 +6,7 @@ hold parts of it are in sharded.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +127,30 @@ class Parallel:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def total(self, number: int) -> int:
-        """Return the sum of every share's number."""
-        if self.world_size == 1:
-            return number
-        import torch
+    def adding_up(self, number: int) -> Callable[[], torch.Tensor]:
+        """Begin to add up every share's number; call what is returned for the sum.
 
-        return int(self.add_up(torch.tensor(number, dtype=torch.int64, device=self.device)))
+        The numbers travel while the caller computes. The sum stays on the device: a GPU's work is
+        queued behind it, and the host does not wait.
+        """
+        import torch
+        import torch.distributed
+
+        # Filled on the device: a copy to it would wait for all that is queued.
+        tensor = torch.full((), number, dtype=torch.int64, device=self.device)
+        if self.world_size == 1:
+            return lambda: tensor
+        self._leave_to_one(tensor)
+        work: Any = torch.distributed.all_reduce(tensor, async_op=True)
+
+        def arrived() -> torch.Tensor:
+            work.wait()
+            return tensor
+
+        return arrived
+
+    def _leave_to_one(self, tensor: torch.Tensor) -> None:
+        """Set a number to zero where another rank of the same share counts it."""
 
     def anywhere(self, fact: bool) -> bool:
         """Return whether something is so on any rank."""

@@ -145,10 +145,13 @@ class ShardedParallel(Parallel):
         """
         import torch.distributed
 
-        if self._tensor_rank > 0:
-            tensor.zero_()
+        self._leave_to_one(tensor)
         torch.distributed.all_reduce(tensor)
         return tensor
+
+    def _leave_to_one(self, tensor: torch.Tensor) -> None:
+        if self._tensor_rank > 0:
+            tensor.zero_()
 
 
 def _expanded(model: torch.nn.Module, plan: dict[str, str]) -> Iterator[tuple[str, str]]:

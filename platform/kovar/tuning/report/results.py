@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kovar.errors import RunError
 from kovar.training.folder import write_json
@@ -14,6 +15,10 @@ from kovar.tuning.report.analysis import Analysis
 from kovar.tuning.report.facts import SweepFacts
 from kovar.tuning.report.sweep_report import FORMAT, SweepReport
 from kovar.tuning.report.trial_json import trial_of_json, trial_to_json
+
+MAX_INT: Final = 1 << 63
+"""Arrow's whole numbers are below it."""
+MAX_FLOAT: Final = sys.float_info.max
 
 
 def results_json(report: SweepReport, analysis: Analysis) -> dict[str, Any]:
@@ -106,9 +111,13 @@ def _values(values: list[Any]) -> Any:
     import pyarrow as pa
 
     known = [value for value in values if value is not None]
-    for kinds, to in (((bool,), pa.bool_()), ((int,), pa.int64()), ((int, float), pa.float64())):
-        if known and all(type(value) in kinds for value in known):
-            return pa.array(values, to)
+    if known and all(type(value) is bool for value in known):
+        return pa.array(values, pa.bool_())
+    if known and all(type(value) is int and -MAX_INT <= value < MAX_INT for value in known):
+        return pa.array(values, pa.int64())
+    if known and all(type(value) in (int, float) and abs(value) <= MAX_FLOAT for value in known):
+        # Arrow takes no whole number for a fraction that a float cannot hold exactly.
+        return pa.array([None if one is None else float(one) for one in values], pa.float64())
     if all(isinstance(value, str) for value in known):
         return pa.array(values, pa.string())
     texts = [None if value is None else json.dumps(value, sort_keys=True) for value in values]

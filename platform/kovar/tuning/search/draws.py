@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
 from kovar.tuning.search.scale import all_values
 from kovar.tuning.search.search import Point, Search
-from kovar.tuning.search.space import Space, key_of
+from kovar.tuning.search.space import Space
+from kovar.tuning.search.turns import Turn, Turns
 
 MAX_ATTEMPTS: Final = 100
-"""Draws for a configuration that was not tried, until there is none."""
+"""Draws for a configuration that was not tried, until one is chosen among those that are left."""
 
 
 def generator_of(*parts: int) -> random.Random:
     """Return a generator that these numbers decide."""
     return random.Random("/".join(map(str, parts)))  # noqa: S311 (a sweep is no secret)
+
+
+def one_of(points: Sequence[Point], *parts: int) -> Point | None:
+    """Choose a point, each as likely as another; None of none."""
+    return generator_of(*parts).choice(points) if points else None
 
 
 class Combinations(Search):
@@ -46,33 +52,36 @@ class Draws(Search):
 
     def __init__(self, space: Space, *, num_samples: int, seed: int) -> None:
         self._space, self._num_samples, self._seed = space, num_samples, seed
-        self._seen: set[bytes] = set()
+        self._turns = Turns(space, num_samples)
 
     def ask(self, number: int) -> Point | None:
         """Draw a point that was not tried before."""
-        where = self._space.combination_of(number)
-        if where is None or where[0] >= self._num_samples:
-            return None
-        sample, combination = where
-        units = self._sample(sample)
-        for attempt in range(MAX_ATTEMPTS):
-            point = self._space.point_at(combination, units)
-            if key_of(point) not in self._seen:
-                self.recall(number, point)
-                return point
-            units = self._independent(number, attempt)
-        return None
+        drawn = (self._drawn(turn) for turn in self._turns.left())
+        point = next((one for one in drawn if one is not None), None)
+        if point is not None:
+            self.recall(number, point)
+        return point
 
     def recall(self, number: int, point: Point) -> None:
         """Remember a point, so that it is not drawn again."""
-        self._seen.add(key_of(point))
+        self._turns.take(point)
+
+    def _drawn(self, turn: Turn) -> Point | None:
+        """Draw beside a combination of the grids; None where all of its points were tried."""
+        units = self._sample(turn.sample)
+        for attempt in range(MAX_ATTEMPTS):
+            point = self._space.point_at(turn.combination, units)
+            if not self._turns.has(point):
+                return point
+            units = self._independent(turn.place + 1, attempt)
+        return one_of(self._turns.untried(turn), self._seed, turn.place)
 
     def _sample(self, sample: int) -> Mapping[str, float]:
         generator = generator_of(self._seed, sample)
         return {path: generator.random() for path in self._space.drawn}
 
-    def _independent(self, number: int, attempt: int) -> Mapping[str, float]:
-        generator = generator_of(self._seed, number, attempt)
+    def _independent(self, place: int, attempt: int) -> Mapping[str, float]:
+        generator = generator_of(self._seed, place, attempt)
         return {path: generator.random() for path in self._space.drawn}
 
 

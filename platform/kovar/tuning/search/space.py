@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 from pydantic import JsonValue
 
 from kovar.config import canonical_json
 from kovar.tuning.dimension import Dimension, Grid
-from kovar.tuning.search.scale import unit_of, value_at
+from kovar.tuning.search.scale import all_values, num_values, unit_of, value_at
 from kovar.tuning.search.search import Point
+
+MAX_LISTED: Final = 20_000
+"""Points that are listed: of more, a sweep cannot have tried most."""
 
 
 def key_of(point: Point) -> bytes:
@@ -86,6 +91,10 @@ class Space:
         """Return the part of a point that the grids decide."""
         return {path: value for path, value in point.items() if path not in self.drawn}
 
+    def cell_of(self, point: Point) -> bytes:
+        """Return what points have in common whose grids have the same values."""
+        return key_of(self.gridded(point))
+
     def has(self, point: Point) -> bool:
         """Tell whether a point holds every dimension that varies there, at a value it can have."""
         varying = {path for path in self.dimensions if self.varies(path, point)}
@@ -98,13 +107,30 @@ class Space:
         drawn = {path: value_at(self.drawn[path], unit) for path, unit in units.items()}
         return self.active({**combination, **drawn})
 
-    def combination_of(self, number: int) -> tuple[int, Point] | None:
-        """Return the round of a configuration, from 0, and its combination of the grids.
+    def listed(self, combination: Point) -> list[Point] | None:
+        """List every point with a combination of the grids; None where there is no end of them."""
+        paths = self.drawn_beside(combination)
+        numbers = [num_values(self.drawn[path]) or 0 for path in paths]
+        if not all(numbers) or math.prod(numbers) > MAX_LISTED:
+            return None
+        values = [all_values(self.drawn[path]) or [] for path in paths]
+        return distinct(
+            self.active({**combination, **dict(zip(paths, chosen, strict=True))})
+            for chosen in itertools.product(*values)
+        )
+
+    def turn(self, place: int) -> tuple[int, Point] | None:
+        """Return the round of a turn, from 0, and its combination of the grids.
 
         The first round is all combinations; the later ones are those beside which something is
-        drawn. None where there are no further ones.
+        drawn.
+
+        Args:
+            place: of the turn, from 0.
+
+        Returns:
+            None where there are no further turns.
         """
-        place = number - 1
         if place < len(self.combinations):
             return 0, self.combinations[place]
         if not self.open_combinations:

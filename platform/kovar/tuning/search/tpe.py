@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kovar.tuning.dimension import Choice, Dimension, Grid
-from kovar.tuning.search.draws import generator_of
+from kovar.tuning.search.draws import generator_of, one_of
 from kovar.tuning.search.scale import unit_of
 from kovar.tuning.search.search import Observation, Point, Search
 from kovar.tuning.search.space import Space, key_of
+from kovar.tuning.search.turns import Turn, Turns
 from kovar.tuning.searcher import Tpe
 
 if TYPE_CHECKING:
     import optuna
 
 MAX_ATTEMPTS: Final = 20
-"""Proposals for a configuration that was not tried, until there is none."""
+"""Proposals for a configuration that was not tried, until one is chosen among those left."""
 
 
 @dataclass
@@ -65,8 +66,8 @@ class TpeSearch(Search):
         observations: Sequence[Observation] = (),
     ) -> None:
         self._space, self._settings, self._objectives = space, settings, dict(objectives)
-        self._num_samples, self._seed = num_samples, seed
-        self._seen: set[bytes] = set()
+        self._seed = seed
+        self._turns = Turns(space, num_samples)
         self._trials: dict[int, _Asked] = {}
         self._proven: set[bytes] = set()
         self._doubtful: dict[bytes, list[Point]] = {}
@@ -76,20 +77,15 @@ class TpeSearch(Search):
 
     def ask(self, number: int) -> Point | None:
         """Propose a point that was not tried before."""
-        where = self._space.combination_of(number)
-        if where is None or where[0] >= self._num_samples:
-            return None
-        _, combination = where
-        for attempt in range(MAX_ATTEMPTS):
-            point = self._proposal(combination, number, attempt)
-            if key_of(point) not in self._seen:
-                self.recall(number, point)
-                return point
-        return None
+        proposed = (self._proposed(turn) for turn in self._turns.left())
+        point = next((one for one in proposed if one is not None), None)
+        if point is not None:
+            self.recall(number, point)
+        return point
 
     def recall(self, number: int, point: Point) -> None:
         """Enter a proposal, as `ask` does with its own: what is learned from is the point alone."""
-        self._seen.add(key_of(point))
+        self._turns.take(point)
         self._trials[number] = _Asked(point, self._entered(point))
 
     def report(self, number: int, step: int, scores: Mapping[str, float]) -> None:
@@ -127,8 +123,16 @@ class TpeSearch(Search):
             for point in self._doubtful.pop(key_of(grids), []):
                 self._study.tell(self._entered(point), state=_state("PRUNED"))
 
-    def _proposal(self, combination: Point, number: int, attempt: int) -> Point:
-        seed = generator_of(self._seed, number, attempt).getrandbits(32)
+    def _proposed(self, turn: Turn) -> Point | None:
+        """Propose beside a combination of the grids; None where all of its points were tried."""
+        for attempt in range(MAX_ATTEMPTS):
+            point = self._proposal(turn.combination, turn.place + 1, attempt)
+            if not self._turns.has(point):
+                return point
+        return one_of(self._turns.untried(turn), self._seed, turn.place)
+
+    def _proposal(self, combination: Point, place: int, attempt: int) -> Point:
+        seed = generator_of(self._seed, place, attempt).getrandbits(32)
         self._study.sampler = _sampler(self._settings, seed)
         trial = self._study.ask()
         units: dict[str, float] = {}
