@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from in_process import send
-from kovar.errors import SpecError
+from kovar.errors import SpecError, UntrustedVersionError
 from kovar.inference import ExportForm
 from kovar.inference.exports.form import EXPORT_KIND, Accuracy, settings_of
 from kovar.registry import Registry
+from kovar.registry.signing_keys import generate_keys
 from kovar.serving import build, read_args
 from kovar.serving.export_job import Attempt, export_version
 from kovar.serving.exported import bound_exports
@@ -83,6 +84,17 @@ def test_an_export_that_loses_too_much_is_refused_before_replicas_start(tmp_path
         assert refusal.value.field == "max_accuracy_loss"
         lax = spec.model_copy(update={"max_accuracy_loss": 0.2})
         assert len(bound_exports(lax, version, registry, settings)) == 1
+
+
+def test_an_export_that_no_trusted_key_attests_is_not_bound(exported, tmp_path, caplog):
+    key = generate_keys(tmp_path / "key")
+    trusting = exported.settings.model_copy(update={"trusted_keys": (key,)})
+    with Registry.open(trusting) as registry:
+        auto = ServingSpec(model="tiny", precision="fp32")
+        assert bound_exports(auto, exported.version, registry, trusting) == ()
+        assert "an export is left out: the onnx artifact of tiny@1" in caplog.text
+        with pytest.raises(UntrustedVersionError, match="fp32 export of tiny@1 would not be"):
+            bound_exports(ONNX, exported.version, registry, trusting)
 
 
 def test_torch_binds_no_exports(exported):
