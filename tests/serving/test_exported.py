@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from in_process import send
-from kovar.errors import SpecError, UntrustedVersionError
+from kovar.errors import DamagedArtifactError, SpecError, UntrustedVersionError
 from kovar.inference import ExportForm
 from kovar.inference.exports.form import EXPORT_KIND, Accuracy, settings_of
-from kovar.registry import Registry
+from kovar.registry import FileEntry, Registry
 from kovar.registry.signing_keys import generate_keys
 from kovar.serving import build, read_args
 from kovar.serving.export_job import Attempt, export_version
@@ -23,6 +23,7 @@ from kovar.serving.versions import BoundVersion
 from tiny_export import ExportedVersion
 from tiny_version import environment_of, register_tiny_version, settings_in
 
+FILE = FileEntry(path="model.onnx", size_bytes=1, sha256="0" * 64)
 ONNX = ServingSpec(model="tiny", runtime="onnx", precision="fp32")
 
 
@@ -67,6 +68,16 @@ def test_auto_measures_once_and_remembers(exported, bound):
     second = start(spec, exported, bound)._runner.runtime
     assert "texts/s against" in first.reason
     assert second.reason.startswith("onnx fp32: 9 texts/s against openvino fp32 8, torch fp32 7")
+
+
+def test_a_damaged_export_is_left_out_unless_its_runtime_was_asked_for(exported, bound, tmp_path):
+    damaged = [bound[0].model_copy(update={"files": (FILE,)})]
+    runtime = start(ServingSpec(model="tiny", precision="fp32"), exported, damaged)._runner.runtime
+    assert runtime.name == "torch"
+    assert runtime.reason.endswith("left out: export fp32 (damaged)")
+    assert runtime.left_out == ("export fp32",)
+    with pytest.raises(DamagedArtifactError):
+        start(ONNX, exported, damaged)
 
 
 def test_an_export_that_loses_too_much_is_refused_before_replicas_start(tmp_path, exported):
