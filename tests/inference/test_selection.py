@@ -29,6 +29,7 @@ TORCH = Candidate("torch", "fp32")
 ONNX = Candidate("onnx", "fp32", EXPORT)
 OPENVINO = Candidate("openvino", "fp32", EXPORT)
 ALL = [TORCH, ONNX, OPENVINO]
+AUTO = Wish()
 DIFFERS = GoldenError("golden example 3: a score differs by 0.4")
 
 
@@ -58,7 +59,7 @@ class Chip:
             raise self.failing[candidate]
         return Loaded(candidate)
 
-    def take(self, found=ALL, kept: Measurements | None = None, wish: Wish = Wish()) -> Loaded:
+    def take(self, found=ALL, kept: Measurements | None = None, wish: Wish = AUTO) -> Loaded:
         selection = Selection(
             load=self.load,
             rate=lambda loaded: self.rates[loaded.candidate],
