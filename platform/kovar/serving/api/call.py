@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kovar.errors import RequestError
+from kovar.serving.reading import ReadT, read_content
 from kovar.serving.spec import RequestLimits
 
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ class Call:
                 "x-request-timeout-seconds must be above 0", status=400, code="invalid_header"
             )
         return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+
+    async def read(self, read: Callable[[bytes], ReadT]) -> ReadT:
+        """Return what the body means; a large one is read beside the event loop.
+
+        Args:
+            read: reads the body; may raise `RequestError`.
+
+        Raises:
+            RequestError: as `body`; 504 there was no time left; or what `read` raises.
+        """
+        return await read_content(await self.body(), read, deadline=self.deadline)
 
     async def body(self) -> bytes:
         """Read a body that may be too large, too slow, packed or cut off.
