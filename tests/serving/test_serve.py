@@ -144,9 +144,11 @@ def test_the_stock_grpc_client_gets_the_answers_of_the_version(grpc_port, versio
 def test_a_message_that_no_replica_would_take_is_refused_by_the_proxy(grpc_port, version):
     tensor = triton_grpc.InferInput("text", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([b"x" * (GRPC_MESSAGE_BYTES + 1)], dtype=object))
-    with triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client:
-        with pytest.raises(InferenceServerException, match="larger than max") as refusal:
-            client.infer("tiny", [tensor])
+    with (
+        triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client,
+        pytest.raises(InferenceServerException, match="larger than max") as refusal,
+    ):
+        client.infer("tiny", [tensor])
     assert refusal.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
 
 

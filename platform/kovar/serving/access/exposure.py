@@ -36,7 +36,7 @@ def exposure_notes(
         if max_body_bytes > GRPC_MESSAGE_BYTES:
             notes.append(
                 f"gRPC takes messages of {format_size(GRPC_MESSAGE_BYTES)}: for bodies of "
-                f"{format_size(max_body_bytes)} set RAY_SERVE_GRPC_MAX_MESSAGE_SIZE where Ray starts"
+                f"{format_size(max_body_bytes)} set RAY_SERVE_GRPC_MAX_MESSAGE_SIZE as well"
             )
     return tuple(notes)
 
