@@ -10,12 +10,17 @@ import time
 
 import pytest
 
+from in_process import LIMITS, SERVED, send
 from kovar.errors import RequestError
+from kovar.serving.api import create_api
+from kovar.serving.body_room import BodyRoom
+from kovar.serving.exchange import Exchange
 from kovar.serving.protocol.bounds import MAX_TENSORS, Bounds
 from kovar.serving.protocol.infer_json import read_inference
 from kovar.serving.reading import LOOP_BYTES, read_content
 from kovar.serving.rpc.infer import read_inference as read_message
 from kovar.serving.rpc.messages import message
+from kovar.serving.served_model import served_model
 from kovar.serving.spec import RequestLimits
 
 BOUNDS = Bounds(RequestLimits(max_inputs=4), max_length=8)
@@ -130,3 +135,27 @@ def test_a_body_that_waits_until_its_deadline_is_never_read():
 
     assert asyncio.run(ask_twice()) == "deadline_exceeded"
     assert seen == []
+
+
+def test_bodies_under_way_share_a_bounded_memory_and_give_it_back():
+    room, first, second = BodyRoom(100), Exchange(), Exchange()
+    room.take(first, 60)
+    room.take(second, 30)
+    assert refusal(room.take, second, 20) == ("bodies_full", None)
+    room.give_back(first)
+    room.take(second, 20)
+    assert (first.held_bytes, second.held_bytes) == (0, 50)
+
+
+def test_there_is_always_room_for_two_of_the_largest_bodies():
+    room = BodyRoom.of(RequestLimits(max_body_bytes=1 << 30))
+    for _ in range(2):
+        room.take(Exchange(), 1 << 30)
+
+
+def test_a_request_gives_its_memory_back_however_it_ends(runner, runtime):
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
+    for body in ({"inputs": ["good"]}, {"inputs": []}, {"inputs": ["x" * 3_000]}):
+        asyncio.run(send(app, "POST", "/v1/predict", json=body))
+    room = app._app._room
+    assert room._left == room._max_bytes

@@ -183,6 +183,7 @@ class InferenceService:
 
         try:
             _check_size(request, self.answering.limits.max_body_bytes)
+            self.answering.room.take(exchange, len(request))
             read = await read_content(
                 request,
                 partial(parse, f"{name}Request"),
@@ -202,6 +203,8 @@ class InferenceService:
             # The message may quote the text, so only its kind and place are kept.
             logger.error("request %s failed: %s", exchange.request_id, place_of(problem))
             raise RequestError("the server failed", status=500, code="internal") from None
+        finally:
+            self.answering.room.give_back(exchange)
         return answer
 
     def _refuse(self, error: RequestError, exchange: Exchange, context: RayServegRPCContext) -> Any:
