@@ -30,7 +30,7 @@ _HOW_TO_ATTEST: Final = (
     "or take runtime: torch"
 )
 
-SignatureT = TypeVar("SignatureT", bound="VersionSignature | Attestation")
+SignatureT = TypeVar("SignatureT", "VersionSignature", "Attestation")
 
 
 class VersionSignature(Config):
@@ -181,7 +181,7 @@ class Signatures:
         self._artifacts.write_object(signature.path, content)
 
     def _read(self, kind: type[SignatureT], folder: str) -> tuple[SignatureT, ...]:
-        found = []
+        found: list[SignatureT] = []
         for path in self._artifacts.list_objects(folder):
             content = self._artifacts.read_object(path)
             try:
