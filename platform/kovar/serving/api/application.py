@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kovar.errors import RequestError
+from kovar.serving.access.middleware import path_in
 from kovar.serving.answering import Answering
 from kovar.serving.api.call import Call
 from kovar.serving.api.documentation import documentation_endpoints
@@ -74,8 +75,8 @@ class _Dispatch:
         exchange = exchange_of(scope)
         deadline = time.monotonic() + self._limits.request_timeout_s
         try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            endpoint, params = self._routes.find(scope["method"], path)
+            # The path that the gate has judged.
+            endpoint, params = self._routes.find(scope["method"], path_in(scope))
             exchange.route = endpoint.path
             call = Call(scope, receive, params, exchange, self._limits, deadline, self._room)
             reply = await endpoint.answer(call.hurried())
