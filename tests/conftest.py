@@ -30,13 +30,17 @@ def ray_session() -> Iterator[None]:
     """One local Ray for all tests that need real workers."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))}},
-    )
+    # Serve's servers of gRPC read it when they start, from the environment of Ray.
+    with pytest.MonkeyPatch.context() as patch:
+        name = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
+        patch.setenv(name, SERVE_ENVIRONMENT[name])
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, SOURCES))}},
+        )
     yield
     ray.shutdown()
 

@@ -15,7 +15,7 @@ KovarError                       exit code 1: the work failed
 │   ├── ConflictError            a compare-and-swap lost: the alias moved meanwhile
 │   ├── DamagedArtifactError     a blob is missing, truncated or altered
 │   ├── UnsafeArtifactError      a file that may not enter the registry (pickle, symbolic link, …)
-│   ├── UntrustedVersionError    no trusted key has signed the version
+│   ├── UntrustedVersionError    no trusted key has signed the version, or attests its export
 │   └── NewerSchemaError         the database was written by a newer Kovar
 ├── RunError                     a training run, sweep or evaluation failed
 │   ├── NonFiniteError           the loss or a gradient is NaN or infinite
@@ -188,7 +188,7 @@ class UnsafeArtifactError(RegistryError):
 
 
 class UntrustedVersionError(RegistryError):
-    """No trusted key has signed the version, or its signature is wrong."""
+    """No trusted key has signed the version or what is derived from it, or it did so wrongly."""
 
 
 class NewerSchemaError(RegistryError):

@@ -183,13 +183,48 @@ def test_a_text_that_cannot_be_tokenized_is_refused_without_quoting_it(runner, c
     assert "garbled" not in str(refusal.value) + caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_thread_fails_the_health_check(runner):
+def test_a_dead_thread_fails_the_health_check_and_keeps_nobody_waiting(runner, runtime, caplog):
     runner.check()
-    with pytest.raises(RequestError):
-        asyncio.run(runner.predict(["fatal"], deadline=soon(0.2)))
-    with pytest.raises(KovarError, match="thread is dead"):
+    runtime.gate.clear()
+
+    async def talk() -> list:
+        texts = ["fatal", "good", "good " * 16]
+        asked = [asyncio.ensure_future(runner.predict([text], deadline=soon())) for text in texts]
+        await started(runtime)
+        runtime.gate.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [one.code for one in asyncio.run(talk())] == ["closing"] * 3
+    with pytest.raises(KovarError, match="runtime's thread is dead"):
         runner.check()
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["good"], deadline=soon()))
+    assert refusal.value.status == 503
+    assert "the runtime's thread has died: SystemExit" in caplog.text
+
+
+def test_a_dead_tokenizer_keeps_nobody_waiting_either(runner, runtime):
+    def die(texts):
+        raise SystemExit
+
+    runtime.tokenize = die
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["good"], deadline=soon()))
+    assert refusal.value.code == "closing"
+    with pytest.raises(KovarError, match="tokenizer's thread is dead"):
+        runner.check()
+
+
+def test_a_runtime_that_answers_fewer_texts_than_it_was_given_fails_them_alone(runner, runtime):
+    run = runtime.run
+    runtime.run = lambda batch: run(batch)[: 1 if len(batch) == 1 else 0]
+    answer = labels(runner.predict(["good", "bad"], deadline=soon()))
+    assert asyncio.run(answer) == ["positive", "negative"]
+    runtime.run = lambda batch: []
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(["good"], deadline=soon()))
+    assert refusal.value.code == "model_failed"
+    runner.check()
 
 
 def test_a_batch_that_never_ends_fails_the_health_check(runtime):

@@ -27,7 +27,7 @@ from kovar.registry.exchange import (
     import_archive,
     import_folder,
 )
-from kovar.registry.signing import generate_keys
+from kovar.registry.signing_keys import generate_keys
 from kovar.settings import load_settings
 
 

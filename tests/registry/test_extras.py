@@ -11,7 +11,7 @@ sys.modules["{library}"] = None  # as if it were not installed
 from pathlib import Path
 from kovar.errors import exit_code_of
 from kovar.registry.exchange import export_mlflow
-from kovar.registry.signing import generate_keys
+from kovar.registry.signing_keys import generate_keys
 sys.exit(exit_code_of(lambda: {call}))
 """
 

@@ -7,7 +7,8 @@ import pytest
 
 from kovar.errors import SettingsError, UntrustedVersionError, UserError
 from kovar.registry import Registry
-from kovar.registry.signing import Signer, Trust, generate_keys
+from kovar.registry.signing import VersionSignature
+from kovar.registry.signing_keys import Signer, Trust, generate_keys
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_forged_signature_is_refused(opened, keys, folder, facts, settings, fi
 
 
 def test_a_signature_of_another_version_does_not_count(opened, keys, three, settings):
-    signature = Signer.read(keys["ada"]).sign(three[0].digest)
+    signature = VersionSignature.by(Signer.read(keys["ada"]), three[0].digest)
     path = Path(settings.artifact_root, "signatures", three[1].digest, f"{signature.key_id}.json")
     path.parent.mkdir(parents=True)
     path.write_text(signature.model_dump_json())

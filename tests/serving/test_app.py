@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kovar.errors import NotFoundError, SpecError, UntrustedVersionError
-from kovar.registry.signing import generate_keys
+from kovar.registry.signing_keys import generate_keys
 from kovar.serving import ServingSpec, build, read_args
 from kovar.serving.app import deployment_options
 from tiny_version import build_tiny_version, environment_of, register_tiny_version, settings_in

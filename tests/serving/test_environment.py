@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kovar.serving.environment import SERVE_ENVIRONMENT, prepare
+from kovar.serving.environment import GRPC_MESSAGE_BYTES, SERVE_ENVIRONMENT, prepare
+from kovar.serving.spec import RequestLimits
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,10 @@ def test_ray_knows_every_variable_and_the_guide_explains_it(name):
     constants = import_module("ray.serve._private.constants")
     assert name in Path(constants.__file__).read_text()
     assert f"`{name}`" in (ROOT / "docs/serving.md").read_text()
+
+
+def test_grpc_takes_messages_as_large_as_bodies_may_be():
+    assert RequestLimits().max_body_bytes == GRPC_MESSAGE_BYTES
 
 
 def test_what_is_set_already_stays():

@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from in_process import send
-from kovar.errors import SpecError
+from kovar.errors import DamagedArtifactError, SpecError, UntrustedVersionError
 from kovar.inference import ExportForm
 from kovar.inference.exports.form import EXPORT_KIND, Accuracy, settings_of
-from kovar.registry import Registry
+from kovar.registry import FileEntry, Registry
+from kovar.registry.signing_keys import generate_keys
 from kovar.serving import build, read_args
 from kovar.serving.export_job import Attempt, export_version
 from kovar.serving.exported import bound_exports
@@ -22,6 +23,7 @@ from kovar.serving.versions import BoundVersion
 from tiny_export import ExportedVersion
 from tiny_version import environment_of, register_tiny_version, settings_in
 
+FILE = FileEntry(path="model.onnx", size_bytes=1, sha256="0" * 64)
 ONNX = ServingSpec(model="tiny", runtime="onnx", precision="fp32")
 
 
@@ -68,6 +70,16 @@ def test_auto_measures_once_and_remembers(exported, bound):
     assert second.reason.startswith("onnx fp32: 9 texts/s against openvino fp32 8, torch fp32 7")
 
 
+def test_a_damaged_export_is_left_out_unless_its_runtime_was_asked_for(exported, bound, tmp_path):
+    damaged = [bound[0].model_copy(update={"files": (FILE,)})]
+    runtime = start(ServingSpec(model="tiny", precision="fp32"), exported, damaged)._runner.runtime
+    assert runtime.name == "torch"
+    assert runtime.reason.endswith("left out: export fp32 (damaged)")
+    assert runtime.left_out == ("export fp32",)
+    with pytest.raises(DamagedArtifactError):
+        start(ONNX, exported, damaged)
+
+
 def test_an_export_that_loses_too_much_is_refused_before_replicas_start(tmp_path, exported):
     settings = settings_in(tmp_path)
     version = register_tiny_version(settings, exported.folder)
@@ -83,6 +95,17 @@ def test_an_export_that_loses_too_much_is_refused_before_replicas_start(tmp_path
         assert refusal.value.field == "max_accuracy_loss"
         lax = spec.model_copy(update={"max_accuracy_loss": 0.2})
         assert len(bound_exports(lax, version, registry, settings)) == 1
+
+
+def test_an_export_that_no_trusted_key_attests_is_not_bound(exported, tmp_path, caplog):
+    key = generate_keys(tmp_path / "key")
+    trusting = exported.settings.model_copy(update={"trusted_keys": (key,)})
+    with Registry.open(trusting) as registry:
+        auto = ServingSpec(model="tiny", precision="fp32")
+        assert bound_exports(auto, exported.version, registry, trusting) == ()
+        assert "an export is left out: the onnx artifact of tiny@1" in caplog.text
+        with pytest.raises(UntrustedVersionError, match="fp32 export of tiny@1 would not be"):
+            bound_exports(ONNX, exported.version, registry, trusting)
 
 
 def test_torch_binds_no_exports(exported):

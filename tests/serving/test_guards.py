@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
-from in_process import LIMITS, SERVED, asker
+from in_process import LIMITS, SERVED, asker, send
 from kovar.serving.access.key import KeyLimits, issue
 from kovar.serving.access.key_file import add_key
+from kovar.serving.api import create_api
 from kovar.serving.guards import Guards
+from kovar.serving.observe import ObserveSettings
+from kovar.serving.served_model import served_model
 from kovar.serving.spec import ServingSpec
 
 BODY = {"inputs": ["good xyzzy film, write to jane@example.org"]}
@@ -183,10 +187,6 @@ def test_without_an_access_log_nothing_is_written(guarded, tmp_path):
 
 def test_a_client_that_goes_away_is_noted(guarded, runner, runtime, tmp_path):
     guards, _ = guarded()
-    from in_process import send
-    from kovar.serving.api import create_api
-    from kovar.serving.served_model import served_model
-
     app = create_api(
         [served_model(SERVED, runner, runtime)], limits=LIMITS, middlewares=guards.middlewares
     )
@@ -232,13 +232,47 @@ def test_calls_of_grpc_that_only_read_can_be_opened_as_over_http(guarded, keys):
 
 
 def test_the_openapi_document_names_the_key_where_one_is_needed(runner, runtime):
-    from in_process import send
-    from kovar.serving.api import create_api
-    from kovar.serving.served_model import served_model
-
     models = [served_model(SERVED, runner, runtime)]
     for keyed in (True, False):
         app = create_api(models, limits=LIMITS, keyed=keyed)
         document = asyncio.run(send(app, "GET", "/openapi.json")).json()
         assert ("securitySchemes" in document["components"]) == keyed
         assert document.get("security", []) == ([{"bearer": []}, {"header": []}] if keyed else [])
+
+
+def test_a_runtime_that_was_left_out_is_told_to_prometheus(tmp_path):
+    told = {}
+
+    class Told:
+        def add(self, name, labels, value):
+            pass
+
+        observe = add
+
+        def set(self, name, labels, value):
+            told[name, labels.get("runtime")] = value
+
+    served = replace(SERVED, left_out=("onnx fp32",))
+    spec = ServingSpec(model="m", observe=ObserveSettings(access_log=False))
+    Guards(spec, (served,), name="r1", folder=tmp_path, sink=Told()).close()
+    assert told["kovar_runtime_left_out", "onnx fp32"] == 1
+
+
+def test_the_path_that_is_judged_is_the_path_that_answers(guarded, keys, runner, runtime):
+    key, token = issue("reader", ("metadata",))
+    add_key(keys, key)
+    guards, _ = guarded(access={"keys": str(keys)})
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS,
+                     middlewares=guards.middlewares)  # fmt: skip
+
+    async def under(scope, receive, send) -> None:
+        await app(scope | {"root_path": "/films"}, receive, send)
+
+    def status(method, path):
+        headers = {"authorization": f"Bearer {token}"}
+        return asyncio.run(send(under, method, path, headers=headers)).status_code
+
+    assert status("GET", "/films/v2") == 200
+    assert status("POST", "/films/v1/predict") == 403
+    assert status("GET", "/films/films/v2") == 404
+    assert status("GET", "/filmsv2") == 404

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from kovar.registry import Version, read_golden
 from kovar.serving import build
+from kovar.serving.environment import GRPC_MESSAGE_BYTES
 from tiny_version import (
     TEXTS,
     build_tiny_version,
@@ -138,6 +139,17 @@ def test_the_stock_grpc_client_gets_the_answers_of_the_version(grpc_port, versio
     examples = read_golden(folder / "tiny").examples
     assert answer.as_numpy("label").tolist() == [example.label.encode() for example in examples]
     assert refusal.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_a_message_that_no_replica_would_take_is_refused_by_the_proxy(grpc_port, version):
+    tensor = triton_grpc.InferInput("text", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([b"x" * (GRPC_MESSAGE_BYTES + 1)], dtype=object))
+    with (
+        triton_grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}") as client,
+        pytest.raises(InferenceServerException, match="larger than max") as refusal,
+    ):
+        client.infer("tiny", [tensor])
+    assert refusal.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
 
 
 def test_the_stock_http_client_gets_bytes_over_serve(url, version):

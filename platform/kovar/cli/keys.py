@@ -32,7 +32,7 @@ def generate(
     path: Annotated[Path, typer.Argument(help="New file for the private key.")],
 ) -> None:
     """Write a key that signs versions (mode 0600) and beside it, ending in .pub, the public one."""
-    from kovar.registry.signing import Signer, generate_keys
+    from kovar.registry.signing_keys import Signer, generate_keys
 
     public = generate_keys(path.expanduser().absolute())
     typer.echo(f"key id   {Signer.read(path.expanduser().absolute()).key_id}")

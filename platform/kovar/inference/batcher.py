@@ -109,6 +109,12 @@ class Batcher(Generic[PayloadT]):
                 del self._queue[item]
                 self._num_tokens -= item.length
 
+    def clear(self) -> list[Item[PayloadT]]:
+        """Forget all texts that wait; return them."""
+        forgotten = list(self._queue)
+        self.remove(forgotten)
+        return forgotten
+
     def take(self, now: float) -> Taken[PayloadT]:
         """Decide what runs now; empty only when no live text waits."""
         expired = [item for item in self._queue if item.deadline <= now]

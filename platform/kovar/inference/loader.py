@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from kovar.errors import GoldenError, ModelError, SpecError
+from kovar.errors import ModelError, SpecError
 from kovar.inference.attributor import Attributor
-from kovar.inference.choice import (
-    Candidate,
-    Choice,
-    Wish,
-    candidates,
-    fastest,
-    installed_runtimes,
-    only,
-)
+from kovar.inference.choice import Candidate, Wish, candidates, installed_runtimes
 from kovar.inference.classifier_runtime import ClassifierRuntime
 from kovar.inference.exports.form import Export
 from kovar.inference.golden import GOLDEN_TOLERANCE, golden_texts, verify_golden
@@ -27,6 +19,7 @@ from kovar.inference.onnx_runtime import OnnxRuntime, open_session
 from kovar.inference.openvino_runtime import OpenVinoRuntime, compile_model
 from kovar.inference.reader import Reader, check_version
 from kovar.inference.runtime import RuntimeName, RuntimePrecision
+from kovar.inference.selection import Selection
 from kovar.inference.torch_model import TorchModel, load_torch_model
 from kovar.inference.torch_runtime import TorchRuntime
 from kovar.inference.torch_scorer import TorchScorer
@@ -40,8 +33,6 @@ if TYPE_CHECKING:
 
 Loaded = TorchRuntime | TorchTagger | TorchScorer
 """What a version may be loaded as by torch, by the head that its model was saved with."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,8 +89,8 @@ def load_runtime(
 ) -> ClassifierRuntime:
     """Load a version that classifies texts and check it against its golden examples.
 
-    Of several runtimes that suit, the fastest by measurement on this chip is taken; `reason` of
-    the runtime tells which and why.
+    Of several runtimes that suit, the fastest by measurement on this chip is taken, and torch
+    where that one fails; `reason` of the runtime tells which and why.
 
     Args:
         folder: the files of the version.
@@ -125,73 +116,31 @@ def load_runtime(
     _check_classifies(place)
     chip = detect_device(device)
     found = candidates(wish, exports, chip, installed=installed_runtimes())
-    if len(found) == 1:
-        loaded, choice = load_candidate(found[0], place, wish), only(found[0], wish)
-    else:
-        threads = "" if num_threads is None else f", threads: {num_threads}"
-        loaded, choice = _fastest(found, place, wish, f"{chip.name}{threads}", measurements)
-    loaded.reason = choice.reason
-    return loaded
-
-
-def _fastest(
-    found: Sequence[Candidate],
-    place: Place,
-    wish: Wish,
-    circumstances: str,
-    folder: Path | None,
-) -> tuple[ClassifierRuntime, Choice]:
-    """Return the fastest candidate that reproduces the golden examples."""
-    if folder is None:
-        return _measured(found, place, wish, circumstances)
-    kept = Measurements.of(
-        folder,
-        version=str(place.folder.name),
-        candidates={str(one): one.export.manifest.digest if one.export else None for one in found},
-        circumstances=circumstances,
-        compiled=wish.compiled,
+    threads = "" if num_threads is None else f", threads: {num_threads}"
+    selection = Selection(
+        load=partial(load_candidate, place=place, wish=wish),
+        rate=partial(_rate, place=place),
+        wish=wish,
+        circumstances=f"{chip.name}{threads}",
     )
-    with kept.alone():
-        rates = kept.read()
-        known = {one: rates[str(one)] for one in found if str(one) in rates}
-        if known:
-            choice = fastest(known, circumstances=circumstances)
-            return load_candidate(choice.candidate, place, wish), choice
-        rates = {}
-        chosen = _measured(found, place, wish, circumstances, rates)
-        kept.write(rates)
-    return chosen
+    kept = None
+    if measurements is not None:
+        kept = Measurements.of(
+            measurements,
+            version=str(folder.name),
+            candidates={
+                str(one): one.export.manifest.digest if one.export else None for one in found
+            },
+            circumstances=selection.circumstances,
+            compiled=compiled,
+        )
+    return selection.take(found, kept)
 
 
-def _measured(
-    found: Sequence[Candidate],
-    place: Place,
-    wish: Wish,
-    circumstances: str,
-    told: dict[str, float] | None = None,
-) -> tuple[ClassifierRuntime, Choice]:
-    """Load and measure one candidate after the other; only the fastest so far stays in memory."""
-    rates: dict[Candidate, float] = {}
-    best: ClassifierRuntime | None = None
-    problem: GoldenError | None = None
-    for candidate in found:
-        try:
-            loaded = load_candidate(candidate, place, wish)
-        except GoldenError as refusal:
-            log.warning("%s is left out: %s", candidate, refusal.message)
-            problem = refusal
-            continue
-        texts = golden_texts(place.folder) if place.has_golden else []
-        batch = sample_batch(loaded.tokenize(texts), max_length=loaded.max_length)
-        rate = texts_per_second(loaded, batch)
-        if rate > max(rates.values(), default=0.0):
-            best = loaded
-        rates[candidate] = rate
-    if best is None:
-        raise problem or GoldenError("no runtime could be measured")
-    if told is not None:
-        told.update({str(one): rate for one, rate in rates.items()})
-    return best, fastest(rates, circumstances=circumstances)
+def _rate(loaded: ClassifierRuntime, *, place: Place) -> float:
+    texts = golden_texts(place.folder) if place.has_golden else []
+    batch = sample_batch(loaded.tokenize(texts), max_length=loaded.max_length)
+    return texts_per_second(loaded, batch)
 
 
 def load_candidate(candidate: Candidate, place: Place, wish: Wish) -> ClassifierRuntime:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from kovar.config import canonical_json
 from kovar.inference.runtime import Encoded, Runtime
@@ -19,11 +22,17 @@ from kovar.inference.runtime import Encoded, Runtime
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
 NUM_ROWS: Final = 32
 MIN_RUNS: Final = 3
 MIN_SECONDS: Final = 0.3
 """Of one candidate: the choice must not hold up a replica's start."""
 
+MAX_WAIT_S: Final = 300.0
+"""For another process that measures: longer than any takes that does not hang."""
+
+_RATES: Final = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
 _LIBRARIES: Final = ("torch", "onnxruntime", "openvino")
 
 
@@ -83,26 +92,40 @@ class Measurements:
         return self.folder / f"{self.key}.json"
 
     def read(self) -> dict[str, float]:
-        """Return candidate → texts a second; empty where nothing was measured yet."""
+        """Return candidate → texts a second; empty where nothing usable was measured yet."""
         try:
-            found: dict[str, float] = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+            content = self.path.read_bytes()
+        except OSError:
             return {}
-        return found
+        try:
+            return dict(_RATES.validate_json(content))
+        except ValidationError:
+            log.warning("the measurements in %s are damaged: measured again", self.path.name)
+            return {}
 
-    def write(self, rates: dict[str, float]) -> None:
-        """Keep the rates."""
+    def write(self, rates: Mapping[str, float]) -> None:
+        """Keep the rates; a disk that takes none costs the next replica a measurement."""
         draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps(rates, sort_keys=True))
-        draft.replace(self.path)
+        try:
+            draft.write_text(json.dumps(rates, sort_keys=True))
+            draft.replace(self.path)
+        except OSError as problem:
+            log.warning("the measurements are not kept: %s", problem.strerror)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Let one process of this machine measure; the others wait and read what it found."""
+        """Let one process of this machine measure; the others wait and read what it found.
+
+        They do not wait for one that hangs, nor where the folder takes no lock.
+        """
         from filelock import FileLock
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
+        with ExitStack() as held:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(self.path.with_suffix(".lock"), timeout=MAX_WAIT_S))
+            except OSError as problem:
+                log.warning("measured without a lock: %s", type(problem).__name__)
             yield
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from kovar.errors import KovarError, RequestError
@@ -96,8 +97,11 @@ class BatchRunner:
         self._to_run = threading.Condition(self._lock)
         self._closed = self._all_tokenized = False
         self._busy_since: float | None = None
-        self._tokenizer = _thread(self._tokenize_arrivals, "kovar-tokenizer")
-        self._thread = _thread(self._work, "kovar-runtime")
+        self._dead: str | None = None
+        self._tokenizing: dict[Waiting, Sequence[Text]] = {}
+        self._running: list[_Row] = []
+        self._tokenizer = self._begin(self._tokenize_arrivals, "tokenizer")
+        self._thread = self._begin(self._work, "runtime")
 
     @property
     def num_queued(self) -> int:
@@ -115,10 +119,8 @@ class BatchRunner:
         Raises:
             KovarError: a thread has died, or one batch has run for a minute.
         """
-        if not self._thread.is_alive():
-            raise KovarError("the runtime's thread is dead")
-        if not self._tokenizer.is_alive():
-            raise KovarError("the tokenizer's thread is dead")
+        if self._dead is not None:
+            raise KovarError(f"the {self._dead}'s thread is dead")
         since = self._busy_since
         if since is not None and self._clock() - since > STALL_S:
             raise KovarError(f"one batch has been running for more than {STALL_S:.0f} s")
@@ -213,6 +215,9 @@ class BatchRunner:
 
     def _queue(self, request: Waiting, encoded: Sequence[Encoded]) -> None:
         """Hand a request to the runtime's thread; the lock is held."""
+        if self._dead is not None:
+            request.fail(_closing())
+            return
         now = request.tokenized_at = self._clock()
         num_tokens = request.num_tokens = sum(item.length for item in encoded)
         self._meter.arrived(now, num_texts=len(encoded), num_tokens=num_tokens)
@@ -237,8 +242,10 @@ class BatchRunner:
                     self._to_run.notify()
                     return
                 arrived, self._arrived = self._arrived, {}
+                self._tokenizing = arrived
             for requests in _by_tokenizer(arrived):
                 self._tokenize(requests, [arrived[request] for request in requests])
+            self._tokenizing = {}
 
     def _tokenize(self, requests: list[Waiting], texts: list[Sequence[Text]]) -> None:
         """Tokenize requests together; where one of them fails, each for itself."""
@@ -269,11 +276,36 @@ class BatchRunner:
                 if not self._batcher:
                     return
                 taken = self._batcher.take(self._clock())
+                self._running = [item.payload for item in taken.batch]
             for item in taken.expired:
                 item.payload.request.fail(_deadline_passed())
             self._busy_since = self._clock()
-            self._run([item.payload for item in taken.batch])
-            self._busy_since = None
+            self._run(self._running)
+            self._busy_since, self._running = None, []
+
+    def _begin(self, work: Callable[[], None], whose: str) -> threading.Thread:
+        do = partial(self._until_it_fails, work, whose)
+        thread = threading.Thread(target=do, name=f"kovar-{whose}", daemon=True)
+        thread.start()
+        return thread
+
+    def _until_it_fails(self, work: Callable[[], None], whose: str) -> None:
+        """Do a thread's work; where it fails, nobody waits for answers that cannot come."""
+        try:
+            work()
+        except BaseException as problem:
+            # The message may quote a text, so only the kind of error is kept.
+            logger.error("the %s's thread has died: %s", whose, type(problem).__name__)
+            with self._lock:
+                self._closed = self._all_tokenized = True
+                self._dead = whose
+                lost = {*self._arrived, *self._tokenizing, *(row.request for row in self._running)}
+                lost |= {item.payload.request for item in self._batcher.clear()}
+                self._arrived, self._num_untokenized = {}, 0
+                self._to_tokenize.notify()
+                self._to_run.notify()
+            for request in lost:
+                request.fail(_closing())
 
     def _run(self, rows: list[_Row]) -> None:
         if not rows:
@@ -281,6 +313,8 @@ class BatchRunner:
         begin = self._clock()
         try:
             outputs = rows[0].request.run([row.encoded for row in rows])
+            if len(outputs) != len(rows):
+                raise ValueError(f"{len(outputs)} outputs for {len(rows)} rows")
         except Exception as problem:
             if len(rows) == 1:
                 # The message may quote the text, so only the kind of error is kept.
@@ -313,12 +347,6 @@ class BatchRunner:
             # A closed loop means that the callers are gone: nobody waits for the answers.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(Waiting.settle_all, requests)
-
-
-def _thread(work: Callable[[], None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    return thread
 
 
 def _by_tokenizer(requests: Sequence[Waiting] | dict[Waiting, Any]) -> list[list[Waiting]]:

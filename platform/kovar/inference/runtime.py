@@ -83,6 +83,7 @@ class Runtime(Protocol):
         precision: the precision that it really runs at, for example `bf16`.
         any_labels: whether a text has any number of labels, each with a probability of its own.
         reason: why this runtime and precision, in a sentence.
+        left_out: what could have been taken instead and failed, such as `onnx fp32`.
         vocabulary_size: token ids are below this.
         embedding_size: numbers of one text's embedding.
     """
@@ -93,6 +94,7 @@ class Runtime(Protocol):
     precision: str
     any_labels: bool
     reason: str = ""
+    left_out: tuple[str, ...] = ()
     vocabulary_size: int
     embedding_size: int
 

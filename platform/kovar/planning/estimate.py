@@ -185,7 +185,11 @@ class Estimator:
     def _serving(self, entry: Entry, spec: ServingSpec) -> Estimate:
         config, max_length, more_weights, notes = self._served(spec)
         access = spec.access.resolved(self.settings.api_keys)
-        notes += exposure_notes(entry.document.data, has_keys=access.keys is not None)
+        notes += exposure_notes(
+            entry.document.data,
+            has_keys=access.keys is not None,
+            max_body_bytes=spec.limits.max_body_bytes,
+        )
         replica = placed_replicas(
             spec,
             entry.demand.name,

@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import Field, JsonValue
 
 from kovar.config import Config, canonical_json
+from kovar.errors import DamagedArtifactError
 from kovar.registry.catalog import Absent, SweptError
 from kovar.registry.database import Database
 from kovar.registry.golden_checks import add_check, latest_checks
@@ -133,7 +135,7 @@ def _list(
     rows = connection.execute(query.order_by(derived_artifacts.c.id)).all()
     found = []
     for row in rows:
-        manifest = DerivedManifest.model_validate_json(row.manifest)
+        manifest = _manifest_of(row, version)
         checks = latest_checks(connection, version_id, derived_id=row.id)
         found.append(
             DerivedArtifact(
@@ -147,3 +149,17 @@ def _list(
             )
         )
     return found
+
+
+def _manifest_of(row: sa.Row[Any], version: Version) -> DerivedManifest:
+    """Read a manifest that must be what its digest says, and of this version."""
+    manifest = DerivedManifest.model_validate_json(row.manifest)
+    if manifest.digest == row.digest and manifest.version == version.digest:
+        return manifest
+    raise DamagedArtifactError(
+        f"the manifest of what was derived from {version} does not match its digest {row.digest}",
+        hint="restore the database from a backup",
+        kind="manifest",
+        what="the manifest of a derived artifact does not match its digest",
+        sha256=row.digest,
+    )

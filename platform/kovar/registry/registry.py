@@ -30,6 +30,7 @@ from kovar.registry.version import GoldenResult, Problem, Version
 from kovar.settings import Settings
 
 if TYPE_CHECKING:
+    from kovar.registry.attestation import Attestation
     from kovar.registry.database import Database
     from kovar.registry.derived import DerivedArtifact
     from kovar.registry.evaluations import EvaluationRecord, StoredEvaluation
@@ -237,26 +238,28 @@ class Registry(Browsing, Promotion):
             UnsafeArtifactError: a file that may not enter, or not what its name says.
             RegistryError: a file changed meanwhile, or something could not be written.
         """
+        from kovar.registry.attestation import AttestationStatement, installed_makers
         from kovar.registry.derived import DerivedManifest
 
-        return self._store(
-            scan_folder(folder),
-            lambda entries: self._derived.add(
-                version,
-                DerivedManifest(
-                    version=version.digest,
-                    kind=kind,
-                    runtime=runtime,
-                    chip=chip,
-                    settings=dict(settings or {}),
-                    files=tuple(sorted(entries, key=lambda entry: entry.path)),
-                ),
-                golden=golden,
-                by=created_by or current_user(),
-                absent=self._absent,
-            ),
-            progress,
-        )
+        by = created_by or current_user()
+
+        def commit(entries: list[FileEntry]) -> DerivedArtifact:
+            manifest = DerivedManifest(
+                version=version.digest,
+                kind=kind,
+                runtime=runtime,
+                chip=chip,
+                settings=dict(settings or {}),
+                files=tuple(sorted(entries, key=lambda entry: entry.path)),
+            )
+            self._signatures.attest(
+                AttestationStatement(
+                    manifest=manifest, made_by=by, made_with=installed_makers(), golden=golden
+                )
+            )
+            return self._derived.add(version, manifest, golden=golden, by=by, absent=self._absent)
+
+        return self._store(scan_folder(folder), commit, progress)
 
     def derived(self, version: Version) -> tuple[DerivedArtifact, ...]:
         """Return what was derived from a version, oldest first.
@@ -372,8 +375,10 @@ class Registry(Browsing, Promotion):
 
         Raises:
             DamagedArtifactError: a blob is missing, truncated or altered.
+            UntrustedVersionError: keys are trusted, and none of them attests the artifact.
             SettingsError: the cache cannot be written.
         """
+        self.check_derived(artifact)
         # The cache looks at the files of a manifest alone, and both kinds have them.
         manifest = cast("Manifest", artifact.manifest)
         return self._cache.materialize(artifact.digest, manifest, self._artifacts, rehash=rehash)
@@ -423,8 +428,12 @@ class Registry(Browsing, Promotion):
             except DamagedArtifactError as damage:
                 problems.append(_problem(model, number, damage))
                 continue
-            derived = self._derived.list(self.version(model, number))
             entries = list(manifest.files)
+            try:
+                derived = self._derived.list(self.version(model, number))
+            except DamagedArtifactError as damage:
+                problems.append(_problem(model, number, damage))
+                derived = ()
             for artifact in derived:
                 prefix = f"derived/{artifact.digest[:12]}"
                 entries += [
@@ -450,6 +459,32 @@ class Registry(Browsing, Promotion):
         """
         if self._signatures.required:
             self._signatures.check(version.manifest.digest, name=str(version))
+
+    def check_derived(self, artifact: DerivedArtifact) -> None:
+        """Refuse a derived artifact that no trusted key attests; accept all without such keys.
+
+        Raises:
+            UntrustedVersionError: not attested, attested by others only, or wrongly signed.
+        """
+        if self._signatures.required:
+            manifest = artifact.manifest
+            name = f"the {manifest.kind} artifact of {artifact.model}@{artifact.number}"
+            self._signatures.check_derived(manifest.digest, name=name)
+
+    def check_can_attest(self, *, name: str) -> None:
+        """Refuse to derive what this machine would then refuse to load.
+
+        Args:
+            name: what would be derived, for the message.
+
+        Raises:
+            UntrustedVersionError: keys are trusted, and the one that signs here is none of them.
+        """
+        self._signatures.check_can_attest(name=name)
+
+    def attestations(self, artifact: DerivedArtifact) -> tuple[Attestation, ...]:
+        """Return the signed statements about a derived artifact, whoever made them."""
+        return self._signatures.attestations(artifact.manifest.digest)
 
     def signatures(self, version: Version) -> tuple[VersionSignature, ...]:
         """Return the signatures of a version, whoever made them."""

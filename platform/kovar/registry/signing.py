@@ -1,36 +1,36 @@
-"""Signatures over versions: Ed25519 (RFC 8032) on the digest, which covers facts and files.
+"""Signatures over versions and over what was derived from them, by Ed25519 (RFC 8032).
 
-A signature is a small JSON object beside the blobs, `signatures/<digest>/<key id>.json`: one per
-key, so two people who sign at once overwrite nothing. Needs the extra `signing`.
+That of a version is made on its digest, which covers facts and files. Each signature is a small
+JSON object beside the blobs, `signatures/<digest>/<key id>.json`: one per key, so two people who
+sign at once overwrite nothing. Needs the extra `signing`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
 from kovar.config import Config, canonical_json
-from kovar.errors import MissingExtraError, SettingsError, UntrustedVersionError, UserError
+from kovar.errors import UntrustedVersionError
 from kovar.registry.artifacts import ArtifactStore
 from kovar.registry.manifest import Sha256
+from kovar.registry.signing_keys import Ed25519Signature, Signer, Trust
 from kovar.settings import Settings
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
+    from kovar.registry.attestation import Attestation, AttestationStatement
 
 FOLDER: Final = "signatures"
-PUBLIC_SUFFIX: Final = ".pub"
 # Separates these signatures from all others that the same key may make.
 _PURPOSE: Final = b"kovar-version-v1\0"
+_HOW_TO_ATTEST: Final = (
+    "make it again where a trusted `signing_key` is configured (exports: jobs/export.py), "
+    "or take runtime: torch"
+)
+
+SignatureT = TypeVar("SignatureT", "VersionSignature", "Attestation")
 
 
 class VersionSignature(Config):
@@ -40,137 +40,29 @@ class VersionSignature(Config):
     algorithm: Literal["ed25519"] = Field(description="algorithm of the signature")
     digest: Sha256 = Field(description="digest of the version")
     key_id: Sha256 = Field(description="SHA-256 of the raw public key")
-    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")] = Field(
-        description="the signature, in hexadecimal"
-    )
+    signature: Ed25519Signature = Field(description="the signature, in hexadecimal")
+
+    @classmethod
+    def by(cls, signer: Signer, digest: str) -> VersionSignature:
+        """Sign a version."""
+        signature = signer.sign(_PURPOSE + bytes.fromhex(digest))
+        return cls(
+            format=1,
+            algorithm="ed25519",
+            digest=digest,
+            key_id=signer.key_id,
+            signature=signature,
+        )
+
+    @property
+    def message(self) -> bytes:
+        """The bytes that were signed."""
+        return _PURPOSE + bytes.fromhex(self.digest)
 
     @property
     def path(self) -> str:
         """Path below the artifact root."""
         return f"{FOLDER}/{self.digest}/{self.key_id}.json"
-
-
-class Signer:
-    """A private key.
-
-    Args:
-        key: the key.
-    """
-
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-        self.key_id = key_id_of(key.public_key())
-
-    @classmethod
-    def read(cls, path: Path) -> Signer:
-        """Read a private key in PEM.
-
-        Raises:
-            SettingsError: missing, readable by others, or not an Ed25519 key without password.
-            MissingExtraError: `cryptography` is not installed.
-        """
-        serialization, ed25519 = _cryptography()
-        try:
-            mode = path.stat().st_mode
-            content = path.read_bytes()
-        except OSError as problem:
-            raise _unreadable_key("signing_key", path, problem.strerror or str(problem)) from None
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise SettingsError(
-                f"the private key can be used by others (mode {stat.S_IMODE(mode):04o})",
-                field="signing_key",
-                got=str(path),
-                hint=f"chmod 600 {path}",
-            )
-        try:
-            key = serialization.load_pem_private_key(content, password=None)
-        except (ValueError, TypeError) as problem:
-            raise _unreadable_key("signing_key", path, str(problem)) from None
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise _unreadable_key("signing_key", path, "not an Ed25519 key")
-        return cls(key)
-
-    def sign(self, digest: str) -> VersionSignature:
-        """Sign a version."""
-        signature = self._key.sign(_PURPOSE + bytes.fromhex(digest)).hex()
-        return VersionSignature(
-            format=1, algorithm="ed25519", digest=digest, key_id=self.key_id, signature=signature
-        )
-
-
-class Trust:
-    """The public keys whose signatures are accepted.
-
-    Args:
-        keys: key id → key.
-    """
-
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
-        self.keys = keys
-
-    @classmethod
-    def read(cls, paths: Iterable[Path]) -> Trust:
-        """Read public keys in PEM.
-
-        Args:
-            paths: files, and folders of `*.pub` files.
-
-        Raises:
-            SettingsError: a file is missing or not an Ed25519 public key, or a folder has none.
-            MissingExtraError: `cryptography` is not installed.
-        """
-        serialization, ed25519 = _cryptography()
-        keys: dict[str, Ed25519PublicKey] = {}
-        for path in _key_files(paths):
-            try:
-                key = serialization.load_pem_public_key(path.read_bytes())
-            except (OSError, ValueError) as problem:
-                raise _unreadable_key("trusted_keys", path, str(problem)) from None
-            if not isinstance(key, ed25519.Ed25519PublicKey):
-                raise _unreadable_key("trusted_keys", path, "not an Ed25519 key")
-            keys[key_id_of(key)] = key
-        return cls(keys)
-
-    def accepts(self, signature: VersionSignature) -> bool:
-        """Whether a trusted key made this signature."""
-        from cryptography.exceptions import InvalidSignature
-
-        key = self.keys.get(signature.key_id)
-        if key is None:
-            return False
-        message = _PURPOSE + bytes.fromhex(signature.digest)
-        try:
-            key.verify(bytes.fromhex(signature.signature), message)
-        except InvalidSignature:
-            return False
-        return True
-
-    def check(self, digest: str, signatures: Iterable[VersionSignature], *, name: str) -> None:
-        """Refuse a version that no trusted key signed.
-
-        Args:
-            digest: the version's.
-            signatures: what is known about it.
-            name: what to call it in the message.
-
-        Raises:
-            UntrustedVersionError: unsigned, signed by others only, or wrongly signed.
-        """
-        found = [each for each in signatures if each.digest == digest]
-        if any(self.accepts(each) for each in found):
-            return
-        wrong = [each.key_id[:16] for each in found if each.key_id in self.keys]
-        what = "is not signed"
-        if wrong:
-            what = f"is wrongly signed: the signature of the trusted key {', '.join(wrong)} fails"
-        elif found:
-            what = "is signed only by keys that are not trusted: "
-            what += ", ".join(each.key_id[:16] for each in found)
-        raise UntrustedVersionError(
-            f"{name} (sha256 {digest}) {what}",
-            hint="register it again where a trusted `signing_key` is configured, or add the "
-            "signer's public key to `trusted_keys`",
-        )
 
 
 class Signatures:
@@ -210,25 +102,15 @@ class Signatures:
     def sign(self, digest: str) -> None:
         """Sign a version, if there is a key to sign with."""
         if self._signer:
-            self.add(self._signer.sign(digest))
+            self.add(VersionSignature.by(self._signer, digest))
 
     def add(self, signature: VersionSignature) -> None:
         """Keep a signature."""
-        content = canonical_json(signature.model_dump(mode="json")) + b"\n"
-        self._artifacts.write_object(signature.path, content)
+        self._write(signature)
 
     def list(self, digest: str) -> tuple[VersionSignature, ...]:
         """Return the signatures of a version; what cannot be read is none."""
-        found = []
-        for path in self._artifacts.list_objects(f"{FOLDER}/{digest}"):
-            content = self._artifacts.read_object(path)
-            try:
-                signature = VersionSignature.model_validate_json(content or b"")
-            except ValidationError:
-                continue
-            if signature.path == path:
-                found.append(signature)
-        return tuple(found)
+        return self._read(VersionSignature, f"{FOLDER}/{digest}")
 
     def check(self, digest: str, *, name: str, extra: Iterable[VersionSignature] = ()) -> None:
         """Refuse a version that no trusted key signed; accept all if no key is configured.
@@ -243,73 +125,69 @@ class Signatures:
         """
         if self._trust is None or digest in self._checked:
             return
-        self._trust.check(digest, [*extra, *self.list(digest)], name=name)
+        found = [each for each in (*extra, *self.list(digest)) if each.digest == digest]
+        self._trust.check(
+            found,
+            name=f"{name} (sha256 {digest})",
+            hint="register it again where a trusted `signing_key` is configured, or add the "
+            "signer's public key to `trusted_keys`",
+        )
         self._checked.add(digest)
 
+    def attest(self, statement: AttestationStatement) -> None:
+        """Sign what is stated of a derived artifact, if there is a key to sign with."""
+        from kovar.registry.attestation import Attestation
 
-def generate_keys(path: Path) -> Path:
-    """Write a new private key (mode 0600) and beside it the public one; return the latter's path.
+        if self._signer:
+            self._write(Attestation.by(self._signer, statement))
 
-    Raises:
-        UserError: one of the files exists or cannot be written.
-        MissingExtraError: `cryptography` is not installed.
-    """
-    serialization, ed25519 = _cryptography()
-    key = ed25519.Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    public_path = path.with_name(path.name + PUBLIC_SUFFIX)
-    if public_path.exists():
-        raise UserError("the file exists already", file=public_path, hint="choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for target, content, mode in ((path, private, 0o600), (public_path, public, 0o644)):
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-    except FileExistsError:
-        raise UserError("the file exists already", file=path, hint="choose another name") from None
-    except OSError as problem:
-        raise UserError(f"cannot write the key: {problem.strerror}", file=path) from None
-    return public_path
+    def attestations(self, digest: str) -> tuple[Attestation, ...]:
+        """Return the signed statements about a derived artifact; what cannot be read is none."""
+        from kovar.registry.attestation import FOLDER, Attestation
 
+        return self._read(Attestation, f"{FOLDER}/{digest}")
 
-def key_id_of(key: Ed25519PublicKey) -> str:
-    """Return the SHA-256 of a public key: its name in signatures."""
-    return hashlib.sha256(key.public_bytes_raw()).hexdigest()
+    def check_derived(self, digest: str, *, name: str) -> None:
+        """Refuse a derived artifact that no trusted key attests; accept all without such keys.
 
+        Args:
+            digest: the derived artifact's, computed from its manifest.
+            name: what to call it in the message.
 
-def _key_files(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        inside = sorted(path.glob(f"*{PUBLIC_SUFFIX}"))
-        if not inside:
-            raise _unreadable_key("trusted_keys", path, f"no *{PUBLIC_SUFFIX} file in this folder")
-        yield from inside
+        Raises:
+            UntrustedVersionError: not attested, attested by others only, or wrongly signed.
+        """
+        if self._trust is None or f"derived/{digest}" in self._checked:
+            return
+        found = [each for each in self.attestations(digest) if each.digest == digest]
+        self._trust.check(found, name=f"{name} (sha256 {digest})", hint=_HOW_TO_ATTEST)
+        self._checked.add(f"derived/{digest}")
 
+    def check_can_attest(self, *, name: str) -> None:
+        """Refuse to derive what this very machine would refuse to load.
 
-def _unreadable_key(field: str, path: Path, why: str) -> SettingsError:
-    return SettingsError(
-        f"the key cannot be used: {why}",
-        field=field,
-        got=str(path),
-        allowed="an Ed25519 key in PEM",
-        hint="`kovar keys generate` makes a pair",
-    )
+        Raises:
+            UntrustedVersionError: keys are trusted, and the one that signs here is none of them.
+        """
+        if self._trust is None or (self._signer and self._signer.key_id in self._trust.keys):
+            return
+        key = "no `signing_key`" if self._signer is None else "a `signing_key` that is not trusted"
+        raise UntrustedVersionError(
+            f"{name} would not be attested: there is {key} here", hint=_HOW_TO_ATTEST
+        )
 
+    def _write(self, signature: VersionSignature | Attestation) -> None:
+        content = canonical_json(signature.model_dump(mode="json")) + b"\n"
+        self._artifacts.write_object(signature.path, content)
 
-def _cryptography() -> tuple[Any, Any]:
-    try:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError:
-        raise MissingExtraError.of("signing", needed_for="signing versions") from None
-    return serialization, ed25519
+    def _read(self, kind: type[SignatureT], folder: str) -> tuple[SignatureT, ...]:
+        found: list[SignatureT] = []
+        for path in self._artifacts.list_objects(folder):
+            content = self._artifacts.read_object(path)
+            try:
+                signature = kind.model_validate_json(content or b"")
+            except ValidationError:
+                continue
+            if signature.path == path:
+                found.append(signature)
+        return tuple(found)

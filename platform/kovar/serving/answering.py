@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kovar.errors import RequestError
 from kovar.inference import Answer, Encoded, Prediction, Text, Timing
+from kovar.serving.body_room import BodyRoom
 from kovar.serving.exchange import Exchange
 from kovar.serving.protocol.attribution import TokenWeight, token_weights
 from kovar.serving.protocol.infer import (
@@ -48,6 +49,7 @@ class Answering:
     def __init__(self, models: ModelTable, limits: RequestLimits) -> None:
         self.models = models
         self.limits = limits
+        self.room = BodyRoom.of(limits)
 
     def model(
         self, exchange: Exchange, name: str | None, version: str | None = None

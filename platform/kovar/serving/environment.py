@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Final
 
+GRPC_MESSAGE_BYTES: Final = 4 << 20
+
 SERVE_ENVIRONMENT: Final = {
     # A dead proxy is replaced within 6 s instead of half a minute.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
@@ -21,6 +23,9 @@ SERVE_ENVIRONMENT: Final = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A message of gRPC is refused at its first bytes, before Serve holds it to ask a replica, which
+    # has the keys; Serve's own limit is 2 GiB. As large as a body may be by default.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE_BYTES),
     # The second try for HAProxy, which reads these where it is switched on.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "1",

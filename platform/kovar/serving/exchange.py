@@ -39,6 +39,7 @@ class Exchange:
         timing: seconds of the parts.
         received_bytes: size of the request's body, as far as it was read.
         sent_bytes: size of the response's body.
+        held_bytes: memory of the request's body; see `BodyRoom`.
         arrived: moment on `time.monotonic` at which the request came.
     """
 
@@ -58,6 +59,7 @@ class Exchange:
     timing: Timing | None = None
     received_bytes: int = 0
     sent_bytes: int = 0
+    held_bytes: int = 0
     arrived: float = field(default_factory=time.monotonic)
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kovar.errors import GoldenError, KovarError, UserError
 from kovar.inference import adapter_base, possible_exports
 from kovar.inference.exports import Export
-from kovar.serving.exported import export_builder, load_served
+from kovar.serving.exported import Fetched, export_builder, load_served
 
 if TYPE_CHECKING:
     from kovar.inference import ExportForm
@@ -108,7 +108,7 @@ def export_version(
         spec,
         registry.materialize(version),
         base_folder=None if base is None else registry.materialize(base),
-        exports=[one.export for one in attempts if one.export is not None],
+        exports=Fetched(tuple(one.export for one in attempts if one.export is not None)),
         cache_dir=settings.cache_dir,
     )
     return ExportResult(version, tuple(attempts), runtime.reason)

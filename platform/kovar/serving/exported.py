@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from kovar.errors import DamagedArtifactError
 from kovar.inference import Export, ExportBuilder, load_runtime, needed_exports
-from kovar.inference.exports.form import accuracy_of
+from kovar.inference.exports.form import accuracy_of, form_of
 
 if TYPE_CHECKING:
     from kovar.inference import ClassifierRuntime
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from kovar.registry.derived import DerivedManifest
     from kovar.serving.spec import ServingSpec
     from kovar.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def bound_exports(
@@ -69,22 +74,46 @@ def export_builder(
     )
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """The exports of a version on this machine.
+
+    Args:
+        exports: whole and hashed.
+        damaged: names of those that are not.
+    """
+
+    exports: tuple[Export, ...]
+    damaged: tuple[str, ...] = ()
+
+
 def fetch_exports(
-    manifests: Sequence[DerivedManifest], cache: VersionCache, artifacts: ArtifactStore
-) -> list[Export]:
+    spec: ServingSpec,
+    manifests: Sequence[DerivedManifest],
+    cache: VersionCache,
+    artifacts: ArtifactStore,
+) -> Fetched:
     """Fetch the files of exports by their digests, and hash them.
+
+    One that is damaged is left out where the spec leaves the runtime open.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
     """
-    return [
-        Export(
-            manifest,
+    exports, damaged = [], []
+    for manifest in manifests:
+        try:
             # The cache looks at the files of a manifest alone, and both kinds have them.
-            cache.materialize(manifest.digest, cast("Manifest", manifest), artifacts, rehash=True),
-        )
-        for manifest in manifests
-    ]
+            files = cast("Manifest", manifest)
+            folder = cache.materialize(manifest.digest, files, artifacts, rehash=True)
+        except DamagedArtifactError as damage:
+            if spec.runtime != "auto":
+                raise
+            damaged.append(f"export {form_of(manifest)}")
+            log.warning("the %s is left out: %s", damaged[-1], damage.message)
+        else:
+            exports.append(Export(manifest, folder))
+    return Fetched(tuple(exports), tuple(damaged))
 
 
 def load_served(
@@ -92,7 +121,7 @@ def load_served(
     folder: Path,
     *,
     base_folder: Path | None,
-    exports: Sequence[Export],
+    exports: Fetched,
     cache_dir: Path,
 ) -> ClassifierRuntime:
     """Load what an application's replica executes, proven by its golden examples.
@@ -100,7 +129,7 @@ def load_served(
     Raises:
         GoldenError: the runtime does not answer as the version was evaluated.
     """
-    return load_runtime(
+    runtime = load_runtime(
         folder,
         runtime=spec.runtime,
         precision=spec.precision,
@@ -110,6 +139,10 @@ def load_served(
         device=spec.device,
         require_golden=True,
         base_folder=base_folder,
-        exports=exports,
+        exports=exports.exports,
         measurements=cache_dir / "measurements",
     )
+    runtime.left_out += exports.damaged
+    damaged = [f"left out: {one} (damaged)" for one in exports.damaged]
+    runtime.reason = "; ".join([runtime.reason, *damaged])
+    return runtime

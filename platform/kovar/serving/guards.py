@@ -138,6 +138,8 @@ class Guards:
             readings.append(("kovar_version_info", version | facts, 1))
             # A replica whose golden examples differ does not start.
             readings.append(("kovar_golden_check", version, 1))
+            for runtime in one.left_out:
+                readings.append(("kovar_runtime_left_out", version | {"runtime": runtime}, 1))
         return readings
 
     def _losses(self) -> list[Reading]:

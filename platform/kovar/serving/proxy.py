@@ -4,6 +4,10 @@ Serve sends a request again only if no replica has taken it. When the replica th
 its proxy leaves the ASGI application without a response, and the client gets a bare status 500. A
 prediction has no side effect, so it can run once more elsewhere.
 
+A cluster's proxies pass the requests of all its applications, whoever wrote them, and nobody but an
+application knows whether its requests may run twice. Kovar's say so by the headers of their answers
+(`DECLARATION`); what a proxy has not seen to answer so, is never asked again.
+
 `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=kovar.serving.proxy:middlewares` puts it in place; see
 `kovar.serving.environment`.
 """
@@ -22,9 +26,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray.serve")
 
-REPEATABLE: Final = re.compile(
-    r"/v1/(predict|embeddings)$|/v2/models/[^/]+(/versions/[^/]+)?/infer$"
-)
+DECLARATION: Final = b"x-kovar-digest"
+"""Every answer of Kovar's applications has this header, refusals included."""
+
+_MODEL: Final = r"/v2/models/[^/]+(?:/versions/[^/]+)?"
+_ASKED: Final = rf"/v1/(?:predict|embeddings)|{_MODEL}/infer|/v2/repository/index"
+_READ: Final = rf"/v1/models|/v2|/v2/health/(?:live|ready)|{_MODEL}(?:/ready)?|/docs|/openapi\.json"
+REPEATABLE: Final = {
+    "POST": re.compile(_ASKED),
+    "GET": re.compile(_READ),
+    "HEAD": re.compile(_READ),
+}
+"""Method → the paths, below an application's prefix, that have no side effect."""
+# Where the prefix ends is known once Serve has routed a request; its body passes by before.
+_ENDS: Final = ("/predict", "/embeddings", "/infer", "/index")
 MAX_KEPT_BYTES: Final = 4 << 20
 # Every request earns a tenth of a second try, so a replica that dies again and again adds a tenth
 # to the load at most; the reserve is for all requests that one replica had taken.
@@ -75,6 +90,7 @@ class SecondTry:
     def __init__(self, app: ASGIApp, *, budget: RetryBudget) -> None:
         self._app = app
         self._budget = budget
+        self._declared: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through."""
@@ -82,16 +98,35 @@ class SecondTry:
             await self._app(scope, receive, send)
             return
         self._budget.earn()
-        kept = _Kept(receive, keeps=_is_repeatable(scope))
+        routed = _own(scope)
+        keeps = scope["method"] != "POST" or scope["path"].endswith(_ENDS)
+        kept = _Kept(receive, keeps=keeps)
         reply = _Reply(send)
-        await self._app(_own(scope), kept.receive, reply.send)
-        if reply.started or kept.client_is_gone:
+        await self._app(routed, kept.receive, reply.send)
+        if reply.started:
+            self._learn(routed, reply)
             return
-        if kept.is_whole and self._budget.spend():
+        if kept.client_is_gone:
+            return
+        if kept.is_whole and self._is_repeatable(routed) and self._budget.spend():
             logger.warning("a replica died with a request: it is sent again")
             await self._app(_own(scope), kept.again(), reply.send)
         if not reply.started:
             await _refuse(send, "the replica that ran this request has died", code="replica_lost")
+
+    def _learn(self, routed: Scope, reply: _Reply) -> None:
+        """Note whether an application declares itself; Serve's own refusals say nothing of it."""
+        prefix = routed.get("root_path", "")
+        if reply.declares:
+            self._declared.add(prefix)
+        elif reply.status < 400:
+            self._declared.discard(prefix)
+
+    def _is_repeatable(self, routed: Scope) -> bool:
+        prefix = routed.get("root_path", "")
+        path = routed["path"].removeprefix(prefix)
+        paths = REPEATABLE.get(routed["method"])
+        return prefix in self._declared and paths is not None and bool(paths.fullmatch(path))
 
 
 class _Kept:
@@ -131,14 +166,19 @@ class _Kept:
 
 
 class _Reply:
-    """Notices whether an answer has begun."""
+    """Notices whether an answer has begun, and whose it is."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.started = False
+        self.status = 0
+        self.declares = False
 
     async def send(self, message: Message) -> None:
-        self.started = True
+        if not self.started:
+            self.started = True
+            self.status = message.get("status", 0)
+            self.declares = any(name == DECLARATION for name, _ in message.get("headers", ()))
         await self._send(message)
 
 
@@ -149,13 +189,6 @@ def _own(scope: Scope) -> Scope:
     none.
     """
     return {**scope, "headers": list(scope.get("headers", ()))}
-
-
-def _is_repeatable(scope: Scope) -> bool:
-    method = scope["method"]
-    return method in ("GET", "HEAD") or (
-        method == "POST" and REPEATABLE.search(scope["path"]) is not None
-    )
 
 
 async def _refuse(send: Send, message: str, *, code: str) -> None:

@@ -152,4 +152,5 @@ def served_version(version: Version, runtime: Runtime) -> ServedVersion:
         vocabulary_size=runtime.vocabulary_size,
         embedding_size=runtime.embedding_size,
         reason=runtime.reason,
+        left_out=runtime.left_out,
     )

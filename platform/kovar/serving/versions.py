@@ -144,7 +144,7 @@ def load_versions(
     for one in bound:
         folder, base = fetch(one.version), fetch(one.base) if one.base else None
         with start.stage("fetch"):
-            files = fetch_exports(one.exports, cache, artifacts)
+            files = fetch_exports(spec, one.exports, cache, artifacts)
         with start.stage("load"):
             runtimes.append(
                 load_served(spec, folder, base_folder=base, exports=files, cache_dir=cache_dir)

@@ -47,6 +47,8 @@ def test_open_grpc_is_told():
     }
     (note,) = exposure_notes(fields, has_keys=True)
     assert note.startswith("gRPC has no TLS")
+    _, larger = exposure_notes(fields, has_keys=True, max_body_bytes=16 << 20)
+    assert larger.startswith("gRPC takes messages of 4.0 MiB: for bodies of 16.0 MiB set RAY_SERVE")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -114,6 +114,28 @@ def test_a_text_that_cannot_be_masked_is_not_written(tmp_path, caplog):
     assert "a sample was not kept: TypeError" in caplog.text
 
 
+def test_samples_that_wait_are_bounded_in_bytes_and_those_without_room_are_counted(tmp_path):
+    writing, resumed = threading.Event(), threading.Event()
+
+    class Slow(str):
+        def isascii(self) -> bool:
+            writing.set()
+            return resumed.wait(10)
+
+    settings = CaptureSettings(share=1.0)
+    options = {"name": "r", "max_file_bytes": 100_000, "max_waiting_bytes": 2_500}
+    capture = Capture(settings, tmp_path, draw=lambda: 0.5, **options)
+    capture.offer(Exchange(texts=[Slow("x" * 1_000)]))
+    assert writing.wait(10)
+    for _ in range(3):
+        capture.offer(Exchange(texts=["y" * 1_000]))
+    assert capture.num_dropped == 2
+    resumed.set()
+    capture.close()
+    assert len(records(tmp_path, "capture-*")) == 2
+    assert capture._waiting_bytes == 0
+
+
 @pytest.mark.parametrize(("age_days", "is_kept"), [(29, True), (31, False)])
 def test_captures_go_after_their_days(tmp_path, age_days, is_kept):
     old = tmp_path / "capture-2020-01-01-other.jsonl"

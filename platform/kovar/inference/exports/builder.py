@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kovar.errors import SpecError
+from kovar.errors import SpecError, UntrustedVersionError
 from kovar.inference.exports.form import (
     EXPORT_FILE,
     EXPORT_KIND,
@@ -53,12 +53,24 @@ class ExportBuilder:
     max_accuracy_loss: float
 
     def found(self) -> dict[ExportForm, DerivedArtifact]:
-        """Return the newest export of each form."""
+        """Return the newest export of each form.
+
+        Where keys are trusted, one that none of them attests does not count: it would be executed
+        in the place of the signed version, and anybody may have hung it there.
+        """
         return {
             form_of(one.manifest): one
             for one in self.registry.derived(self.version)
-            if is_export(one.manifest)
+            if is_export(one.manifest) and self._is_trusted(one)
         }
+
+    def _is_trusted(self, artifact: DerivedArtifact) -> bool:
+        try:
+            self.registry.check_derived(artifact)
+        except UntrustedVersionError as refusal:
+            log.warning("an export is left out: %s", refusal.message)
+            return False
+        return True
 
     def ensure(self, form: ExportForm) -> DerivedArtifact:
         """Return an export, made now where there is none; others wait for it meanwhile.
@@ -68,6 +80,7 @@ class ExportBuilder:
             MissingExtraError: a library is not installed.
             ModelError: the model cannot be exported.
             SpecError: the version does not classify texts, or int8 loses too much of its accuracy.
+            UntrustedVersionError: keys are trusted, and none of them would attest the export.
         """
         from filelock import FileLock
 
@@ -106,6 +119,7 @@ class ExportBuilder:
 
     def build(self, form: ExportForm) -> DerivedArtifact:
         """Make an export, also where there is one already; see `ensure`."""
+        self.registry.check_can_attest(name=f"the {form} export of {self.version}")
         log.info("exporting %s to %s", self.version, form)
         judges = self._texts if form.precision == "int8" else None
         with tempfile.TemporaryDirectory(prefix="kovar-export-") as name:

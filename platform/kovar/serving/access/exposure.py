@@ -6,15 +6,21 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any, Final
 
+from kovar.config import format_size
+from kovar.serving.environment import GRPC_MESSAGE_BYTES
+
 SERVE_DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104 (what Serve listens on when a file says nothing)
 
 
-def exposure_notes(fields: Mapping[str, Any], *, has_keys: bool) -> tuple[str, ...]:
+def exposure_notes(
+    fields: Mapping[str, Any], *, has_keys: bool, max_body_bytes: int = 0
+) -> tuple[str, ...]:
     """Return what is worth knowing before a file is deployed; nothing for loopback alone.
 
     Args:
         fields: of a Ray Serve configuration file.
         has_keys: whether the application asks for API keys.
+        max_body_bytes: largest body that the application takes.
     """
     http = fields.get("http_options") or {}
     host = str(http.get("host") or SERVE_DEFAULT_HOST)
@@ -27,6 +33,11 @@ def exposure_notes(fields: Mapping[str, Any], *, has_keys: bool) -> tuple[str, .
             notes.append(f"{where} without TLS: keys and texts travel in the clear")
     if (fields.get("grpc_options") or {}).get("grpc_servicer_functions"):
         notes.append("gRPC has no TLS in Serve and listens on every address of its nodes")
+        if max_body_bytes > GRPC_MESSAGE_BYTES:
+            notes.append(
+                f"gRPC takes messages of {format_size(GRPC_MESSAGE_BYTES)}: for bodies of "
+                f"{format_size(max_body_bytes)} set RAY_SERVE_GRPC_MAX_MESSAGE_SIZE as well"
+            )
     return tuple(notes)
 
 

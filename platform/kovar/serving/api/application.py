@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kovar.errors import RequestError
+from kovar.serving.access.middleware import path_in
 from kovar.serving.answering import Answering
 from kovar.serving.api.call import Call
 from kovar.serving.api.documentation import documentation_endpoints
@@ -16,6 +17,7 @@ from kovar.serving.api.envelope import Envelope
 from kovar.serving.api.infer import infer_endpoints, metadata_endpoints
 from kovar.serving.api.predict import predict_endpoint
 from kovar.serving.api.reply import refusal_reply
+from kovar.serving.body_room import BodyRoom
 from kovar.serving.exchange import exchange_of
 from kovar.serving.served_model import ModelTable, ServedModel
 from kovar.serving.spec import RequestLimits
@@ -51,7 +53,7 @@ def create_api(
     ]
     served = [model.served for model in models]
     endpoints += documentation_endpoints(endpoints, served, keyed=keyed)
-    app: ASGIApp = _Dispatch(Routes(endpoints), limits)
+    app: ASGIApp = _Dispatch(Routes(endpoints), limits, answering.room)
     for middleware in reversed(middlewares):
         app = middleware(app)
     return Envelope(app, answering.models.default.served)
@@ -64,20 +66,23 @@ class _Dispatch:
     with the tokenizer and the runtime, so each microsecond here is one of theirs.
     """
 
-    def __init__(self, routes: Routes, limits: RequestLimits) -> None:
+    def __init__(self, routes: Routes, limits: RequestLimits, room: BodyRoom) -> None:
         self._routes = routes
         self._limits = limits
+        self._room = room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         deadline = time.monotonic() + self._limits.request_timeout_s
         try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
-            endpoint, params = self._routes.find(scope["method"], path)
+            # The path that the gate has judged.
+            endpoint, params = self._routes.find(scope["method"], path_in(scope))
             exchange.route = endpoint.path
-            call = Call(scope, receive, params, exchange, self._limits, deadline).hurried()
-            reply = await endpoint.answer(call)
+            call = Call(scope, receive, params, exchange, self._limits, deadline, self._room)
+            reply = await endpoint.answer(call.hurried())
         except RequestError as error:
             exchange.code = error.code
             reply = refusal_reply(error)
+        finally:
+            self._room.give_back(exchange)
         await reply.send(send, without_body=scope["method"] == "HEAD")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kovar.errors import RequestError
+from kovar.serving.body_room import BodyRoom
+from kovar.serving.reading import ReadT, read_content
 from kovar.serving.spec import RequestLimits
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Call:
         exchange: what is known of the request, for logs and metrics.
         limits: what is refused.
         deadline: moment on `time.monotonic` by which the answer is wanted.
+        room: memory for the body.
     """
 
     scope: Scope
@@ -39,6 +42,7 @@ class Call:
     exchange: Exchange
     limits: RequestLimits
     deadline: float
+    room: BodyRoom
 
     def header(self, name: bytes) -> str | None:
         """Return a header by its name in small letters."""
@@ -69,11 +73,23 @@ class Call:
             )
         return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
 
+    async def read(self, read: Callable[[bytes], ReadT]) -> ReadT:
+        """Return what the body means; a large one is read beside the event loop.
+
+        Args:
+            read: reads the body; may raise `RequestError`.
+
+        Raises:
+            RequestError: as `body`; 504 there was no time left; or what `read` raises.
+        """
+        return await read_content(await self.body(), read, deadline=self.deadline)
+
     async def body(self) -> bytes:
         """Read a body that may be too large, too slow, packed or cut off.
 
         Raises:
-            RequestError: 400 it was cut off; 408 too slow; 413 too large; 415 packed.
+            RequestError: 400 it was cut off; 408 too slow; 413 too large; 415 packed; 429 there is
+                no room for it.
         """
         declared = self.header(b"content-length") or ""
         if declared.isdecimal() and int(declared) > self.limits.max_body_bytes:
@@ -106,6 +122,7 @@ class Call:
             size += len(piece)
             if size > self.limits.max_body_bytes:
                 raise self._too_large()
+            self.room.take(self.exchange, len(piece))
             pieces.append(piece)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)

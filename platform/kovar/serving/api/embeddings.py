@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
@@ -26,7 +27,7 @@ def embeddings_endpoints(answering: Answering) -> list[Endpoint]:
     """Describe the endpoints that clients of OpenAI's API know."""
 
     async def embeddings(call: Call) -> Reply:
-        request = parse_request(EmbeddingsRequest, await call.body())
+        request = await call.read(partial(parse_request, EmbeddingsRequest))
         model = answering.model(call.exchange, request.model)
         inputs = embedding_inputs(request, model.served, call.limits)
         answer = await answering.embed(model, inputs, call.exchange, deadline=call.deadline)

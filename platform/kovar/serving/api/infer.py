@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import kovar
 from kovar.serving.answering import Answering
 from kovar.serving.api.endpoint import Endpoint
 from kovar.serving.api.reply import JSON_TYPE, Reply, json_reply, server_timing
+from kovar.serving.protocol.bounds import Bounds
 from kovar.serving.protocol.infer import wanted_outputs
 from kovar.serving.protocol.infer_json import (
     HEADER_LENGTH,
@@ -30,8 +32,13 @@ def infer_endpoints(answering: Answering) -> list[Endpoint]:
 
     async def infer(call: Call) -> Reply:
         model = answering.model(call.exchange, call.params["model"], call.params.get("version"))
-        body = await call.body()
-        request = read_inference(body, call.header(_HEADER_LENGTH))
+        request = await call.read(
+            partial(
+                read_inference,
+                header_length=call.header(_HEADER_LENGTH),
+                bounds=Bounds.of(call.limits, model.served),
+            )
+        )
         outputs = wanted_outputs(request)
         answer, timing = await answering.infer(
             model, request, outputs, call.exchange, deadline=call.deadline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
@@ -15,7 +16,7 @@ from kovar.serving.protocol.predict import (
     inputs_of,
     predict_body,
 )
-from kovar.serving.protocol.refusal import parse_request
+from kovar.serving.protocol.refusal import check_count, parse_request
 
 if TYPE_CHECKING:
     from kovar.serving.api.call import Call
@@ -25,8 +26,9 @@ def predict_endpoint(answering: Answering) -> Endpoint:
     """Describe the endpoint of texts in, labels out."""
 
     async def predict(call: Call) -> Reply:
-        request = parse_request(PredictRequest, await call.body())
+        request = await call.read(partial(parse_request, PredictRequest))
         model = answering.model(call.exchange, request.model)
+        check_count(len(request.inputs), call.limits, field="inputs")
         texts = inputs_of(request)
         answer = await answering.predict(
             model,

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from kovar.serving.observe.settings import CaptureSettings
 logger = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 256
+MAX_WAITING_BYTES: Final = 16 << 20
+"""Of texts, in memory: a few requests of the largest size, thousands of the usual one."""
 MAX_FILES: Final = 8
 DAY_S: Final = 86_400.0
 
@@ -31,13 +34,15 @@ class _Sample:
     facts: dict[str, Any]
     texts: Sequence[Any]
     labels: Sequence[str]
+    size_bytes: int
 
 
 class Capture:
     """Keeps a share of the answered requests, in one file a day.
 
     Masking takes longer than answering may wait for, so a thread does it; when more samples come
-    than it masks, they are dropped and counted. Texts that wait are in memory alone.
+    than it masks, by number or by size, they are dropped and counted. Texts that wait are in memory
+    alone.
 
     Args:
         settings: which share, and what is kept of it.
@@ -45,6 +50,7 @@ class Capture:
         name: of the replica, in the name of its files.
         max_file_bytes: size at which a file is closed and another begun.
         draw: gives numbers from 0 to 1, to choose the sample.
+        max_waiting_bytes: memory of the texts that wait.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Capture:
         name: str,
         max_file_bytes: int,
         draw: Callable[[], float] = random.random,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -63,6 +70,9 @@ class Capture:
         self._lines: JsonLines | None = None
         self._draw = draw
         self._waiting: queue.Queue[_Sample | None] = queue.Queue(MAX_WAITING)
+        self._max_waiting_bytes = max_waiting_bytes
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
         self.num_dropped = 0
         self._thread = threading.Thread(target=self._work, name="kovar-capture", daemon=True)
         self._thread.start()
@@ -78,9 +88,29 @@ class Capture:
             "version": exchange.version,
             "digest": exchange.digest,
         }
+        size_bytes = sum(map(sys.getsizeof, exchange.texts))
+        if not self._reserve(size_bytes):
+            self._drop()
+            return
         try:
-            self._waiting.put_nowait(_Sample(facts, exchange.texts, exchange.labels))
+            self._waiting.put_nowait(
+                _Sample(facts, exchange.texts, exchange.labels, size_bytes=size_bytes)
+            )
         except queue.Full:
+            self._reserve(-size_bytes)
+            self._drop()
+
+    def _reserve(self, size_bytes: int) -> bool:
+        """Count the memory of a sample that will wait, if there is room for it."""
+        with self._lock:
+            after = self._waiting_bytes + size_bytes
+            if after > self._max_waiting_bytes:
+                return False
+            self._waiting_bytes = after
+            return True
+
+    def _drop(self) -> None:
+        with self._lock:
             self.num_dropped += 1
 
     def close(self) -> None:
@@ -98,7 +128,9 @@ class Capture:
             except Exception as problem:
                 # What cannot be masked is not written, and its message may quote it.
                 logger.error("a sample was not kept: %s", type(problem).__name__)
-                self.num_dropped += 1
+                self._drop()
+            finally:
+                self._reserve(-sample.size_bytes)
 
     def _masked(self, sample: _Sample) -> dict[str, Any]:
         texts: list[str | list[str]] = []

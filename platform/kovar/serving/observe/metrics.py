@@ -80,6 +80,12 @@ METRICS: Final = (
         (*VERSION, "digest", "runtime", "precision"),
     ),
     Metric("kovar_golden_check", "gauge", "1 when the golden examples were reproduced"),
+    Metric(
+        "kovar_runtime_left_out",
+        "gauge",
+        "1 for each runtime that failed at the replica's start and is replaced by another",
+        (*VERSION, "runtime"),
+    ),
     Metric("kovar_cold_start_seconds", "gauge", "seconds of a stage of the start", ("stage",)),
     Metric("kovar_lost_records", "counter", "log lines and samples that were not kept", ("what",)),
 )

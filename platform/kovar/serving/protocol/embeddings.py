@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, WithJsonSchema
 
@@ -87,6 +87,7 @@ def embedding_inputs(
             field="dimensions",
         )
     given = request.input
+    _check_length(given, served, limits)
     if isinstance(given, str) or _is_token_ids(given):
         given = [given]
     if not isinstance(given, list):
@@ -98,19 +99,25 @@ def embedding_inputs(
     return [_token_ids(item, served, f"input[{index}]") for index, item in enumerate(given)]
 
 
+def _check_length(given: object, served: ServedVersion, limits: RequestLimits) -> None:
+    """Refuse what is too long whatever it holds, before each of its items is looked at."""
+    if isinstance(given, list) and len(given) > max(limits.max_inputs, served.max_length):
+        if type(given[0]) is int:
+            raise _too_many_tokens(len(given), served, "input[0]")
+        check_count(len(given), limits, field="input")
+
+
 def _is_token_ids(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
 
 
 def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
-    if not isinstance(item, list) or not all(type(token) is int for token in item):
-        raise wrong_type(field, expected="a text in a list of texts, or token ids alone")
+    if not isinstance(item, list):
+        raise wrong_type(field, expected=_ITEM)
     if not 1 <= len(item) <= served.max_length:
-        raise RequestError(
-            f"{len(item)} tokens, from 1 to {served.max_length} are allowed",
-            code="too_many_tokens",
-            field=field,
-        )
+        raise _too_many_tokens(len(item), served, field)
+    if not all(type(token) is int for token in item):
+        raise wrong_type(field, expected=_ITEM)
     if not 0 <= min(item) <= max(item) < served.vocabulary_size:
         raise RequestError(
             f"a token id outside of the model's {served.vocabulary_size}",
@@ -118,6 +125,17 @@ def _token_ids(item: object, served: ServedVersion, field: str) -> Encoded:
             field=field,
         )
     return Encoded(tuple(item))
+
+
+_ITEM: Final = "a text in a list of texts, or token ids alone"
+
+
+def _too_many_tokens(number: int, served: ServedVersion, field: str) -> RequestError:
+    return RequestError(
+        f"{number} tokens, from 1 to {served.max_length} are allowed",
+        code="too_many_tokens",
+        field=field,
+    )
 
 
 def embeddings_body(

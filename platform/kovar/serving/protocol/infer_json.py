@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from kovar.config import Config
 from kovar.errors import RequestError
+from kovar.serving.protocol.bounds import MAX_DIMENSIONS, MAX_TENSORS, Bounds
 from kovar.serving.protocol.infer import (
     Inference,
     Inferred,
@@ -30,7 +31,9 @@ class RequestTensor(Config):
     """One input tensor."""
 
     name: str = Field(description="`text`, or for token ids `input_ids`")
-    shape: list[int] = Field(description="[n] or [n, 1]; [n, tokens] for token ids")
+    shape: list[int] = Field(
+        max_length=MAX_DIMENSIONS, description="[n] or [n, 1]; [n, tokens] for token ids"
+    )
     datatype: str = Field(description="`BYTES`; `INT64` or `INT32` for token ids")
     parameters: dict[str, JsonValue] = Field(
         default={}, description="`binary_data_size`: bytes of this tensor after the JSON"
@@ -60,11 +63,14 @@ class InferRequest(Config):
         "`timeout`: microseconds that the client waits; others are ignored",
     )
     inputs: list[RequestTensor] = Field(
+        max_length=MAX_TENSORS,
         description="`text`, and `text_pair` beside it for pairs; or `input_ids`, and "
-        "`attention_mask` and `token_type_ids` beside it"
+        "`attention_mask` and `token_type_ids` beside it",
     )
     outputs: list[RequestedOutput] | None = Field(
-        default=None, description="outputs to return; `label` and `scores` when absent"
+        default=None,
+        max_length=MAX_TENSORS,
+        description="outputs to return; `label` and `scores` when absent",
     )
 
 
@@ -88,12 +94,13 @@ class InferResponse(Config):
     outputs: list[ResponseTensor]
 
 
-def read_inference(body: bytes, header_length: str | None) -> Inference:
+def read_inference(body: bytes, header_length: str | None, bounds: Bounds) -> Inference:
     """Read a request.
 
     Args:
         body: JSON, and raw tensors after it where `header_length` is given.
         header_length: value of the header `Inference-Header-Content-Length`.
+        bounds: what the tensors may hold.
 
     Raises:
         RequestError: 400 or 422, naming the field.
@@ -107,7 +114,7 @@ def read_inference(body: bytes, header_length: str | None) -> Inference:
     binary = parameters.get("binary_data_output") is True
     return Inference(
         id=request.id or "",
-        inputs=_tensors(request.inputs, memoryview(body)[size:]),
+        inputs=_tensors(request.inputs, memoryview(body)[size:], bounds),
         outputs=[
             _wanted(output, f"outputs[{index}]", binary)
             for index, output in enumerate(request.outputs or ())
@@ -128,7 +135,7 @@ def _json_size(declared: str, num_bytes: int) -> int:
     return int(declared)
 
 
-def _tensors(inputs: Sequence[RequestTensor], raw: memoryview) -> list[Tensor]:
+def _tensors(inputs: Sequence[RequestTensor], raw: memoryview, bounds: Bounds) -> list[Tensor]:
     tensors: list[Tensor] = []
     place = 0
     for index, item in enumerate(inputs):
@@ -138,10 +145,11 @@ def _tensors(inputs: Sequence[RequestTensor], raw: memoryview) -> list[Tensor]:
             raise RequestError(
                 "this field is required", code="missing_field", field=f"{field}.data"
             )
+        number = bounds.elements(item.datatype, item.shape, field=field)
         if size is None:
-            data = flat(item.data or [], item.shape)
+            data = [] if number is None else flat(item.data or [], item.shape)
         else:
-            data = _raw_data(item, size, raw[place:], field)
+            data = _raw_data(item, size, raw[place:], field, number)
             place += len(raw[place:][:size]) if isinstance(size, int) else 0
         tensors.append(Tensor(item.name, item.datatype, tuple(item.shape), data))
     if place != len(raw):
@@ -149,13 +157,17 @@ def _tensors(inputs: Sequence[RequestTensor], raw: memoryview) -> list[Tensor]:
     return tensors
 
 
-def _raw_data(item: RequestTensor, size: JsonValue, raw: memoryview, field: str) -> list[Any]:
+def _raw_data(
+    item: RequestTensor, size: JsonValue, raw: memoryview, field: str, number: int | None
+) -> list[Any]:
     place = f"{field}.parameters.binary_data_size"
     if item.data is not None:
         raise invalid_tensor(place, "the tensor has data in JSON too")
     if type(size) is not int or not 0 <= size <= len(raw):
         raise invalid_tensor(place, f"expected from 0 to the {len(raw)} bytes that follow")
-    return from_raw(item.datatype, raw[:size], field)
+    if number is None:
+        return []
+    return from_raw(item.datatype, raw[:size], field, num_elements=number)
 
 
 def _wanted(output: RequestedOutput, field: str, binary: bool) -> WantedOutput:

@@ -67,7 +67,7 @@ def _refusal(kind: type[BaseModel], problem: ValidationError) -> RequestError:
                 code="wrong_type",
                 field=dotted(path) or None,
             )
-        case "string_too_long":
+        case "string_too_long" | "too_long":
             return too_long(dotted(path))
         case other:
             return wrong_type(dotted(path), expected=_EXPECTED.get(other, "another type"))

@@ -21,6 +21,7 @@ class ServedVersion:
         vocabulary_size: token ids are below this.
         embedding_size: numbers of a text's embedding.
         reason: why this runtime and precision.
+        left_out: what could have executed it instead, and failed.
     """
 
     model: str
@@ -33,6 +34,7 @@ class ServedVersion:
     vocabulary_size: int
     embedding_size: int
     reason: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def headers(self) -> dict[str, str]:

@@ -58,9 +58,7 @@ def check_elements(tensor: Tensor, field: str) -> None:
         raise invalid_tensor(f"{field}.shape", "a size below 0")
     expected = math.prod(tensor.shape)
     if len(tensor.data) != expected:
-        raise invalid_tensor(
-            f"{field}.data", f"the shape says {expected} elements, data has {len(tensor.data)}"
-        )
+        raise _other_number(field, expected, str(len(tensor.data)))
     kind = _PYTHON.get(tensor.datatype)
     if kind is None:
         raise invalid_tensor(f"{field}.datatype", "wrong datatype, no input of the model has it")
@@ -83,6 +81,8 @@ def flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
     What is nested in another way is returned as it came: its elements are of no datatype.
     """
     rows = data
+    if shape and len(data) != shape[0]:
+        return data
     for size in shape[1:]:
         if not rows or any(not isinstance(row, list) or len(row) != size for row in rows):
             return data
@@ -90,31 +90,42 @@ def flat(data: list[Any], shape: Sequence[int]) -> list[Any]:
     return rows
 
 
-def from_raw(datatype: str, raw: bytes | memoryview, field: str) -> list[Any]:
+def from_raw(datatype: str, raw: bytes | memoryview, field: str, *, num_elements: int) -> list[Any]:
     """Read elements from the binary extension's bytes, which are little-endian.
 
+    Args:
+        datatype: the protocol's name of it.
+        raw: the bytes.
+        field: the tensor's place.
+        num_elements: as the shape says; nothing beyond is decoded.
+
     Raises:
-        RequestError: 400 the bytes are cut off, no UTF-8, or of a datatype that no input has.
+        RequestError: 400 the bytes are cut off, no UTF-8, of another number of elements, or of a
+            datatype that no input has.
     """
     if datatype == BYTES:
-        return _texts(bytes(raw), field)
+        return _texts(bytes(raw), field, num_elements)
     code = _CODES.get(datatype)
     if code is None:
         raise invalid_tensor(f"{field}.datatype", "wrong datatype, no input of the model has it")
     elements = array(code)
     if len(raw) % elements.itemsize:
         raise invalid_tensor(field, f"the bytes are no whole number of {datatype} elements")
+    if len(raw) != num_elements * elements.itemsize:
+        raise _other_number(field, num_elements, str(len(raw) // elements.itemsize))
     elements.frombytes(raw)
     if sys.byteorder == "big":
         elements.byteswap()
     return list(map(bool, elements)) if datatype == BOOL else elements.tolist()
 
 
-def _texts(raw: bytes, field: str) -> list[str]:
+def _texts(raw: bytes, field: str, num_elements: int) -> list[str]:
     """Read texts, each after its length in four bytes."""
     texts: list[str] = []
     place = 0
     while place < len(raw):
+        if len(texts) == num_elements:
+            raise _other_number(field, num_elements, "more")
         start = place + _LENGTH.size
         if start > len(raw):
             raise invalid_tensor(field, "the bytes end within the length of a text")
@@ -123,6 +134,12 @@ def _texts(raw: bytes, field: str) -> list[str]:
             raise invalid_tensor(field, "the bytes end within a text")
         texts.append(text_of(raw[start:place], f"{field}.data[{len(texts)}]"))
     return texts
+
+
+def _other_number(field: str, num_elements: int, found: str) -> RequestError:
+    return invalid_tensor(
+        f"{field}.data", f"the shape says {num_elements} elements, data has {found}"
+    )
 
 
 def text_of(raw: bytes, field: str) -> str:

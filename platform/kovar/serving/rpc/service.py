@@ -11,14 +11,17 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import kovar
 from kovar.errors import RequestError
 from kovar.serving.api.envelope import place_of, request_id_of
 from kovar.serving.exchange import Exchange
+from kovar.serving.protocol.bounds import Bounds
 from kovar.serving.protocol.infer import wanted_outputs
 from kovar.serving.protocol.metadata import model_metadata, repository_index, server_metadata
+from kovar.serving.reading import read_content
 from kovar.serving.rpc.infer import read_inference, write_inference
 from kovar.serving.rpc.messages import PACKAGE, message, parse
 
@@ -146,7 +149,7 @@ class InferenceService:
         answering = self.answering
         deadline = time.monotonic() + answering.limits.request_timeout_s
         model = answering.model(exchange, read.model_name, read.model_version or None)
-        request = read_inference(read)
+        request = read_inference(read, Bounds.of(answering.limits, model.served))
         outputs = wanted_outputs(request)
         answer, _ = await answering.infer(model, request, outputs, exchange, deadline=deadline)
         return write_inference(request, outputs, model.served, answer)
@@ -180,7 +183,13 @@ class InferenceService:
 
         try:
             _check_size(request, self.answering.limits.max_body_bytes)
-            answer = await handler(parse(f"{name}Request", request), exchange)
+            self.answering.room.take(exchange, len(request))
+            read = await read_content(
+                request,
+                partial(parse, f"{name}Request"),
+                deadline=time.monotonic() + self.answering.limits.request_timeout_s,
+            )
+            answer = await handler(read, exchange)
             exchange.sent_bytes = answer.ByteSize()
             exchange.status = 200
         except RequestError as error:
@@ -194,6 +203,8 @@ class InferenceService:
             # The message may quote the text, so only its kind and place are kept.
             logger.error("request %s failed: %s", exchange.request_id, place_of(problem))
             raise RequestError("the server failed", status=500, code="internal") from None
+        finally:
+            self.answering.room.give_back(exchange)
         return answer
 
     def _refuse(self, error: RequestError, exchange: Exchange, context: RayServegRPCContext) -> Any:
