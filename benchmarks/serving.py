@@ -228,7 +228,7 @@ def stages(folder: Path) -> dict[str, float]:
     newest = max(folder.glob("access-*.jsonl"), key=lambda path: path.stat().st_mtime)
     messages = [json.loads(line).get("message", "") for line in newest.read_text().splitlines()]
     (started,) = (message for message in messages if message.startswith("started "))
-    found = re.findall(r"(\w+) ([\d.]+) s", started.partition(": ")[2])
+    found = re.findall(r"(\w+) ([\d.]+) s", started.rpartition(": ")[2])
     return {f"{stage}_s": float(seconds) for stage, seconds in found}
 
 
