@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kovar.inference import BatchRunner
 from kovar.registry import Version
+from kovar.serving.adapters.readings import AdapterReadings
+from kovar.serving.adapters.source import AdapterSource
 from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
 from kovar.serving.cold_start import ColdStart, import_library
@@ -17,7 +19,7 @@ from kovar.serving.exchange import Exchange
 from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.rpc import InferenceService
-from kovar.serving.served_model import ModelTable, served_model
+from kovar.serving.served_model import Model, ModelTable, served_model
 from kovar.serving.spec import ServingSpec
 from kovar.serving.versions import BoundVersion, load_versions
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from kovar.inference import Runtime
+    from kovar.serving.adapters.binding import BoundAdapters
     from kovar.serving.rpc.service import RpcScope
 
 logger = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ class Replica(InferenceService):
         versions: what is served, the default one first.
         artifact_root: where the blobs of the versions are.
         cache_dir: where verified copies are kept on this machine.
+        adapters: what is served beside them, in memory while it is asked for.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
@@ -54,13 +58,14 @@ class Replica(InferenceService):
         *,
         artifact_root: str,
         cache_dir: Path,
+        adapters: BoundAdapters | None = None,
     ) -> None:
         start = ColdStart()
         with start.stage("import"):
             import_library(spec.runtime)
-        runtimes = load_versions(
-            spec, versions, start, artifact_root=artifact_root, cache_dir=cache_dir
-        )
+        places: Any = {"artifact_root": artifact_root, "cache_dir": cache_dir}
+        runtimes = load_versions(spec, versions, start, **places)
+        source = AdapterSource(spec, adapters, start, **places) if adapters else None
         self._cold_start = start.seconds
         self._limits = spec.limits
         served = [
@@ -72,18 +77,27 @@ class Replica(InferenceService):
         start.log(str(versions[0].version))
         for one, runtime in zip(versions, runtimes, strict=True):
             logger.info("%s is executed by %s", one.version, runtime.reason)
+        longest = max(runtime.max_length for runtime in runtimes)
         self._runner = BatchRunner(
-            max(runtimes, key=lambda runtime: runtime.max_length),
+            runtimes[0],
+            max_length=max(longest, source.max_length) if source else longest,
             limits=spec.batching.on(spec.device),
             max_queued=spec.limits.max_queued,
             max_wait_s=spec.limits.max_wait_s,
             on_batch=self._guards.on_batch,
         )
         self._guards.watch(self._runner)
-        self._models = [
+        self._models: list[Model] = [
             served_model(one, self._runner, runtime)
             for one, runtime in zip(served, runtimes, strict=True)
         ]
+        if source is not None:
+            saved = source.share_with(runtimes)
+            logger.info("%s is the adapters' base, which saves others %s", source.bound.base, saved)
+            self._adapters = source.pool(spec, self._runner)
+            models = source.models(self._adapters)
+            self._models += models
+            self._guards.watch_adapters(AdapterReadings(models, self._adapters))
         self._answering = Answering(ModelTable(self._models), spec.limits)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -123,8 +137,8 @@ class Replica(InferenceService):
         return reported(self._runner.load())
 
     def __del__(self) -> None:
-        """End the runtime's thread; Serve calls this once the requests have drained."""
-        for part in ("_runner", "_guards"):
+        """End the threads; Serve calls this once the requests have drained."""
+        for part in ("_adapters", "_runner", "_guards"):
             if hasattr(self, part):
                 getattr(self, part).close()
 

@@ -80,6 +80,10 @@ METRICS: Final = (
         (*VERSION, "digest", "runtime", "precision"),
     ),
     Metric("kovar_golden_check", "gauge", "1 when the golden examples were reproduced"),
+    Metric("kovar_adapter_loaded", "gauge", "1 for each adapter in memory, 0 for the others"),
+    Metric("kovar_adapter_loads", "counter", "adapters that were loaded, or failed", ("outcome",)),
+    Metric("kovar_adapter_evictions", "counter", "adapters that made room for others", ()),
+    Metric("kovar_adapter_loading_seconds", "counter", "seconds that loading adapters took", ()),
     Metric("kovar_cold_start_seconds", "gauge", "seconds of a stage of the start", ("stage",)),
     Metric("kovar_lost_records", "counter", "log lines and samples that were not kept", ("what",)),
 )
