@@ -56,9 +56,11 @@ def build_tiny_adapter(
     return folder
 
 
-def register_tiny_base(settings: Settings, folder: Path, *, seed: int = 0) -> Version:
-    """Register an encoder that adapters are trained on, as `base`."""
-    return _register(settings, build_tiny_encoder(folder, seed=seed), "base", facts_of())
+def register_tiny_base(
+    settings: Settings, folder: Path, *, model: str = "base", seed: int = 0
+) -> Version:
+    """Register an encoder that adapters are trained on."""
+    return _register(settings, build_tiny_encoder(folder, seed=seed), model, facts_of())
 
 
 def register_tiny_adapter(
