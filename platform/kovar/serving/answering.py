@@ -49,9 +49,7 @@ class Answering:
         self.models = models
         self.limits = limits
 
-    def model(
-        self, exchange: Exchange, name: str | None, version: str | None = None
-    ) -> Model:
+    def model(self, exchange: Exchange, name: str | None, version: str | None = None) -> Model:
         """Find the model and note it.
 
         Raises:

@@ -150,7 +150,10 @@ class Guards:
         name = "kovar_lost_records"
         lines = self._lines.num_lost if self._lines else 0
         samples = self._capture.num_dropped if self._capture else 0
-        losses: list[Reading] = [(name, {"what": "line"}, lines), (name, {"what": "sample"}, samples)]
+        losses: list[Reading] = [
+            (name, {"what": "line"}, lines),
+            (name, {"what": "sample"}, samples),
+        ]
         return losses + (self._adapters.counts() if self._adapters else [])
 
 

@@ -153,7 +153,7 @@ class ServedModel:
         """Whether it is in memory and answers."""
         return ModelState("READY" if self.is_ready else "UNAVAILABLE")
 
-    def loaded(self, *, deadline: float) -> AbstractAsyncContextManager[ServedModel]:  # noqa: ARG002
+    def loaded(self, *, deadline: float) -> AbstractAsyncContextManager[ServedModel]:
         """Return a context in which it is in memory: any."""
         return nullcontext(self)
 

@@ -243,7 +243,7 @@ BAD = {
     "another base": (
         {"models": [{"model": "tenant-stray"}]},
         "adapters.models[0].model",
-        "adapter of other@1",
+        "adapter of another base",
     ),
     "nothing found": (
         {"models": [{"model": "tenant-a"}, {"model": "nobody-*"}]},

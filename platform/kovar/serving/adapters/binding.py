@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from kovar.errors import NotFoundError, SpecError
 from kovar.inference import adapter_base
-from kovar.models import ADAPTER_WEIGHTS
+from kovar.models import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from kovar.serving.adapters.settings import AdapterSettings, ServedAdapter
 from kovar.serving.spec import ServingSpec
 
@@ -110,7 +110,7 @@ def _matching(wanted: ServedAdapter, base: Version, registry: Registry) -> Itera
             version = registry.version(model.name, wanted.version)
         except NotFoundError:
             continue
-        if _why_not(version, base, registry) is None:
+        if _why_not(version, base) is None:
             yield version
 
 
@@ -122,7 +122,7 @@ def _named(
     served: frozenset[str],
 ) -> Version:
     version = registry.version(wanted.model, wanted.version)
-    why_not = _why_not(version, base, registry)
+    why_not = _why_not(version, base)
     if why_not is not None:
         raise SpecError(
             f"{why_not}: an adapter of {base} is needed", field=f"{field}.model", got=str(version)
@@ -134,15 +134,14 @@ def _named(
     return version
 
 
-def _why_not(version: Version, base: Version, registry: Registry) -> str | None:
+def _why_not(version: Version, base: Version) -> str | None:
     """Return why a version is not an adapter of the base that classifies texts."""
-    own = adapter_base(registry, version)
-    if own is None:
+    manifest = version.manifest
+    if all(file.path != ADAPTER_CONFIG for file in manifest.files):
         return "this version is a whole model"
-    if own.digest != base.digest:
-        return f"this version is an adapter of {own}"
-    signature = version.manifest.signature
-    if signature.task not in CLASSIFIES or not signature.labels:
+    if all((one.role, one.digest) != ("base", base.digest) for one in manifest.parents):
+        return "this version is an adapter of another base"
+    if manifest.signature.task not in CLASSIFIES or not manifest.signature.labels:
         return "this version does not classify texts"
     return None
 

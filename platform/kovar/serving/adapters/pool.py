@@ -210,8 +210,9 @@ class AdapterPool:
                     self.num_loads += 1
                     self.num_evictions += len(gone)
                 future = self._loads.pop(digest)
+            if model is not None:
+                logger.info("loaded the adapter %s in %.2f s", version, self._clock() - begin)
             del model
-            logger.info("loaded the adapter %s in %.2f s", version, self._clock() - begin)
         self.loading_s += self._clock() - begin
         future.set_result(None)
         self._gone([self.versions[one] for one in gone])
