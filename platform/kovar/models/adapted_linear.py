@@ -49,5 +49,6 @@ class AdaptedLinear(torch.nn.Module):
         outputs.flatten(0, -2).addmm_(low.flatten(0, -2), self.up)
         if self.gain is None:
             return outputs
-        outputs = outputs * self.gain
-        return outputs if self.bias is None else outputs + self.bias
+        if self.bias is None:
+            return outputs * self.gain
+        return torch.addcmul(self.bias, outputs, self.gain)

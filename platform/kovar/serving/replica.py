@@ -92,13 +92,19 @@ class Replica(InferenceService):
             for one, runtime in zip(served, runtimes, strict=True)
         ]
         if source is not None:
-            saved = source.share_with(runtimes)
-            logger.info("%s is the adapters' base, which saves others %s", source.bound.base, saved)
-            self._adapters = source.pool(spec, self._runner)
-            models = source.models(self._adapters)
-            self._models += models
-            self._guards.watch_adapters(AdapterReadings(models, self._adapters))
+            self._hold_adapters(source, spec, runtimes)
         self._answering = Answering(ModelTable(self._models), spec.limits)
+
+    def _hold_adapters(
+        self, source: AdapterSource, spec: ServingSpec, runtimes: Sequence[Runtime]
+    ) -> None:
+        """Serve adapters beside the versions that are always in memory."""
+        saved = source.share_with(runtimes)
+        logger.info("%s, the adapters' base, saves the others %s", source.bound.base, saved)
+        self._adapters = source.pool(spec, self._runner)
+        models = source.models(self._adapters)
+        self._models += models
+        self._guards.watch_adapters(AdapterReadings(models, self._adapters))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application; Serve calls this after the constructor."""
