@@ -28,9 +28,10 @@ def base(folders):
     return AdapterBase.load(folders / "base", precision="fp32")
 
 
+@pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("name", ["lora", "dora", "three"])
-def test_an_adapter_beside_its_base_answers_like_one_that_is_merged(folders, base, name):
-    beside = base.adapt(folders / name)
+def test_an_adapter_over_a_shared_base_answers_like_one_that_is_merged(folders, base, name, merge):
+    beside = base.adapt(folders / name, merge=merge)
     merged = load_runtime(
         folders / name, runtime="torch", precision="fp32", base_folder=folders / "base"
     )
@@ -51,6 +52,19 @@ def test_the_weights_of_a_base_are_in_memory_once(folders, base):
             if parameter.data_ptr() != whole[key].data_ptr()
         }
         assert set(own) == {"classifier.weight", "classifier.bias"}
+
+
+def test_layers_that_an_adapter_changes_are_its_own_where_it_is_merged(folders, base):
+    whole = dict(base.module.named_parameters())
+    own = {
+        key
+        for key, parameter in base.adapt(folders / "lora", merge=True).module.named_parameters()
+        if parameter.data_ptr() != whole[key].data_ptr()
+    }
+    assert own == {
+        *("classifier.weight", "classifier.bias"),
+        *(key for key in whole if key.endswith(("query.weight", "dense.weight"))),
+    }
 
 
 def test_a_merged_adapter_shares_what_it_does_not_change_with_the_base(folders, base):

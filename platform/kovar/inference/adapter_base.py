@@ -91,26 +91,27 @@ class AdapterBase:
         """Width of the last hidden states."""
         return embedding_size_of(self.shared.model.config.to_dict())
 
-    def adapt(self, folder: Path) -> TorchRuntime:
+    def adapt(self, folder: Path, *, merge: bool = False) -> TorchRuntime:
         """Load an adapter over the base and check it against its golden examples.
 
         It may run in any thread, beside runtimes that answer.
 
         Args:
             folder: the adapter's files.
+            merge: see `SharedBase.adapt`.
 
         Raises:
             GoldenError: it does not answer as it was evaluated, or has no examples.
             ModelError: a file is damaged, or the adapter belongs to another base.
         """
         reader = Reader.of(folder, base_folder=self.folder)
-        loaded = TorchModel(self.shared.adapt(folder), reader, self.precision.precision)
+        model = self.shared.adapt(folder, merge=merge)
+        loaded = TorchModel(model, reader, self.precision.precision)
 
         def exact() -> TorchModel:
             return TorchModel(self._in_fp32().adapt(folder), reader, "fp32")
 
         runtime = TorchRuntime(loaded, load_exact=exact)
-        runtime.reason = f"torch {loaded.precision}: an adapter beside its base"
         verify_golden(runtime, folder)
         return runtime
 

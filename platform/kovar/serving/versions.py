@@ -105,9 +105,10 @@ def further_weights(spec: ServingSpec, registry: Registry) -> int:
     if adapters is not None and spec.adapters is not None:
         num_bytes += _weights(adapters.base, registry, shared=adapters.base.digest in bases)
         bases.add(adapters.base.digest)
-        num_bytes += (min(spec.adapters.max_loaded, len(adapters.versions)) + 1) * (
-            adapters.largest_bytes
-        )
+        each = adapters.largest_bytes
+        if spec.adapters.merge:
+            each += _weights(adapters.base, registry, shared=True)
+        num_bytes += (min(spec.adapters.max_loaded, len(adapters.versions)) + 1) * each
     for one in spec.more_models:
         version = registry.version(one.model, one.version)
         base = adapter_base(registry, version)

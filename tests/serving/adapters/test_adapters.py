@@ -195,6 +195,17 @@ def test_grpc_loads_and_unloads(replica):
     assert context.details.endswith("[always_loaded]")
 
 
+def test_adapters_may_be_merged_when_they_are_loaded(settings, ask):
+    replica = replica_of(settings, merge=True)
+    app = replica.__serve_build_asgi_app__()
+    body = {"inputs": [TEXTS[0]], "model": "tenant-a"}
+    merged = asyncio.run(send(app, "POST", "/v1/predict", json=body)).json()
+    beside = predict(ask, "tenant-a").json()
+    scores = [one["predictions"][0]["score"] for one in (merged, beside)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    replica.__del__()
+
+
 def test_what_is_preloaded_is_there_and_files_that_are_gone_fail_their_own_adapter(settings):
     replica = replica_of(settings, preload=["tenant-a"])
     app = replica.__serve_build_asgi_app__()

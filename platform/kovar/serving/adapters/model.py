@@ -67,6 +67,7 @@ def adapter_facts(
     precision: str,
     vocabulary_size: int,
     embedding_size: int,
+    merge: bool,
 ) -> ServedVersion:
     """Name an adapter as its responses do, before it is loaded.
 
@@ -76,7 +77,9 @@ def adapter_facts(
         precision: that it is computed at.
         vocabulary_size: of its base.
         embedding_size: of its base.
+        merge: whether it is merged.
     """
+    how = "merged when it is loaded" if merge else "beside its base"
     signature = version.manifest.signature
     return ServedVersion(
         model=version.model,
@@ -88,5 +91,5 @@ def adapter_facts(
         precision=precision,
         vocabulary_size=vocabulary_size,
         embedding_size=embedding_size,
-        reason=f"torch {precision}: an adapter beside its base",
+        reason=f"torch {precision}: an adapter {how}",
     )

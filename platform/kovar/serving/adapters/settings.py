@@ -41,6 +41,10 @@ class AdapterSettings(Config):
     max_loaded: int = Field(
         default=32, ge=1, le=10_000, description="adapters that a replica has in memory"
     )
+    merge: bool = Field(
+        default=False,
+        description="give each adapter the layers that it changes: faster, and larger in memory",
+    )
     preload: tuple[str, ...] = Field(
         default=(), description="names of those that are loaded before the replica answers"
     )

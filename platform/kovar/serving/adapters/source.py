@@ -53,6 +53,7 @@ class AdapterSource:
         cache_dir: Path,
     ) -> None:
         self.bound = bound
+        self._merge = spec.adapters is not None and spec.adapters.merge
         self._cache = VersionCache(cache_dir / "versions")
         self._artifacts = open_artifacts(artifact_root)
         base = bound.base
@@ -71,6 +72,7 @@ class AdapterSource:
                 precision=self._base.precision.precision,
                 vocabulary_size=self._base.vocabulary_size,
                 embedding_size=self._base.embedding_size,
+                merge=self._merge,
             )
             for version in bound.versions
         }
@@ -113,7 +115,7 @@ class AdapterSource:
         folder = self._cache.materialize(
             version.digest, version.manifest, self._artifacts, rehash=True
         )
-        runtime, facts = self._base.adapt(folder), self._facts[version.digest]
+        runtime, facts = self._base.adapt(folder, merge=self._merge), self._facts[version.digest]
         if (runtime.labels, runtime.max_length) != (facts.labels, facts.max_length):
             raise ModelError(
                 "the files have other labels or another length than the manifest says",
