@@ -30,6 +30,19 @@ FIELDS: dict[str, Any] = {
     "modules_to_save": ["classifier"],
 }
 
+ADAPTERS: dict[str, Any] = {
+    "models": [{"model": "tenant-*"}],
+    "base": "base@champion",
+    "max_loaded": 2,
+}
+ADAPTER_ARGS: dict[str, Any] = {
+    "model": "films",
+    "runtime": "torch",
+    "precision": "fp32",
+    "adapters": ADAPTERS,
+}
+"""What an application with adapters says."""
+
 
 def build_tiny_adapter(
     folder: Path,

@@ -59,7 +59,7 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     with quiet_metrics_interval():
         described = deployment.options(**deployment_options(spec, request))
-    return described.bind(spec, versions, **_places(settings), adapters=adapters)
+    return described.bind(spec, versions, adapters, **_places(settings))
 
 
 def _with_keys(spec: ServingSpec, settings: Settings) -> ServingSpec:

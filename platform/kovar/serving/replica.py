@@ -42,9 +42,9 @@ class Replica(InferenceService):
     Args:
         spec: what is served, and within which limits.
         versions: what is served, the default one first.
+        adapters: what is served beside them, in memory while it is asked for.
         artifact_root: where the blobs of the versions are.
         cache_dir: where verified copies are kept on this machine.
-        adapters: what is served beside them, in memory while it is asked for.
 
     Raises:
         DamagedArtifactError: a file is missing, truncated or altered.
@@ -55,10 +55,10 @@ class Replica(InferenceService):
         self,
         spec: ServingSpec,
         versions: Sequence[BoundVersion],
+        adapters: BoundAdapters | None = None,
         *,
         artifact_root: str,
         cache_dir: Path,
-        adapters: BoundAdapters | None = None,
     ) -> None:
         start = ColdStart()
         with start.stage("import"):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
+import time
+import weakref
+from pathlib import Path
 
 import pytest
 import tritonclient.http as triton_http
@@ -11,45 +15,22 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from in_process import listening, send
-from kovar.errors import NotFoundError, SpecError
 from kovar.registry import Registry
 from kovar.serving import read_args
 from kovar.serving.adapters.binding import bind_adapters
 from kovar.serving.replica import Replica
-from kovar.serving.versions import bind_versions, further_weights
-from tiny_adapter import build_tiny_adapter, register_tiny_adapter, register_tiny_base
-from tiny_version import TEXTS, build_tiny_version, register_tiny_version, settings_in
-
-ADAPTERS = {"models": [{"model": "tenant-*"}], "base": "base@champion", "max_loaded": 2}
-ARGS = {"model": "films", "runtime": "torch", "precision": "fp32", "adapters": ADAPTERS}
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("adapters")
-    settings = settings_in(folder)
-    register_tiny_version(settings, build_tiny_version(folder / "films"), model="films")
-    base = register_tiny_base(settings, folder / "base")
-    for seed, name in enumerate(["a", "b", "c", "wrong"]):
-        labels = ("bad", "fair", "good") if name == "c" else ("negative", "positive")
-        shift = 0.2 if name == "wrong" else 0.0
-        built = build_tiny_adapter(
-            folder / name, folder / "base", seed=seed, labels=labels, shift=shift
-        )
-        register_tiny_adapter(settings, built, base, model=f"tenant-{name}", labels=labels)
-    other = register_tiny_base(settings, folder / "other", model="other", seed=1)
-    stray = build_tiny_adapter(folder / "stray", folder / "other", seed=9)
-    register_tiny_adapter(settings, stray, other, model="tenant-stray")
-    return settings
+from kovar.serving.versions import bind_versions
+from tiny_adapter import ADAPTER_ARGS, ADAPTERS
+from tiny_version import TEXTS
 
 
 def replica_of(settings, **adapters):
-    spec = read_args(ARGS | {"adapters": ADAPTERS | adapters})
+    spec = read_args(ADAPTER_ARGS | {"adapters": ADAPTERS | adapters})
     with Registry.open(settings) as registry:
         versions = bind_versions(spec, registry, settings)
         bound = bind_adapters(spec, registry)
     places = {"artifact_root": settings.artifact_root, "cache_dir": settings.cache_dir}
-    return Replica(spec, versions, adapters=bound, **places)
+    return Replica(spec, versions, bound, **places)
 
 
 @pytest.fixture
@@ -125,6 +106,22 @@ def test_a_bad_request_loads_nothing(ask):
     assert ask("POST", "/v1/predict", json={"inputs": [" "], "model": "tenant-a"}).is_error
     assert predict(ask, "tenant-stray").json()["code"] == "model_not_found"
     assert states(ask)["tenant-a"] == "UNAVAILABLE"
+
+
+def test_an_adapter_that_goes_leaves_no_memory_behind(replica, ask):
+    predict(ask, "tenant-a")
+    held = asyncio.run(replica._adapters.take(_digest(replica, "tenant-a"), time.monotonic() + 10))
+    gone = weakref.ref(held)
+    replica._adapters.give_back(held)
+    del held
+    ask("POST", "/v2/repository/models/tenant-a/unload")
+    predict(ask, "films")  # what ran last is referred to until something else has run
+    gc.collect()
+    assert gone() is None
+
+
+def _digest(replica, name):
+    return next(one.served.digest for one in replica._models if one.served.model == name)
 
 
 def test_many_adapters_are_asked_at_once(replica):
@@ -228,8 +225,6 @@ def test_what_is_preloaded_is_there_and_files_that_are_gone_fail_their_own_adapt
 
 
 def _files(settings):
-    from pathlib import Path
-
     return Path(settings.artifact_root).rglob("*")
 
 
@@ -247,52 +242,3 @@ def test_adapters_are_counted(replica, ask):
     assert ("kovar_golden_check", "tenant-b") not in gauges
     sums = {(name, *labels.values()): value for name, labels, value in replica._guards._sums()}
     assert sums["kovar_adapter_loads", "failed"] == 1
-
-
-BAD = {
-    "a whole model": ({"models": [{"model": "films"}]}, "adapters.models[0].model", "whole model"),
-    "another base": (
-        {"models": [{"model": "tenant-stray"}]},
-        "adapters.models[0].model",
-        "adapter of another base",
-    ),
-    "nothing found": (
-        {"models": [{"model": "tenant-a"}, {"model": "nobody-*"}]},
-        "adapters.models[1].model",
-        "no model of this name",
-    ),
-    "named twice": (
-        {"models": [{"model": "tenant-a"}, {"model": "tenant-a", "version": "1"}]},
-        "adapters.models[1].version",
-        "served already",
-    ),
-    "unknown preload": ({"preload": ["tenant-x"]}, "adapters.preload[0]", "none of the"),
-    "no base": ({"base": None}, "adapters.base", "no adapter"),
-}
-
-
-@pytest.mark.parametrize("mistake", BAD)
-def test_adapters_that_cannot_be_served_are_refused_before_anything_starts(settings, mistake):
-    fields, field, says = BAD[mistake]
-    spec = read_args(ARGS | {"adapters": ADAPTERS | fields})
-    with Registry.open(settings) as registry, pytest.raises(SpecError, match=says) as refusal:
-        bind_adapters(spec, registry)
-    assert refusal.value.field == field
-
-
-def test_a_name_that_the_registry_does_not_have_is_refused(settings):
-    spec = read_args(ARGS | {"adapters": ADAPTERS | {"models": [{"model": "tenant-x"}]}})
-    with Registry.open(settings) as registry, pytest.raises(NotFoundError):
-        bind_adapters(spec, registry)
-
-
-def test_the_base_is_that_of_the_first_model_where_that_is_an_adapter(settings):
-    fields = {"models": [{"model": "tenant-[bc]"}]}
-    spec = read_args({"model": "tenant-a", "adapters": fields})
-    with Registry.open(settings) as registry:
-        bound = bind_adapters(spec, registry)
-        assert further_weights(spec, registry) > bound.largest_bytes * 3
-    assert (bound.base.model, [one.model for one in bound.versions]) == (
-        "base",
-        ["tenant-b", "tenant-c"],
-    )
