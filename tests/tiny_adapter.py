@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kovar.inference import load_runtime
-from kovar.models import build_classifier, check_folder, put_adapter, save_adapter
+from kovar.models import build_for_training, check_folder, put_adapter, save_adapter
 from kovar.registry import (
     EnvironmentFacts,
     Parent,
@@ -25,9 +25,6 @@ FIELDS: dict[str, Any] = {
     "r": 2,
     "lora_alpha": 4,
     "lora_dropout": 0.0,
-    "use_dora": False,
-    "target_modules": ["query", "dense"],
-    "modules_to_save": ["classifier"],
 }
 
 ADAPTERS: dict[str, Any] = {
@@ -52,6 +49,7 @@ def build_tiny_adapter(
     labels: Sequence[str] = LABELS,
     dora: bool = False,
     shift: float = 0.0,
+    layers: Sequence[str] = ("query", "dense"),
 ) -> Path:
     """Write what is registered of an adapter: its files and golden examples, `shift` off."""
     import torch
@@ -59,7 +57,9 @@ def build_tiny_adapter(
     files = check_folder(base, source="tiny")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = put_adapter(build_classifier(files, labels=labels), FIELDS | {"use_dora": dora})
+        built = build_for_training(files, labels=labels)
+        changed = {"target_modules": list(layers), "modules_to_save": list(built.head)}
+        model = put_adapter(built.model, FIELDS | changed | {"use_dora": dora})
         for name, tensor in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(tensor)

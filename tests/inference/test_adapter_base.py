@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from kovar.errors import GoldenError, ModelError
 from kovar.inference import AdapterBase, load_runtime, share_weights
-from tiny import build_tiny_encoder
+from small_configs import ENCODERS
+from tiny import build_tiny_encoder, build_tiny_tokenizer
 from tiny_adapter import build_tiny_adapter
-from tiny_version import TEXTS
+from tiny_version import LABELS, TEXTS
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,20 @@ def test_an_adapter_over_a_shared_base_answers_like_one_that_is_merged(folders, 
     torch.testing.assert_close(beside.embed(batch), merged.embed(batch), rtol=0, atol=1e-5)
     weights = [beside.attribute(batch)[0].weights, merged.attribute(batch)[0].weights]
     torch.testing.assert_close(*map(torch.tensor, weights), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["albert", "distilbert", "modernbert"])
+def test_a_base_of_any_architecture_is_shared(kind, tmp_path):
+    from transformers import AutoConfig, AutoModel
+
+    vocabulary = json.loads((build_tiny_tokenizer(tmp_path) / "tokenizer.json").read_text())
+    sizes = ENCODERS[kind] | {"vocab_size": len(vocabulary["model"]["vocab"])}
+    with torch.random.fork_rng(devices=[]):
+        AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path)
+    layers = {"distilbert": ["q_lin"], "modernbert": ["Wqkv"]}.get(kind, ["query", "ffn"])
+    folder = build_tiny_adapter(tmp_path / "adapter", tmp_path, layers=layers)
+    base = AdapterBase.load(tmp_path, precision="fp32")
+    assert base.adapt(folder).labels == LABELS  # it reproduces what the merged one answered
 
 
 def test_the_weights_of_a_base_are_in_memory_once(folders, base):
