@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kovar.config import format_size
 from kovar.inference import BatchRunner
 from kovar.registry import Version
 from kovar.serving.adapters.readings import AdapterReadings
@@ -26,7 +28,7 @@ from kovar.serving.versions import BoundVersion, load_versions
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from kovar.inference import Runtime
+    from kovar.inference import ClassifierRuntime, Runtime
     from kovar.serving.adapters.binding import BoundAdapters
     from kovar.serving.rpc.service import RpcScope
 
@@ -64,8 +66,12 @@ class Replica(InferenceService):
         with start.stage("import"):
             import_library(spec.runtime)
         places: Any = {"artifact_root": artifact_root, "cache_dir": cache_dir}
-        runtimes = load_versions(spec, versions, start, **places)
-        source = AdapterSource(spec, adapters, start, **places) if adapters else None
+        # In a thread that ends: threads of OpenMP stay with the thread that computed first, and
+        # where they and those of the runner outnumber the cores, each of the latter sleeps
+        # between any two operations, at half the speed.
+        with ThreadPoolExecutor(max_workers=1) as loader:
+            loading = loader.submit(_load, spec, versions, adapters, start, **places)
+            runtimes, source = loading.result()
         self._cold_start = start.seconds
         self._limits = spec.limits
         served = [
@@ -92,14 +98,12 @@ class Replica(InferenceService):
             for one, runtime in zip(served, runtimes, strict=True)
         ]
         if source is not None:
-            self._hold_adapters(source, spec, runtimes)
+            self._hold_adapters(source, spec)
         self._answering = Answering(ModelTable(self._models), spec.limits)
 
-    def _hold_adapters(
-        self, source: AdapterSource, spec: ServingSpec, runtimes: Sequence[Runtime]
-    ) -> None:
+    def _hold_adapters(self, source: AdapterSource, spec: ServingSpec) -> None:
         """Serve adapters beside the versions that are always in memory."""
-        saved = source.share_with(runtimes)
+        saved = format_size(source.num_shared_bytes)
         logger.info("%s, the adapters' base, saves the others %s", source.bound.base, saved)
         self._adapters = source.pool(spec, self._runner)
         models = source.models(self._adapters)
@@ -147,6 +151,22 @@ class Replica(InferenceService):
         for part in ("_adapters", "_runner", "_guards"):
             if hasattr(self, part):
                 getattr(self, part).close()
+
+
+def _load(
+    spec: ServingSpec,
+    versions: Sequence[BoundVersion],
+    adapters: BoundAdapters | None,
+    start: ColdStart,
+    **places: Any,
+) -> tuple[list[ClassifierRuntime], AdapterSource | None]:
+    """Load what is always in memory, and the base of the adapters."""
+    runtimes = load_versions(spec, versions, start, **places)
+    if adapters is None:
+        return runtimes, None
+    source = AdapterSource(spec, adapters, start, **places)
+    source.share_with(runtimes)
+    return runtimes, source
 
 
 def served_version(version: Version, runtime: Runtime) -> ServedVersion:

@@ -22,11 +22,13 @@ class Loader:
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[str] = []
+        self.threads: list[threading.Thread] = []
         self.problems: dict[str, Exception] = {}
 
     def __call__(self, version: Named) -> SimpleNamespace:
         assert self.gate.wait(10)
         self.asked.append(version.model)
+        self.threads.append(threading.current_thread())
         if version.model in self.problems:
             raise self.problems[version.model]
         return SimpleNamespace(served=SimpleNamespace(digest=version.digest), model=version.model)
@@ -79,6 +81,13 @@ def test_requests_that_come_together_load_an_adapter_once(pool, loader):
     assert asyncio.run(many()) == ["a"] * 20
     assert loader.asked == ["a"]
     assert pool.num_loads == 1
+
+
+def test_the_thread_that_loaded_has_ended_and_with_it_those_that_helped_it_compute(pool, loader):
+    asyncio.run(use(pool, "a"))
+    asyncio.run(use(pool, "b"))
+    assert len(set(loader.threads)) == 2
+    assert not any(thread.is_alive() for thread in loader.threads)
 
 
 def test_others_are_answered_while_one_is_loaded(pool, loader):

@@ -193,7 +193,7 @@ class AdapterPool:
             self._settled.wait_for(lambda: self._shelf.is_settled or self._closed)
             is_closed = self._closed
         try:
-            model = None if is_closed else self._load_one(version)
+            model = None if is_closed else self._loaded(version)
         except Exception as problem:
             # Callers are told the kind; paths and addresses are for the log.
             told = problem.message if isinstance(problem, KovarError) else place_of(problem)
@@ -216,6 +216,12 @@ class AdapterPool:
         self.loading_s += self._clock() - begin
         future.set_result(None)
         self._gone([self.versions[one] for one in gone])
+
+    def _loaded(self, version: Version) -> ServedModel:
+        # In a thread that ends: those of OpenMP stay with a thread that computed, and take the
+        # cores from the runtime's.
+        with ThreadPoolExecutor(1, thread_name_prefix="kovar-adapter") as own:
+            return own.submit(self._load_one, version).result()
 
     def _gone(self, versions: list[Version]) -> None:
         for version in versions:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kovar.config import format_size
 from kovar.errors import ModelError
 from kovar.inference import AdapterBase, share_weights
 from kovar.registry.artifacts import open_artifacts
@@ -53,6 +52,7 @@ class AdapterSource:
         cache_dir: Path,
     ) -> None:
         self.bound = bound
+        self.num_shared_bytes = 0
         self._merge = spec.adapters is not None and spec.adapters.merge
         self._cache = VersionCache(cache_dir / "versions")
         self._artifacts = open_artifacts(artifact_root)
@@ -82,9 +82,9 @@ class AdapterSource:
         """Tokens of the longest text that an adapter reads."""
         return max((one.max_length for one in self._facts.values()), default=1)
 
-    def share_with(self, runtimes: Sequence[Runtime]) -> str:
-        """Let other runtimes refer to the base's weights; returns the size that this saves."""
-        return format_size(share_weights(runtimes, base=self._base.module))
+    def share_with(self, runtimes: Sequence[Runtime]) -> None:
+        """Let other runtimes refer to the base's weights."""
+        self.num_shared_bytes = share_weights(runtimes, base=self._base.module)
 
     def pool(self, spec: ServingSpec, predictor: Predictor) -> AdapterPool:
         """Return the pool of the replica's adapters, with those that are to be preloaded.
