@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kovar.serving.adapters.shelf import FIRST_PAUSE_S, LONGEST_PAUSE_S, Refused, Shelf
 
@@ -103,3 +105,25 @@ def test_what_is_dropped_is_loaded_again_when_it_is_wanted(shelf):
     assert shelf.drop(["a", "b"]) == ["thing a"]
     assert shelf.take("a") is None
     assert shelf.want("a") == "load"
+
+
+@given(st.integers(1, 3), st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans())))
+def test_no_more_is_in_memory_than_there_is_room_for_and_what_is_idle_goes_first(room, asked):
+    shelf = Shelf(room, clock=lambda: 0.0)
+    held = []
+    for number, (key, ends) in enumerate(asked):
+        item = shelf.take(key)
+        if item is None:
+            shelf.want(key)
+            idle = [one for one in shelf.loaded if all(f" {one}" not in used for used in held)]
+            gone = shelf.put(key, f"{number} {key}")
+            assert not idle or all(one not in held for one in gone)
+            item = shelf.take(key)
+        assert item is not None
+        held.append(item)
+        if ends:
+            shelf.give_back(held.pop(0))
+        assert len(shelf.loaded) <= room
+    for item in held:
+        shelf.give_back(item)
+    assert shelf.is_settled
