@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kovar.errors import NotFoundError, SpecError
+from kovar.errors import NotFoundError, SpecError, UntrustedVersionError
 from kovar.registry import Registry
+from kovar.registry.signing import generate_keys
 from kovar.serving import read_args
 from kovar.serving.adapters.binding import bind_adapters
 from kovar.serving.versions import further_weights
@@ -58,3 +59,10 @@ def test_the_base_is_that_of_the_first_model_where_that_is_an_adapter(settings):
         "base",
         ["tenant-b", "tenant-c"],
     )
+
+
+def test_adapters_that_no_trusted_key_signed_are_refused(settings, tmp_path):
+    trusting = settings.model_copy(update={"trusted_keys": (generate_keys(tmp_path / "key"),)})
+    spec = read_args(ADAPTER_ARGS)
+    with Registry.open(trusting) as registry, pytest.raises(UntrustedVersionError, match="tenant-"):
+        bind_adapters(spec, registry)
