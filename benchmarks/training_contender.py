@@ -235,8 +235,8 @@ class Trainer:
         flags = {"train_sampling_strategy": "group_by_length"} if self.best else {}
         arguments = TrainingArguments(
             output_dir=tempfile.mkdtemp(), per_device_train_batch_size=self.rows, use_cpu=True,
-            bf16=precision == "bf16", save_strategy="no", report_to=[], disable_tqdm=True, seed=seed,
-            logging_strategy="no", dataloader_pin_memory=False, **flags, **changes,
+            bf16=precision == "bf16", save_strategy="no", report_to=[], disable_tqdm=True,
+            seed=seed, logging_strategy="no", dataloader_pin_memory=False, **flags, **changes,
         )  # fmt: skip
         return HuggingFaceTrainer(
             model=model, args=arguments, train_dataset=self._rows(dataset, "train"),

@@ -33,6 +33,7 @@ from kovar.models import ModelSpec
 from kovar.resources.request import CpuRequest, GpuRequest, Resources, TpuRequest, WorkerRange
 from kovar.serving import RequestLimits, ServingSpec, read_args
 from kovar.serving.access import AccessSettings
+from kovar.serving.adapters.settings import AdapterSettings, ServedAdapter
 from kovar.serving.observe import CaptureSettings, ObserveSettings
 from kovar.serving.spec import Autoscaling, FurtherModel, ReplicaRange
 from kovar.settings import Settings
@@ -90,6 +91,8 @@ REFERENCES: dict[str, list[tuple[type[BaseModel], str]]] = {
     "serving.md": [
         (ServingSpec, ""),
         (FurtherModel, "more_models[]."),
+        (AdapterSettings, "adapters."),
+        (ServedAdapter, "adapters.models[]."),
         (ReplicaRange, "num_replicas."),
         (Autoscaling, "autoscaling."),
         (RequestLimits, "limits."),

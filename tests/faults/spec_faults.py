@@ -11,6 +11,7 @@ from faults.fault import Edit, Fault, add, both, drop, swap
 JOB = "jobs/movie-sentiment.yaml"
 SWEEP = "tune/tiny-lr-precision.yaml"
 SERVE = "serve/movie-sentiment.yaml"
+ADAPTERS = "serve/movie-adapters.yaml"
 ARGS = "applications[0].args"
 
 
@@ -33,6 +34,10 @@ def _sweep(name: str, edit: Edit, field: str, says: str, *, elsewhere: bool = Fa
 
 def _serve(name: str, edit: Edit, field: str, says: str, *, elsewhere: bool = False) -> Fault:
     return Fault(f"endpoint: {name}", SERVE, edit, field, says, "plan", elsewhere)
+
+
+def _adapters(name: str, edit: Edit, field: str, says: str, *, elsewhere: bool = False) -> Fault:
+    return Fault(f"adapters: {name}", ADAPTERS, edit, field, says, "plan", elsewhere)
 
 
 WORKER = "worker: {kind: cpu, cpus: 1}"
@@ -128,5 +133,14 @@ FAULTS = (
     _serve("timeout of zero", swap("request_timeout_s: 30", "request_timeout_s: 0"), f"{ARGS}.limits.request_timeout_s", "greater than 0"),
     _serve("GPU that this machine lacks", swap("kind: cpu\n        cpus: 1", "kind: gpu\n        type: L4"), f"{ARGS}.replica.type", "L4", elsewhere=True),
     _serve("applications not a list", swap("  - name: movie-sentiment", "    name: movie-sentiment"), "applications", "list", elsewhere=True),
+    _adapters("none named", both(drop("- model: movie-sentiment-*"), drop("version: champion", after="models:")), f"{ARGS}.adapters.models", "array", elsewhere=True),
+    _adapters("names without their key", both(swap("- model: movie-sentiment-* #", "- movie-sentiment-* #"), drop("version: champion", after="models:")), f"{ARGS}.adapters.models[0]", "movie-sentiment-*", elsewhere=True),
+    _adapters("room misspelled", swap("max_loaded:", "max_loded:"), f"{ARGS}.adapters.max_loded", "max_loaded"),
+    _adapters("room for none", swap("max_loaded: 32", "max_loaded: 0"), f"{ARGS}.adapters.max_loaded", "greater than or equal to 1"),
+    _adapters("more preloaded than there is room", both(swap("max_loaded: 32", "max_loaded: 1"), swap("preload: []", "preload: [a, b]")), f"{ARGS}.adapters", "preload names 2 adapters", elsewhere=True),
+    _adapters("base that is no version", swap("base: null", "base: []"), f"{ARGS}.adapters.base", "string"),
+    _adapters("executed by ONNX Runtime", swap("runtime: torch", "runtime: onnx"), ARGS, "adapters are computed by torch", elsewhere=True),
+    _adapters("in int8", both(swap("runtime: torch", "runtime: auto"), swap("precision: auto", "precision: int8")), ARGS, "no int8", elsewhere=True),
+    _adapters("compiled", swap("runtime: torch", "runtime: torch\n      compile: true"), ARGS, "would compile each adapter", elsewhere=True),
     _serve("batching misspelled", swap("batching:", "batch:"), f"{ARGS}.batch", "batching"),
 )

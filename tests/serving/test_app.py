@@ -92,7 +92,8 @@ def registered(tmp_path, monkeypatch):
 
 def test_an_alias_is_resolved_to_one_version_when_the_application_is_built(registered):
     application = build({"model": "tiny", "version": "champion"})
-    _, versions = application._bound_deployment.init_args
+    _, versions, adapters = application._bound_deployment.init_args
+    assert adapters is None
     assert [one.version.digest for one in versions] == [registered.digest]
 
 

@@ -46,7 +46,8 @@ def test_the_path_may_name_the_version_by_number_or_digest(ask, version):
     path = f"/v2/models/movie-sentiment/versions/{version}"
     assert ask("POST", f"{path}/infer", json=body()).status_code == 200
     assert ask("GET", path).json()["versions"] == ["3"]
-    assert ask("GET", f"{path}/ready").json() == {"name": "movie-sentiment", "ready": True}
+    ready = {"name": "movie-sentiment", "ready": True, "loaded": True}
+    assert ask("GET", f"{path}/ready").json() == ready
 
 
 def test_only_the_outputs_that_were_asked_for_are_sent(ask):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from in_process import send
 from kovar.cli import app
 from kovar.errors import MissingExtraError, ModelError, SpecError
-from kovar.inference import adapter_base, load_version
+from kovar.inference import AdapterBase, adapter_base, load_version
 from kovar.models import BuiltModel, build_for_training, check_folder, load_adapter
 from kovar.registry import Registry
 from kovar.serving.replica import Replica
@@ -126,7 +126,10 @@ def test_the_adapter_on_its_base_answers_as_the_merged_version(adapted):
             load_version(registry, version, precision="fp32", require_golden=True).predict(texts)
             for version in (result.adapter, result.version)
         )
+        base = registry.materialize(adapter_base(registry, result.adapter))
     assert [a.scores for a in one] == [pytest.approx(b.scores, abs=1e-6) for b in other]
+    beside = AdapterBase.load(base, precision="fp32").adapt(result.folder.model).predict(texts)
+    assert [a.scores for a in one] == [pytest.approx(b.scores, abs=1e-5) for b in beside]
 
 
 def test_kovar_predict_answers_with_an_adapter(adapted):

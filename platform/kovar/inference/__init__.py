@@ -1,5 +1,6 @@
 """Runtimes that execute a version, and the batcher in front of them."""
 
+from kovar.inference.adapter_base import AdapterBase
 from kovar.inference.answering import Answer, Timing
 from kovar.inference.batcher import Batcher, BatchLimits, Item, Taken
 from kovar.inference.choice import MAX_ACCURACY_LOSS, Wish, needed_exports, possible_exports
@@ -34,6 +35,7 @@ from kovar.inference.torch_tagger import Tagging, TorchTagger
 
 __all__ = [
     "MAX_ACCURACY_LOSS",
+    "AdapterBase",
     "Answer",
     "Attribution",
     "BatchLimits",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kovar.data.tokenizer import TOKENIZER_FILE
 from kovar.errors import ModelError
@@ -99,7 +99,7 @@ class Reader:
     @property
     def embedding_size(self) -> int:
         """Width of the last hidden states."""
-        return next(int(self.files.config[name]) for name in _SIZES if name in self.files.config)
+        return embedding_size_of(self.files.config)
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoded]:
         """Turn texts into token ids; the library releases the GIL meanwhile."""
@@ -150,6 +150,15 @@ class Reader:
         places = np.arange(longest)
         types = (places >= starts[:, None]) & (places < lengths[:, None])
         return types.astype(np.int64)
+
+
+def embedding_size_of(config: Mapping[str, Any]) -> int:
+    """Return the width of the last hidden states.
+
+    Args:
+        config: content of config.json.
+    """
+    return next(int(config[name]) for name in _SIZES if name in config)
 
 
 def check_version(folder: Path, base_folder: Path | None) -> BaseModelFiles:

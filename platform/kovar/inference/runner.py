@@ -66,9 +66,10 @@ class BatchRunner:
         max_wait_s: a text that would wait for longer, by the measured speed, is refused at once.
         clock: seconds that only move forward; deadlines are moments on it.
         on_batch: is told of each batch, in the runtime's thread.
+        max_length: tokens of the longest text; the runtime's own if absent.
 
     Raises:
-        ValueError: a text of the runtime's `max_length` would not fit a batch.
+        ValueError: a text of `max_length` would not fit a batch.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class BatchRunner:
         max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         on_batch: Callable[[BatchRecord], None] | None = None,
+        max_length: int | None = None,
     ) -> None:
-        if runtime.max_length > limits.max_tokens:
-            raise ValueError(f"max_tokens must be at least {runtime.max_length}, one whole text")
+        self.max_length = max_length or runtime.max_length
+        if self.max_length > limits.max_tokens:
+            raise ValueError(f"max_tokens must be at least {self.max_length}, one whole text")
         self.runtime = runtime
         self.max_queued = max_queued
         self.max_wait_s = max_wait_s
@@ -186,7 +189,7 @@ class BatchRunner:
             self._refuse_if_full(request)
             if isinstance(inputs[0], Encoded):
                 encoded = cast("Sequence[Encoded]", inputs)
-                _check_lengths(encoded, self.runtime.max_length)
+                _check_lengths(encoded, self.max_length)
                 self._queue(request, encoded)
                 return
             self._arrived[request] = cast("Sequence[Text]", inputs)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def share_weights(runtimes: Sequence[Runtime]) -> int:
+def share_weights(runtimes: Sequence[Runtime], *, base: torch.nn.Module | None = None) -> int:
     """Let tensors of torch runtimes that are equal in every number stand in memory once.
 
     An adapter is merged into its base, so it runs as fast as a whole model, and only the matrices
@@ -20,14 +20,15 @@ def share_weights(runtimes: Sequence[Runtime]) -> int:
 
     Args:
         runtimes: loaded versions; those of other libraries are left as they are.
+        base: a model that is in memory beside them, and stays as it is.
 
     Returns:
         Bytes that are no longer needed.
     """
     kept: dict[str, list[torch.Tensor]] = {}
     num_bytes = 0
-    for runtime in runtimes:
-        for name, tensor in _tensors(runtime):
+    for module in [base, *map(_module, runtimes)]:
+        for name, tensor in _tensors(module):
             for known in kept.setdefault(name, []):
                 if tensor.data_ptr() != known.data_ptr() and _are_equal(tensor, known):
                     tensor.data = known
@@ -38,10 +39,14 @@ def share_weights(runtimes: Sequence[Runtime]) -> int:
     return num_bytes
 
 
-def _tensors(runtime: Runtime) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(runtime, TorchRuntime):
-        yield from runtime.module.named_parameters()
-        yield from runtime.module.named_buffers()
+def _module(runtime: Runtime) -> torch.nn.Module | None:
+    return runtime.module if isinstance(runtime, TorchRuntime) else None
+
+
+def _tensors(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
+    if module is not None:
+        yield from module.named_parameters()
+        yield from module.named_buffers()
 
 
 def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:

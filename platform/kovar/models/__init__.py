@@ -43,6 +43,7 @@ from kovar.models.language import (
     select_targets,
 )
 from kovar.models.scratch import scratch_base
+from kovar.models.shared_base import SharedBase
 from kovar.models.size import LoraShape, ModelSize, model_size
 from kovar.models.varlen import first_position, read_rows_in_line, varlen_obstacle
 
@@ -59,6 +60,7 @@ __all__ = [
     "LoraShape",
     "ModelSize",
     "ModelSpec",
+    "SharedBase",
     "build_classifier",
     "build_for_training",
     "build_language_model",

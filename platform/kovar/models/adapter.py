@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -113,6 +113,39 @@ def check_adapter(folder: Path, *, base: Path) -> BaseModelFiles:
     return replace(found, config=config)
 
 
+@dataclass(frozen=True)
+class StoredAdapter:
+    """What an adapter's files hold.
+
+    Args:
+        fields: as `put_adapter` takes them.
+        tensors: by peft's names.
+    """
+
+    fields: dict[str, Any]
+    tensors: dict[str, Any]
+
+
+def read_adapter(folder: Path) -> StoredAdapter:
+    """Read an adapter's own files.
+
+    Args:
+        folder: as `save_adapter` wrote it.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        stored = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+        fields = {name: stored[name] for name in _FIELDS}
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+    except Exception as problem:  # safetensors raises an exception of its own
+        raise ModelError(f"damaged adapter: {problem}", file=folder / ADAPTER_CONFIG) from None
+    return StoredAdapter(fields, tensors)
+
+
 def load_adapter(folder: Path, *, base: Path) -> PreTrainedModel:
     """Load a base in fp32 and merge an adapter into its weights.
 
@@ -125,26 +158,21 @@ def load_adapter(folder: Path, *, base: Path) -> PreTrainedModel:
         ModelError: a file is damaged, or the adapter belongs to another base.
     """
     import torch
-    from safetensors.torch import load_file
 
     check_peft()
-    try:
-        stored = json.loads((folder / ADAPTER_CONFIG).read_bytes())
-        fields = {name: stored[name] for name in _FIELDS}
-        tensors = load_file(folder / ADAPTER_WEIGHTS)
-    except Exception as problem:  # safetensors raises an exception of its own
-        raise ModelError(f"damaged adapter: {problem}", file=folder / ADAPTER_CONFIG) from None
+    stored = read_adapter(folder)
+    fields = stored.fields
     with torch.random.fork_rng(devices=[]):
         built = load_with_new_head(base, config_dir=folder)
         try:
             model = put_adapter(built.model, fields)
         except ValueError as problem:
-            raise _another_base(folder, str(problem)) from None
-    _fill(model, tensors, folder)
+            raise another_base(folder, str(problem)) from None
+    _fill(model, stored.tensors, folder)
     saved = tuple(f"{name}." for name in fields["modules_to_save"])
     absent = sorted(name for name in built.fresh if not name.startswith(saved))
     if absent:
-        raise _another_base(folder, f"the base lacks {absent[0]}")
+        raise another_base(folder, f"the base lacks {absent[0]}")
     merged: PreTrainedModel = model.merge_and_unload()
     return merged
 
@@ -156,7 +184,7 @@ def _fill(model: PeftModel, tensors: dict[str, Any], folder: Path) -> None:
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if expected != found:
         name = min(expected.items() ^ found.items())[0]
-        raise _another_base(folder, f"{name} is absent or of another shape")
+        raise another_base(folder, f"{name} is absent or of another shape")
     with _without_warnings():
         set_peft_model_state_dict(model, tensors)
 
@@ -168,7 +196,8 @@ def _tensors(model: PeftModel) -> dict[str, Any]:
     return tensors
 
 
-def _another_base(folder: Path, what: str) -> ModelError:
+def another_base(folder: Path, what: str) -> ModelError:
+    """Build (not raise) the error of an adapter that was trained on another base."""
     return ModelError(
         f"the adapter does not fit its base: {what}", file=folder, hint="it was trained on another"
     )

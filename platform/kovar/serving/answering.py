@@ -21,7 +21,7 @@ from kovar.serving.protocol.infer import (
     model_inputs,
 )
 from kovar.serving.protocol.refusal import check_texts
-from kovar.serving.served_model import ModelTable, ServedModel
+from kovar.serving.served_model import Model, ModelTable, ServedModel
 from kovar.serving.spec import RequestLimits
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ class Answering:
         self.limits = limits
         self.room = BodyRoom.of(limits)
 
-    def model(
-        self, exchange: Exchange, name: str | None, version: str | None = None
-    ) -> ServedModel:
+    def model(self, exchange: Exchange, name: str | None, version: str | None = None) -> Model:
         """Find the model and note it.
 
         Raises:
@@ -65,9 +63,28 @@ class Answering:
         exchange.digest = found.served.digest
         return found
 
+    async def load(self, name: str, *, deadline: float) -> None:
+        """Bring all versions of a model into memory.
+
+        Raises:
+            RequestError: 404 the application does not serve it; 503 it cannot be loaded.
+        """
+        for model in self.models.all_of(name):
+            await model.load(deadline=deadline)
+
+    def unload(self, name: str) -> None:
+        """Let all versions of a model go from memory.
+
+        Raises:
+            RequestError: 400 it is always in memory; 404 the application does not serve it.
+        """
+        models = self.models.all_of(name)
+        for model in [one for one in models if not one.is_always_loaded] or models:
+            model.unload()
+
     async def predict(
         self,
-        model: ServedModel,
+        model: Model,
         texts: Sequence[Text],
         exchange: Exchange,
         *,
@@ -82,11 +99,18 @@ class Answering:
         """
         check_texts(texts, self.limits)
         _note_texts(exchange, texts)
-        if attributions:
-            return await self._explained(model, texts, exchange, deadline, truncate)
-        answer = await model.ask(
-            texts, deadline=deadline, run=model.run, truncate=self._truncates(truncate)
-        )
+        if attributions and len(texts) > self.limits.max_attributed:
+            raise RequestError(
+                f"{len(texts)} texts, at most {self.limits.max_attributed} with attributions",
+                code="too_many_inputs",
+                field="inputs",
+            )
+        async with model.loaded(deadline=deadline) as ready:
+            if attributions:
+                return await self._explained(ready, texts, exchange, deadline, truncate)
+            answer = await ready.ask(
+                texts, deadline=deadline, run=ready.run, truncate=self._truncates(truncate)
+            )
         _note_answer(exchange, answer.num_tokens, answer.timing, answer.outputs)
         return Predicted(answer.outputs, answer.timing)
 
@@ -98,12 +122,6 @@ class Answering:
         deadline: float,
         truncate: bool | None,
     ) -> Predicted:
-        if len(texts) > self.limits.max_attributed:
-            raise RequestError(
-                f"{len(texts)} texts, at most {self.limits.max_attributed} with attributions",
-                code="too_many_inputs",
-                field="inputs",
-            )
         answers = []
         for index, text in enumerate(texts):
             # Each for itself, because one takes as long as a whole batch of predictions: others
@@ -128,7 +146,7 @@ class Answering:
 
     async def embed(
         self,
-        model: ServedModel,
+        model: Model,
         inputs: Sequence[Text] | Sequence[Encoded],
         exchange: Exchange,
         *,
@@ -141,15 +159,16 @@ class Answering:
             RequestError: they cannot be answered.
         """
         _note_texts(exchange, inputs)
-        answer = await model.ask(
-            inputs, deadline=deadline, run=model.embed, truncate=self._truncates(truncate)
-        )
+        async with model.loaded(deadline=deadline) as ready:
+            answer = await ready.ask(
+                inputs, deadline=deadline, run=ready.embed, truncate=self._truncates(truncate)
+            )
         _note_answer(exchange, answer.num_tokens, answer.timing, ())
         return answer
 
     async def infer(
         self,
-        model: ServedModel,
+        model: Model,
         request: Inference,
         outputs: Sequence[WantedOutput],
         exchange: Exchange,
@@ -176,7 +195,8 @@ class Answering:
             embeddings, timing = embedded.outputs, embedded.timing
             if names == {EMBEDDING_OUTPUT}:
                 return Inferred(embeddings=embeddings), timing
-        answer = await model.ask(inputs, deadline=deadline, run=model.run, truncate=truncate)
+        async with model.loaded(deadline=deadline) as ready:
+            answer = await ready.ask(inputs, deadline=deadline, run=ready.run, truncate=truncate)
         _note_answer(exchange, answer.num_tokens, answer.timing, answer.outputs)
         return Inferred(answer.outputs, embeddings), answer.timing
 

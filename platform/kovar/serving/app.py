@@ -13,6 +13,7 @@ from kovar.models import ModelSpec, known_config
 from kovar.registry import Registry, Version
 from kovar.resources import Request, as_written, live_cluster, replica_options
 from kovar.serving.access.key_file import read_keys
+from kovar.serving.adapters.binding import bind_adapters
 from kovar.serving.autoscaling.binding import autoscaling_options, quiet_metrics_interval
 from kovar.serving.plan import plan_replicas
 from kovar.serving.replica import Replica
@@ -52,11 +53,13 @@ def build(args: dict[str, Any] | ServingSpec) -> Application:
     spec = _with_keys(read_args(args), settings)
     with Registry.open(settings) as registry:
         versions = bind_versions(spec, registry, settings)
+        served = frozenset(one.version.digest for one in versions)
+        adapters = bind_adapters(spec, registry, served=served)
         request = _planned_request(spec, versions[0].version, registry)
     deployment = serve.deployment(serve.ingress()(Replica), name=DEPLOYMENT)
     with quiet_metrics_interval():
         described = deployment.options(**deployment_options(spec, request))
-    return described.bind(spec, versions, **_places(settings))
+    return described.bind(spec, versions, adapters, **_places(settings))
 
 
 def _with_keys(spec: ServingSpec, settings: Settings) -> ServingSpec:

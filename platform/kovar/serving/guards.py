@@ -28,6 +28,7 @@ from kovar.serving.spec import ServingSpec
 
 if TYPE_CHECKING:
     from kovar.inference.runner import BatchRecord, BatchRunner
+    from kovar.serving.adapters.readings import AdapterReadings
     from kovar.serving.api import Middleware
 
 LOGGER: Final = "kovar"
@@ -62,10 +63,11 @@ class Guards:
         self._served = served
         self._cold_start = dict(cold_start or {})
         self._runners: list[BatchRunner] = []
+        self._adapters: AdapterReadings | None = None
         self.gate = Gate(Keyring(Path(spec.access.keys)) if spec.access.keys else None)
         self._lines = _lines_of(spec.observe, name, folder)
         self._capture = _capture_of(spec.observe, name, folder)
-        self._meter = Meter(sink, gauges=self._gauges, counts=self._losses) if sink else None
+        self._meter = Meter(sink, gauges=self._gauges, counts=self._sums) if sink else None
         first = served[0]
         self.observer = Observer(
             log=AccessLog(self._lines) if self._lines else None,
@@ -113,6 +115,10 @@ class Guards:
         """Read this runner's queue for the metrics."""
         self._runners.append(runner)
 
+    def watch_adapters(self, readings: AdapterReadings) -> None:
+        """Read which adapters are in memory for the metrics."""
+        self._adapters = readings
+
     def on_batch(self, record: BatchRecord) -> None:
         """Note a batch that ran."""
         if self._meter is not None:
@@ -140,13 +146,17 @@ class Guards:
             readings.append(("kovar_golden_check", version, 1))
             for runtime in one.left_out:
                 readings.append(("kovar_runtime_left_out", version | {"runtime": runtime}, 1))
-        return readings
+        return readings + (self._adapters.gauges() if self._adapters else [])
 
-    def _losses(self) -> list[Reading]:
+    def _sums(self) -> list[Reading]:
         name = "kovar_lost_records"
         lines = self._lines.num_lost if self._lines else 0
         samples = self._capture.num_dropped if self._capture else 0
-        return [(name, {"what": "line"}, lines), (name, {"what": "sample"}, samples)]
+        losses: list[Reading] = [
+            (name, {"what": "line"}, lines),
+            (name, {"what": "sample"}, samples),
+        ]
+        return losses + (self._adapters.counts() if self._adapters else [])
 
 
 def replica_guards(

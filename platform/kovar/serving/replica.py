@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kovar.config import format_size
 from kovar.inference import BatchRunner
 from kovar.registry import Version
+from kovar.serving.adapters.readings import AdapterReadings
+from kovar.serving.adapters.source import AdapterSource
 from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
 from kovar.serving.cold_start import ColdStart, import_library
@@ -18,14 +21,15 @@ from kovar.serving.exchange import Exchange
 from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.rpc import InferenceService
-from kovar.serving.served_model import ModelTable, served_model
+from kovar.serving.served_model import Model, ModelTable, served_model
 from kovar.serving.spec import ServingSpec
 from kovar.serving.versions import BoundVersion, load_versions
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from kovar.inference import Runtime
+    from kovar.inference import ClassifierRuntime, Runtime
+    from kovar.serving.adapters.binding import BoundAdapters
     from kovar.serving.rpc.service import RpcScope
 
 logger = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ class Replica(InferenceService):
     Args:
         spec: what is served, and within which limits.
         versions: what is served, the default one first.
+        adapters: what is served beside them, in memory while it is asked for.
         artifact_root: where the blobs of the versions are.
         cache_dir: where verified copies are kept on this machine.
 
@@ -52,6 +57,7 @@ class Replica(InferenceService):
         self,
         spec: ServingSpec,
         versions: Sequence[BoundVersion],
+        adapters: BoundAdapters | None = None,
         *,
         artifact_root: str,
         cache_dir: Path,
@@ -59,18 +65,13 @@ class Replica(InferenceService):
         start = ColdStart()
         with start.stage("import"):
             import_library(spec.runtime)
+        places: Any = {"artifact_root": artifact_root, "cache_dir": cache_dir}
         # In a thread that ends: threads of OpenMP stay with the thread that computed first, and
         # where they and those of the runner outnumber the cores, each of the latter sleeps
         # between any two operations, at half the speed.
         with ThreadPoolExecutor(max_workers=1) as loader:
-            runtimes = loader.submit(
-                load_versions,
-                spec,
-                versions,
-                start,
-                artifact_root=artifact_root,
-                cache_dir=cache_dir,
-            ).result()
+            loading = loader.submit(_load, spec, versions, adapters, start, **places)
+            runtimes, source = loading.result()
         self._cold_start = start.seconds
         self._limits = spec.limits
         served = [
@@ -82,19 +83,32 @@ class Replica(InferenceService):
         start.log(str(versions[0].version))
         for one, runtime in zip(versions, runtimes, strict=True):
             logger.info("%s is executed by %s", one.version, runtime.reason)
+        longest = max(runtime.max_length for runtime in runtimes)
         self._runner = BatchRunner(
-            max(runtimes, key=lambda runtime: runtime.max_length),
+            runtimes[0],
+            max_length=max(longest, source.max_length) if source else longest,
             limits=spec.batching.on(spec.device),
             max_queued=spec.limits.max_queued,
             max_wait_s=spec.limits.max_wait_s,
             on_batch=self._guards.on_batch,
         )
         self._guards.watch(self._runner)
-        self._models = [
+        self._models: list[Model] = [
             served_model(one, self._runner, runtime)
             for one, runtime in zip(served, runtimes, strict=True)
         ]
+        if source is not None:
+            self._hold_adapters(source, spec)
         self._answering = Answering(ModelTable(self._models), spec.limits)
+
+    def _hold_adapters(self, source: AdapterSource, spec: ServingSpec) -> None:
+        """Serve adapters beside the versions that are always in memory."""
+        saved = format_size(source.num_shared_bytes)
+        logger.info("%s, the adapters' base, saves the others %s", source.bound.base, saved)
+        self._adapters = source.pool(spec, self._runner)
+        models = source.models(self._adapters)
+        self._models += models
+        self._guards.watch_adapters(AdapterReadings(models, self._adapters))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the application; Serve calls this after the constructor."""
@@ -133,10 +147,26 @@ class Replica(InferenceService):
         return reported(self._runner.load())
 
     def __del__(self) -> None:
-        """End the runtime's thread; Serve calls this once the requests have drained."""
-        for part in ("_runner", "_guards"):
+        """End the threads; Serve calls this once the requests have drained."""
+        for part in ("_adapters", "_runner", "_guards"):
             if hasattr(self, part):
                 getattr(self, part).close()
+
+
+def _load(
+    spec: ServingSpec,
+    versions: Sequence[BoundVersion],
+    adapters: BoundAdapters | None,
+    start: ColdStart,
+    **places: Any,
+) -> tuple[list[ClassifierRuntime], AdapterSource | None]:
+    """Load what is always in memory, and the base of the adapters."""
+    runtimes = load_versions(spec, versions, start, **places)
+    if adapters is None:
+        return runtimes, None
+    source = AdapterSource(spec, adapters, start, **places)
+    source.share_with(runtimes)
+    return runtimes, source
 
 
 def served_version(version: Version, runtime: Runtime) -> ServedVersion:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import Answer, Attribution, Encoded, Prediction, Runtime, Text
 from kovar.inference.answering import Run, Tokenize
 from kovar.serving.protocol.attribution import Span
 from kovar.serving.protocol.refusal import too_many_tokens
+from kovar.serving.protocol.repository import ModelState
 from kovar.serving.protocol.served import ServedVersion
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 OutputT = TypeVar("OutputT")
+
+NAMED: Final = 20
+"""Models that a refusal names; there may be a thousand."""
 
 
 class Predictor(Protocol):
@@ -36,6 +41,46 @@ class Predictor(Protocol):
 
     def check(self) -> None:
         """Raise KovarError when answers cannot come any more."""
+        ...
+
+
+class Model(Protocol):
+    """One model of an application: always in memory (`ServedModel`), or while it is asked for."""
+
+    @property
+    def served(self) -> ServedVersion:
+        """Names the version."""
+        ...
+
+    @property
+    def is_always_loaded(self) -> bool:
+        """Whether it is in memory as long as the replica runs."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether answers can come."""
+        ...
+
+    @property
+    def state(self) -> ModelState:
+        """Whether it is in memory."""
+        ...
+
+    def loaded(self, *, deadline: float) -> AbstractAsyncContextManager[ServedModel]:
+        """Return a context in which it is in memory; `deadline` is a moment on `time.monotonic`."""
+        ...
+
+    async def load(self, *, deadline: float) -> None:
+        """Bring it into memory."""
+        ...
+
+    def unload(self) -> None:
+        """Let it go.
+
+        Raises:
+            RequestError: 400 it is always in memory.
+        """
         ...
 
 
@@ -98,6 +143,31 @@ class ServedModel:
             return False
         return True
 
+    @property
+    def is_always_loaded(self) -> bool:
+        """Whether it is in memory as long as the replica runs."""
+        return True
+
+    @property
+    def state(self) -> ModelState:
+        """Whether it is in memory and answers."""
+        return ModelState("READY" if self.is_ready else "UNAVAILABLE")
+
+    def loaded(self, *, deadline: float) -> AbstractAsyncContextManager[ServedModel]:
+        """Return a context in which it is in memory: any."""
+        return nullcontext(self)
+
+    async def load(self, *, deadline: float) -> None:
+        """Do nothing: it is in memory."""
+
+    def unload(self) -> None:
+        """Refuse; see `Model.unload`."""
+        raise RequestError(
+            "this model is always in memory: only adapters are unloaded",
+            status=400,
+            code="always_loaded",
+        )
+
 
 def served_model(served: ServedVersion, predictor: Predictor, runtime: Runtime) -> ServedModel:
     """Offer everything that a runtime can do.
@@ -128,24 +198,29 @@ class ModelTable:
         models: at least one.
     """
 
-    def __init__(self, models: Sequence[ServedModel]) -> None:
+    def __init__(self, models: Sequence[Model]) -> None:
         self.models = tuple(models)
-        self._named: dict[str, dict[str | None, ServedModel]] = {}
+        self._named: dict[str, dict[str | None, Model]] = {}
         for model in models:
             served = model.served
             versions = self._named.setdefault(served.model, {None: model})
             versions |= {str(served.version): model, served.digest: model}
 
     @property
-    def default(self) -> ServedModel:
+    def default(self) -> Model:
         """The model that answers where none is named."""
         return self.models[0]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether answers can come; an adapter that cannot be loaded fails its own alone."""
+        return all(model.is_ready for model in self.models if model.is_always_loaded)
 
     def versions_of(self, model: str) -> list[str]:
         """Return the numbers of a model's versions, the default one first."""
         return [str(one.served.version) for one in self.models if one.served.model == model]
 
-    def find(self, name: str | None, version: str | None = None) -> ServedModel:
+    def find(self, name: str | None, version: str | None = None) -> Model:
         """Return a model by its name, and by its version's number or digest if one is given.
 
         Raises:
@@ -155,11 +230,7 @@ class ModelTable:
             return self.default
         versions = self._named.get(name)
         if versions is None:
-            raise RequestError(
-                f"unknown model, this application serves {', '.join(self._named)}",
-                status=404,
-                code="model_not_found",
-            )
+            raise self._unknown()
         found = versions.get(version)
         if found is None:
             numbers = ", ".join(self.versions_of(name))
@@ -169,3 +240,22 @@ class ModelTable:
                 code="version_not_found",
             )
         return found
+
+    def all_of(self, name: str) -> list[Model]:
+        """Return all versions of a model.
+
+        Raises:
+            RequestError: 404 the application does not serve it.
+        """
+        if name not in self._named:
+            raise self._unknown()
+        return [model for model in self.models if model.served.model == name]
+
+    def _unknown(self) -> RequestError:
+        names = list(self._named)
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        return RequestError(
+            f"unknown model, this application serves {', '.join(names[:NAMED])}{more}",
+            status=404,
+            code="model_not_found",
+        )

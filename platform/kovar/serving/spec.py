@@ -18,6 +18,7 @@ from kovar.config import Config, Document, SizeBytes
 from kovar.inference import MAX_ACCURACY_LOSS, BatchLimits, RuntimeName, RuntimePrecision, Wish
 from kovar.resources import CpuRequest, Request
 from kovar.serving.access.settings import AccessSettings
+from kovar.serving.adapters.settings import AdapterSettings
 from kovar.serving.observe.settings import ObserveSettings
 
 MAX_REPLICAS: Final = 1_000
@@ -140,6 +141,9 @@ class ServingSpec(Config):
         max_length=256,
         description="further versions that the same replicas serve, of this model or others",
     )
+    adapters: AdapterSettings | None = Field(
+        default=None, description="adapters of one base, loaded when they are first asked for"
+    )
     runtime: RuntimeName = Field(
         default="auto",
         description="what executes the version; auto: the fastest of torch and the exports",
@@ -197,6 +201,18 @@ class ServingSpec(Config):
             raise ValueError("runtime: openvino computes on CPUs: take onnx or torch on a GPU")
         if self.compile and self.runtime != "torch":
             raise ValueError("compile: true belongs to runtime: torch")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_computed_by_torch(self) -> Self:
+        if self.adapters is None:
+            return self
+        if self.runtime not in ("auto", "torch") or self.precision == "int8":
+            raise ValueError(
+                "adapters are computed by torch: take runtime: torch or auto, and no int8"
+            )
+        if self.compile:
+            raise ValueError("compile: true would compile each adapter: take it out")
         return self
 
     @property

@@ -18,6 +18,7 @@ from kovar.registry import Version
 from kovar.registry.artifacts import open_artifacts
 from kovar.registry.cache import VersionCache
 from kovar.registry.derived import DerivedManifest
+from kovar.serving.adapters.binding import bind_adapters
 from kovar.serving.cold_start import ColdStart, warm_up
 from kovar.serving.exported import bound_exports, fetch_exports, load_served
 from kovar.serving.spec import ServingSpec
@@ -95,21 +96,39 @@ def further_weights(spec: ServingSpec, registry: Registry) -> int:
 
     Raises:
         NotFoundError: the registry has no such model, version or alias.
+        SpecError: the adapters are not of one base.
     """
     base = adapter_base(registry, registry.version(spec.model, spec.version))
     bases = {base.digest} if base else set()
     num_bytes = 0
+    adapters = bind_adapters(spec, registry)
+    if adapters is not None and spec.adapters is not None:
+        num_bytes += _weights(adapters.base, registry, shared=adapters.base.digest in bases)
+        bases.add(adapters.base.digest)
+        each = adapters.largest_bytes
+        if spec.adapters.merge:
+            each += _weights(adapters.base, registry, shared=True)
+        num_bytes += (min(spec.adapters.max_loaded, len(adapters.versions)) + 1) * each
     for one in spec.more_models:
         version = registry.version(one.model, one.version)
-        named = ModelSpec(base=f"version:{version.model}@{version.digest}")
-        config = known_config(named, base_dir=Path(), registry=registry)
-        size = model_size(config, num_labels=2) if config else None
         base = adapter_base(registry, version)
-        if size is not None:
-            shared = size.embedding if base and base.digest in bases else 0
-            num_bytes += (size.total - shared) * FP32_BYTES
+        num_bytes += _weights(version, registry, shared=base is not None and base.digest in bases)
         bases |= {base.digest} if base else set()
     return num_bytes
+
+
+def _weights(version: Version, registry: Registry, *, shared: bool) -> int:
+    """Return the bytes of a version's weights in fp32; 0 where they are not known.
+
+    Args:
+        version: a model or an adapter, which is as large as its base.
+        registry: where it is.
+        shared: the embeddings are in memory already.
+    """
+    named = ModelSpec(base=f"version:{version.model}@{version.digest}")
+    config = known_config(named, base_dir=Path(), registry=registry)
+    size = model_size(config, num_labels=2) if config else None
+    return 0 if size is None else (size.total - (size.embedding if shared else 0)) * FP32_BYTES
 
 
 def load_versions(

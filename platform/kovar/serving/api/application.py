@@ -17,9 +17,10 @@ from kovar.serving.api.envelope import Envelope
 from kovar.serving.api.infer import infer_endpoints, metadata_endpoints
 from kovar.serving.api.predict import predict_endpoint
 from kovar.serving.api.reply import refusal_reply
+from kovar.serving.api.repository import repository_endpoints
 from kovar.serving.body_room import BodyRoom
 from kovar.serving.exchange import exchange_of
-from kovar.serving.served_model import ModelTable, ServedModel
+from kovar.serving.served_model import Model, ModelTable
 from kovar.serving.spec import RequestLimits
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Middleware = Callable[["ASGIApp"], "ASGIApp"]
 
 
 def create_api(
-    models: Sequence[ServedModel],
+    models: Sequence[Model],
     *,
     limits: RequestLimits,
     middlewares: Sequence[Middleware] = (),
@@ -50,6 +51,7 @@ def create_api(
         *embeddings_endpoints(answering),
         *infer_endpoints(answering),
         *metadata_endpoints(answering),
+        *repository_endpoints(answering),
     ]
     served = [model.served for model in models]
     endpoints += documentation_endpoints(endpoints, served, keyed=keyed)

@@ -41,7 +41,7 @@ def embeddings_endpoints(answering: Answering) -> list[Endpoint]:
         return Reply(to_json(body), headers=headers)
 
     async def models(_: Call) -> Reply:
-        return json_reply(models_body([model.served for model in answering.models.models]))
+        return json_reply(models_body(answering.models.models))
 
     return [
         Endpoint(

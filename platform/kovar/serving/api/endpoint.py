@@ -66,6 +66,7 @@ class Routes:
 
 
 _MODELS: Final = ["", "v2", "models"]
+_REPOSITORY: Final = ["", "v2", "repository", "models"]
 
 
 def _pattern_of(path: str) -> tuple[str, dict[str, str]]:
@@ -76,4 +77,6 @@ def _pattern_of(path: str) -> tuple[str, dict[str, str]]:
         params["model"], parts[3] = parts[3], "{model}"
         if len(parts) > 5 and parts[4] == "versions":
             params["version"], parts[5] = parts[5], "{version}"
+    elif parts[:4] == _REPOSITORY and len(parts) > 4:
+        params["model"], parts[4] = parts[4], "{model}"
     return "/".join(parts), params

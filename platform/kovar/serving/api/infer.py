@@ -18,7 +18,7 @@ from kovar.serving.protocol.infer_json import (
     read_inference,
     write_inference,
 )
-from kovar.serving.protocol.metadata import model_metadata, repository_index, server_metadata
+from kovar.serving.protocol.metadata import model_metadata, server_metadata
 
 if TYPE_CHECKING:
     from kovar.serving.api.call import Call
@@ -72,7 +72,7 @@ def metadata_endpoints(answering: Answering) -> list[Endpoint]:
         return json_reply({"live": True})
 
     async def ready(_: Call) -> Reply:
-        is_ready = all(model.is_ready for model in models.models)
+        is_ready = models.is_ready
         return json_reply({"ready": is_ready}, status=200 if is_ready else 503)
 
     async def server(_: Call) -> Reply:
@@ -85,20 +85,16 @@ def metadata_endpoints(answering: Answering) -> list[Endpoint]:
 
     async def model_ready(call: Call) -> Reply:
         model = answering.model(call.exchange, call.params["model"], call.params.get("version"))
-        is_ready = model.is_ready
-        body = json_reply({"name": model.served.model, "ready": is_ready})
+        is_ready, is_loaded = model.is_ready, model.state.name == "READY"
+        facts = {"name": model.served.model, "ready": is_ready, "loaded": is_loaded}
+        body = json_reply(facts)
         headers = (JSON_TYPE, *model.served.raw_headers)
         return Reply(body.body, 200 if is_ready else 503, headers)
-
-    async def index(_: Call) -> Reply:
-        served = [model.served for model in models.models]
-        return json_reply(repository_index(served, [model.is_ready for model in models.models]))
 
     paths = [
         ("GET", "/v2/health/live", "Is the server up?", live),
         ("GET", "/v2/health/ready", "Can the server answer?", ready),
         ("GET", "/v2", "Server metadata", server),
-        ("POST", "/v2/repository/index", "The application's models", index),
         *(("GET", path, "Model metadata", metadata) for path in _VERSIONS),
         *(("GET", f"{path}/ready", "Can the model answer?", model_ready) for path in _VERSIONS),
     ]

@@ -86,6 +86,10 @@ METRICS: Final = (
         "1 for each runtime that failed at the replica's start and is replaced by another",
         (*VERSION, "runtime"),
     ),
+    Metric("kovar_adapter_loaded", "gauge", "1 for each adapter in memory, 0 for the others"),
+    Metric("kovar_adapter_loads", "counter", "adapters that were loaded, or failed", ("outcome",)),
+    Metric("kovar_adapter_evictions", "counter", "adapters that made room for others", ()),
+    Metric("kovar_adapter_loading_seconds", "counter", "seconds that loading adapters took", ()),
     Metric("kovar_cold_start_seconds", "gauge", "seconds of a stage of the start", ("stage",)),
     Metric("kovar_lost_records", "counter", "log lines and samples that were not kept", ("what",)),
 )

@@ -15,6 +15,7 @@ from kovar.config import Config
 from kovar.errors import RequestError
 from kovar.inference import Encoded, Text
 from kovar.serving.protocol.refusal import check_count, check_texts, wrong_type
+from kovar.serving.protocol.repository import Listed
 from kovar.serving.protocol.served import ServedVersion
 from kovar.serving.spec import RequestLimits
 
@@ -165,19 +166,20 @@ def _base64(row: npt.NDArray[np.float32]) -> str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode()
 
 
-def models_body(served: Sequence[ServedVersion]) -> dict[str, Any]:
+def models_body(models: Sequence[Listed]) -> dict[str, Any]:
     """Answer `GET /v1/models`."""
     return {
         "object": "list",
         "data": [
             {
-                "id": one.model,
+                "id": one.served.model,
                 "object": "model",
                 "created": 0,
                 "owned_by": "kovar",
-                "version": one.version,
-                "digest": one.digest,
+                "version": one.served.version,
+                "digest": one.served.digest,
+                "loaded": one.state.name == "READY",
             }
-            for one in served
+            for one in models
         ],
     }

@@ -66,18 +66,3 @@ def model_metadata(served: ServedVersion, versions: Sequence[str]) -> dict[str, 
 
 def _tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": list(shape)}
-
-
-def repository_index(
-    served: Sequence[ServedVersion], ready: Sequence[bool]
-) -> list[dict[str, Any]]:
-    """Answer `POST /v2/repository/index`."""
-    return [
-        {
-            "name": one.model,
-            "version": str(one.version),
-            "state": "READY" if is_ready else "UNAVAILABLE",
-            "reason": "",
-        }
-        for one, is_ready in zip(served, ready, strict=True)
-    ]

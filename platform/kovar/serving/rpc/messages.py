@@ -3,7 +3,9 @@
 They live in a descriptor pool of their own: a process that also holds a client's generated classes
 of the same names (tritonclient, KServe) keeps both.
 
-Source: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
+Sources:
+    https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto,
+    for the repository https://github.com/triton-inference-server/common/blob/main/protobuf/grpc_service.proto
 """
 
 from __future__ import annotations
@@ -50,6 +52,14 @@ _MESSAGES: Final[dict[str, str]] = {
     "RepositoryIndexResponse": "models *.RepositoryIndexResponse.ModelIndex 1",
     "RepositoryIndexResponse.ModelIndex": "name string 1; version string 2; state string 3; "
     "reason string 4",
+    "ModelRepositoryParameter": "bool_param ?bool 1; int64_param ?int64 2; "
+    "string_param ?string 3; bytes_param ?bytes 4",
+    "RepositoryModelLoadRequest": "repository_name string 1; model_name string 2; "
+    "parameters {}.ModelRepositoryParameter 3",
+    "RepositoryModelLoadResponse": "",
+    "RepositoryModelUnloadRequest": "repository_name string 1; model_name string 2; "
+    "parameters {}.ModelRepositoryParameter 3",
+    "RepositoryModelUnloadResponse": "",
 }
 
 

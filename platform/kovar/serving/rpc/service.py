@@ -20,7 +20,8 @@ from kovar.serving.api.envelope import place_of, request_id_of
 from kovar.serving.exchange import Exchange
 from kovar.serving.protocol.bounds import Bounds
 from kovar.serving.protocol.infer import wanted_outputs
-from kovar.serving.protocol.metadata import model_metadata, repository_index, server_metadata
+from kovar.serving.protocol.metadata import model_metadata, server_metadata
+from kovar.serving.protocol.repository import check_load_parameters, repository_index
 from kovar.serving.reading import read_content
 from kovar.serving.rpc.infer import read_inference, write_inference
 from kovar.serving.rpc.messages import PACKAGE, message, parse
@@ -41,9 +42,11 @@ METHODS: Final = (
     "ModelMetadata",
     "ModelInfer",
     "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
 )
 
-RpcScope = Literal["predict", "metadata"] | None
+RpcScope = Literal["predict", "metadata", "admin"] | None
 Handler = Callable[[Any, Exchange], Awaitable[Any]]
 
 
@@ -96,8 +99,7 @@ class InferenceService:
         """Tell whether every model can answer."""
 
         async def ready(_: Any, __: Exchange) -> Any:
-            is_ready = all(model.is_ready for model in self.answering.models.models)
-            return message("ServerReadyResponse", ready=is_ready)
+            return message("ServerReadyResponse", ready=self.answering.models.is_ready)
 
         return await self._call("ServerReady", request, grpc_context, ready, None)
 
@@ -138,12 +140,34 @@ class InferenceService:
     async def RepositoryIndex(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
         """List the application's models."""
 
-        async def index(_: Any, __: Exchange) -> Any:
-            models = self.answering.models.models
-            rows = repository_index([one.served for one in models], [m.is_ready for m in models])
+        async def index(read: Any, __: Exchange) -> Any:
+            rows = repository_index(self.answering.models.models, ready=read.ready)
             return message("RepositoryIndexResponse", models=rows)
 
         return await self._call("RepositoryIndex", request, grpc_context, index, "metadata")
+
+    async def RepositoryModelLoad(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        """Bring an adapter into memory."""
+
+        async def load(read: Any, exchange: Exchange) -> Any:
+            answering = self.answering
+            deadline = time.monotonic() + answering.limits.request_timeout_s
+            model = answering.model(exchange, read.model_name)
+            check_load_parameters(read.parameters)
+            await answering.load(model.served.model, deadline=deadline)
+            return message("RepositoryModelLoadResponse")
+
+        return await self._call("RepositoryModelLoad", request, grpc_context, load, "admin")
+
+    async def RepositoryModelUnload(self, request: bytes, grpc_context: RayServegRPCContext) -> Any:
+        """Let an adapter go from memory."""
+
+        async def unload(read: Any, exchange: Exchange) -> Any:
+            model = self.answering.model(exchange, read.model_name)
+            self.answering.unload(model.served.model)
+            return message("RepositoryModelUnloadResponse")
+
+        return await self._call("RepositoryModelUnload", request, grpc_context, unload, "admin")
 
     async def _infer(self, read: Any, exchange: Exchange) -> Any:
         answering = self.answering
