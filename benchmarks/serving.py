@@ -1,6 +1,7 @@
 """Serving a MiniLM classifier over HTTP, asked from a second process on loopback.
 
 usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--rounds 3] [--threads 2]
+           [--parallel 1]
            [--runtime torch] [--precision auto] [--ingress proxy haproxy] [--quick]
            [--environments FOLDER]
 
@@ -276,7 +277,10 @@ def save(benchmark: Benchmark) -> None:
     if options.quick:
         return
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    name = f"{options.runtime} {options.precision}, {options.threads} threads"
+    parts = [f"{options.runtime} {options.precision}", f"{options.threads} threads"]
+    if options.parallel > 1:
+        parts.append(f"{options.parallel} batches at a time")
+    name = ", ".join(parts)
     found = known.setdefault("results", {}).setdefault(name, {})
     for figure, values in benchmark.results.items():
         # What has nothing to do with the ingress is taken once for all of them.
@@ -297,6 +301,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--ingress", nargs="+", choices=INGRESSES, default=["proxy"])

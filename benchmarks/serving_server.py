@@ -28,13 +28,13 @@ MAX_LENGTH = 64
 CUT = {"truncation": True, "max_length": MAX_LENGTH}
 
 
-def start_ray(port: int) -> None:
-    """Start a Ray and a Serve of our own."""
+def start_ray(port: int, **options: Any) -> None:
+    """Start a Ray and a Serve of our own; `options` are those of `serve.start`."""
     import ray
     from ray import serve
 
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, **options)
 
 
 def kovar(port: int, spec: dict[str, Any]) -> None:
@@ -46,7 +46,8 @@ def kovar(port: int, spec: dict[str, Any]) -> None:
 
     if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
         prepare(os.environ)
-    start_ray(port)
+    # As in the files under serve/: the access log is Kovar's own.
+    start_ray(port, logging_config={"encoding": "JSON", "enable_access_log": False})
     serve.run(build(spec), name="bench", route_prefix="/")
 
 

@@ -53,6 +53,7 @@ class Subject:
             "runtime": self.options.runtime,
             "precision": self.options.precision,
             "num_threads": self.options.threads,
+            "batching": {"parallel": self.options.parallel},
             "replica": {"kind": "cpu", "cpus": 1},
         }
 

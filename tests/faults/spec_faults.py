@@ -142,5 +142,7 @@ FAULTS = (
     _adapters("executed by ONNX Runtime", swap("runtime: torch", "runtime: onnx"), ARGS, "adapters are computed by torch", elsewhere=True),
     _adapters("in int8", both(swap("runtime: torch", "runtime: auto"), swap("precision: auto", "precision: int8")), ARGS, "no int8", elsewhere=True),
     _adapters("compiled", swap("runtime: torch", "runtime: torch\n      compile: true"), ARGS, "would compile each adapter", elsewhere=True),
+    _serve("more batches at a time than threads", swap("max_rows: 64", "parallel: 2"), ARGS, "need as many threads", elsewhere=True),
+    _serve("batches at a time of a compiled model", both(swap("max_rows: 64", "parallel: 2"), swap("runtime: auto", "runtime: torch\n      compile: true")), ARGS, "one batch at a time", elsewhere=True),
     _serve("batching misspelled", swap("batching:", "batch:"), f"{ARGS}.batch", "batching"),
 )

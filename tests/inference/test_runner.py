@@ -77,6 +77,21 @@ def test_texts_that_arrive_while_the_runtime_is_busy_become_one_batch(runner, ru
     assert [len(batch) for batch in runtime.batches] == [1, 3]
 
 
+def test_as_many_batches_run_at_a_time_as_are_allowed(runtime):
+    runner = BatchRunner(runtime, limits=LIMITS.model_copy(update={"parallel": 2}), max_queued=16)
+    runtime.gate.clear()
+
+    async def ask() -> list[str]:
+        answer = asyncio.create_task(labels(runner.predict(["good", "bad"] * 6, deadline=soon())))
+        await until(lambda: len(runtime.batches) == 2)
+        runtime.gate.set()
+        return await answer
+
+    assert asyncio.run(ask()) == ["positive", "negative"] * 6
+    assert [len(batch) for batch in runtime.batches] == [4, 4, 4]
+    runner.close()
+
+
 def test_one_bad_text_fails_its_own_request_alone(runner, runtime):
     async def talk():
         runtime.gate.clear()
@@ -356,11 +371,12 @@ def test_the_load_tells_what_waits_and_how_fast_answers_come(runner, runtime):
 REQUESTS = st.lists(st.lists(st.sampled_from(["good", "bad a b", "poison"]), min_size=1))
 
 
-@given(REQUESTS)
+@given(REQUESTS, st.sampled_from([1, 3]))
 @settings(max_examples=30, deadline=None)
-def test_any_mix_of_requests_gets_its_own_answers_and_only_the_poisoned_fail(requests):
+def test_any_mix_of_requests_gets_its_own_answers_and_only_the_poisoned_fail(requests, parallel):
     runtime = ScriptedRuntime()
-    runner = BatchRunner(runtime, limits=LIMITS, max_queued=10_000)
+    limits = LIMITS.model_copy(update={"parallel": parallel})
+    runner = BatchRunner(runtime, limits=limits, max_queued=10_000)
 
     async def talk():
         asked = (labels(runner.predict(texts, deadline=soon())) for texts in requests)

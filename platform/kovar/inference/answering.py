@@ -52,7 +52,7 @@ class Answer(Generic[OutputT_co]):
 
 
 class Waiting:
-    """One request: its outputs fill up in the runtime's thread, then its future is set.
+    """One request: its outputs fill up in the runtime's threads, then its future is set.
 
     Made on the event loop that waits for it.
     """
@@ -92,8 +92,8 @@ class Waiting:
 
     def fill(self, row: int, output: object, *, begin: float, end: float) -> bool:
         """Note the output of one row; return whether it was the last that was missing."""
-        if self._missing == self.num_rows:
-            self._begin = begin
+        whole = self._missing == self.num_rows
+        self._begin = begin if whole else min(begin, self._begin)
         self._outputs[row] = output
         self._missing -= 1
         self._end = end

@@ -21,7 +21,7 @@ PayloadT = TypeVar("PayloadT")
 
 
 class BatchLimits(Config):
-    """What one batch may hold."""
+    """What one batch may hold, and how many run at a time."""
 
     max_rows: int = Field(default=64, ge=1, description="texts in one batch")
     max_tokens: int = Field(
@@ -31,6 +31,12 @@ class BatchLimits(Config):
         default=None,
         ge=0,
         description="of these, tokens that may be padding; if absent 64, on a GPU max_tokens",
+    )
+    parallel: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="batches that run at a time on a CPU, each on its share of num_threads",
     )
 
     def on(self, device: str) -> BatchLimits:

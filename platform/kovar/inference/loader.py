@@ -42,9 +42,10 @@ class Place:
     Args:
         folder: the files of the version.
         device: kind of chip.
-        num_threads: CPU threads of the whole process; the library's own choice when absent.
+        num_threads: CPU threads of one batch; the library's own choice when absent.
         base_folder: files of the version that an adapter was trained on; see `adapter_base`.
         require_golden: refuse a folder without golden examples.
+        num_parallel: batches that run at a time.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Place:
     num_threads: int | None = None
     base_folder: Path | None = None
     require_golden: bool = False
+    num_parallel: int = 1
 
     @property
     def has_golden(self) -> bool:
@@ -86,6 +88,7 @@ def load_runtime(
     max_accuracy_loss: float = Wish.max_accuracy_loss,
     compiled: bool = False,
     measurements: Path | None = None,
+    num_parallel: int = 1,
 ) -> ClassifierRuntime:
     """Load a version that classifies texts and check it against its golden examples.
 
@@ -96,7 +99,7 @@ def load_runtime(
         folder: the files of the version.
         runtime: what executes it; auto takes the fastest of torch and the exports.
         precision: number format; auto takes what is fastest on the chip.
-        num_threads: CPU threads of the whole process; the library's own choice when absent.
+        num_threads: CPU threads of one batch; the library's own choice when absent.
         device: kind of chip.
         require_golden: refuse a folder without golden examples.
         base_folder: files of the version that an adapter was trained on; see `adapter_base`.
@@ -104,6 +107,7 @@ def load_runtime(
         max_accuracy_loss: what an int8 export may lose of the version's accuracy.
         compiled: compile the model with torch.compile, in the torch runtime.
         measurements: folder that measured rates are kept in; they are measured anew without one.
+        num_parallel: batches that may run at a time; rates are those of one alone.
 
     Raises:
         GoldenError: an answer differs from the golden one.
@@ -111,7 +115,7 @@ def load_runtime(
         ModelError: a file is missing or damaged, or the version does not classify texts.
         SpecError: the device cannot compute so, or nothing suits.
     """
-    place = Place(folder, device, num_threads, base_folder, require_golden)
+    place = Place(folder, device, num_threads, base_folder, require_golden, num_parallel)
     wish = Wish(runtime, precision, max_accuracy_loss, compiled)
     _check_classifies(place)
     chip = detect_device(device)
@@ -173,7 +177,12 @@ def _open(candidate: Candidate, place: Place, path: Path) -> ClassifierRuntime:
         return Attributor(place.exact_model())
 
     if candidate.runtime == "openvino":
-        compiled = compile_model(path, precision=candidate.precision, num_threads=place.num_threads)
+        compiled = compile_model(
+            path,
+            precision=candidate.precision,
+            num_threads=place.num_threads,
+            num_parallel=place.num_parallel,
+        )
         return OpenVinoRuntime(
             reader, compiled, precision=candidate.precision, load_attributor=attributor
         )

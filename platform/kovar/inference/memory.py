@@ -107,7 +107,8 @@ def estimate_serving(
     on_cpu = device_kind == "cpu"
     return ServingMemory(
         weights=weights,
-        activations=round(max(one.at(tokens) for one in inference_moments(recording))),
+        activations=limits.parallel
+        * round(max(one.at(tokens) for one in inference_moments(recording))),
         kv_cache=cache * limits.max_rows * max_length,
         loading=size.total * FP32_BYTES if on_cpu else weights,
         runtime=REPLICA_BYTES if on_cpu else ACCELERATOR_RUNTIME_BYTES[device_kind],

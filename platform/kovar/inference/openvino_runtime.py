@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,7 +46,8 @@ class OpenVinoRuntime(ClassifierRuntime):
         load_attributor: Callable[[], Attributor],
     ) -> None:
         super().__init__(reader, precision=precision, load_attributor=load_attributor)
-        self._request = compiled.create_infer_request()
+        self._compiled = compiled
+        self._own = threading.local()
         self._inputs = [one.get_any_name() for one in compiled.inputs]
 
     def logits(self, inputs: Padded) -> NDArray[np.float32]:
@@ -59,19 +61,24 @@ class OpenVinoRuntime(ClassifierRuntime):
     def _run(self, inputs: Padded, output: str) -> NDArray[np.float32]:
         import numpy as np
 
-        found = self._request.infer(feeds(inputs, self._inputs), share_inputs=True)
+        if not hasattr(self._own, "request"):  # a request takes one batch at a time
+            self._own.request = self._compiled.create_infer_request()
+        found = self._own.request.infer(feeds(inputs, self._inputs), share_inputs=True)
         # A copy: the next batch is written to the same memory.
         table: NDArray[np.float32] = np.array(found[output], dtype=np.float32)
         return table
 
 
-def compile_model(path: Path, *, precision: str, num_threads: int | None) -> Any:
+def compile_model(
+    path: Path, *, precision: str, num_threads: int | None, num_parallel: int = 1
+) -> Any:
     """Compile an export for this CPU.
 
     Args:
         path: the ONNX file.
         precision: fp32, bf16 or int8.
-        num_threads: CPU threads; the library's own choice when absent.
+        num_threads: CPU threads of one batch; the library's own choice when absent.
+        num_parallel: batches that run at a time.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -86,7 +93,9 @@ def compile_model(path: Path, *, precision: str, num_threads: int | None) -> Any
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
     }
     if num_threads is not None:
-        config["INFERENCE_NUM_THREADS"] = num_threads
+        config["INFERENCE_NUM_THREADS"] = num_threads * num_parallel
+    if num_parallel > 1:
+        config["NUM_STREAMS"] = num_parallel
     try:
         return openvino.Core().compile_model(str(path), "CPU", config)
     except RuntimeError as problem:

@@ -50,22 +50,35 @@ class BatchRecord:
     seconds: float
 
 
+class _Lane:
+    """One of the threads that run batches.
+
+    Attributes:
+        running: the texts of its batch.
+        busy_since: moment on the clock at which that began; None where it has none.
+    """
+
+    def __init__(self) -> None:
+        self.running: list[_Row] = []
+        self.busy_since: float | None = None
+
+
 class BatchRunner:
     """Answers concurrent requests with one runtime, or with several that share a chip.
 
     Texts go from the event loop to a thread that tokenizes all that wait at once, and from there
-    to the runtime's thread. That one takes its next batch itself, so an idle runtime never waits
+    to the runtime's threads. Each takes its next batch itself, so an idle runtime never waits
     for the event loop, and texts that arrive while it is busy grow into a batch. A request with
     more texts than a batch holds is split and rejoined; a text that the model fails on fails its
     own request only.
 
     Args:
         runtime: the loaded version.
-        limits: what one batch may hold.
+        limits: what one batch may hold, and how many run at a time.
         max_queued: texts that may wait; more are refused at once.
         max_wait_s: a text that would wait for longer, by the measured speed, is refused at once.
         clock: seconds that only move forward; deadlines are moments on it.
-        on_batch: is told of each batch, in the runtime's thread.
+        on_batch: is told of each batch, in the thread that ran it.
         max_length: tokens of the longest text; the runtime's own if absent.
 
     Raises:
@@ -99,12 +112,11 @@ class BatchRunner:
         self._to_tokenize = threading.Condition(self._lock)
         self._to_run = threading.Condition(self._lock)
         self._closed = self._all_tokenized = False
-        self._busy_since: float | None = None
         self._dead: str | None = None
         self._tokenizing: dict[Waiting, Sequence[Text]] = {}
-        self._running: list[_Row] = []
+        self._lanes = [_Lane() for _ in range(limits.parallel)]
         self._tokenizer = self._begin(self._tokenize_arrivals, "tokenizer")
-        self._thread = self._begin(self._work, "runtime")
+        self._threads = [self._begin(partial(self._work, lane), "runtime") for lane in self._lanes]
 
     @property
     def num_queued(self) -> int:
@@ -124,8 +136,9 @@ class BatchRunner:
         """
         if self._dead is not None:
             raise KovarError(f"the {self._dead}'s thread is dead")
-        since = self._busy_since
-        if since is not None and self._clock() - since > STALL_S:
+        begun = [lane.busy_since for lane in self._lanes]
+        since = min((moment for moment in begun if moment is not None), default=math.inf)
+        if self._clock() - since > STALL_S:
             raise KovarError(f"one batch has been running for more than {STALL_S:.0f} s")
 
     async def predict(self, texts: Sequence[str], *, deadline: float) -> list[Prediction]:
@@ -180,7 +193,8 @@ class BatchRunner:
             self._closed = True
             self._to_tokenize.notify()
         self._tokenizer.join()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _admit(self, request: Waiting, inputs: Sequence[Text] | Sequence[Encoded]) -> None:
         with self._lock:
@@ -233,7 +247,7 @@ class BatchRunner:
         except ValueError:
             request.fail(_too_long(self._batcher.limits.max_tokens))
             return
-        self._to_run.notify()
+        self._to_run.notify_all()
 
     def _tokenize_arrivals(self) -> None:
         while True:
@@ -242,7 +256,7 @@ class BatchRunner:
                     self._to_tokenize.wait()
                 if not self._arrived:
                     self._all_tokenized = True
-                    self._to_run.notify()
+                    self._to_run.notify_all()
                     return
                 arrived, self._arrived = self._arrived, {}
                 self._tokenizing = arrived
@@ -271,7 +285,7 @@ class BatchRunner:
                     self._queue(request, encoded[begin : begin + request.num_rows])
                 begin += request.num_rows
 
-    def _work(self) -> None:
+    def _work(self, lane: _Lane) -> None:
         while True:
             with self._lock:
                 while not self._batcher and not self._all_tokenized:
@@ -279,12 +293,12 @@ class BatchRunner:
                 if not self._batcher:
                     return
                 taken = self._batcher.take(self._clock())
-                self._running = [item.payload for item in taken.batch]
+                lane.running = [item.payload for item in taken.batch]
             for item in taken.expired:
                 item.payload.request.fail(_deadline_passed())
-            self._busy_since = self._clock()
-            self._run(self._running)
-            self._busy_since, self._running = None, []
+            lane.busy_since = self._clock()
+            self._run(lane.running)
+            lane.busy_since, lane.running = None, []
 
     def _begin(self, work: Callable[[], None], whose: str) -> threading.Thread:
         do = partial(self._until_it_fails, work, whose)
@@ -302,11 +316,12 @@ class BatchRunner:
             with self._lock:
                 self._closed = self._all_tokenized = True
                 self._dead = whose
-                lost = {*self._arrived, *self._tokenizing, *(row.request for row in self._running)}
+                running = (row.request for lane in self._lanes for row in lane.running)
+                lost = {*self._arrived, *self._tokenizing, *running}
                 lost |= {item.payload.request for item in self._batcher.clear()}
                 self._arrived, self._num_untokenized = {}, 0
                 self._to_tokenize.notify()
-                self._to_run.notify()
+                self._to_run.notify_all()
             for request in lost:
                 request.fail(_closing())
 
@@ -334,7 +349,8 @@ class BatchRunner:
     def _note(self, rows: list[_Row], seconds: float) -> None:
         lengths = [row.encoded.length for row in rows]
         with self._lock:
-            self._meter.served(num_tokens=sum(lengths), seconds=seconds)
+            # While others run as well: what all of them do in this time is what counts.
+            self._meter.served(num_tokens=sum(lengths), seconds=seconds / len(self._lanes))
         if self._on_batch is not None:
             padded = len(rows) * max(lengths)
             self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds))
@@ -343,9 +359,10 @@ class BatchRunner:
         """Wake each event loop once for all requests that this batch has completed."""
         now = self._clock()
         complete: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
-        for row, output in zip(rows, outputs, strict=True):
-            if row.request.fill(row.index, output, begin=begin, end=now):
-                complete.setdefault(row.request.loop, []).append(row.request)
+        with self._lock:  # rows of one request may be in several batches at a time
+            for row, output in zip(rows, outputs, strict=True):
+                if row.request.fill(row.index, output, begin=begin, end=now):
+                    complete.setdefault(row.request.loop, []).append(row.request)
         for loop, requests in complete.items():
             # A closed loop means that the callers are gone: nobody waits for the answers.
             with contextlib.suppress(RuntimeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +134,8 @@ def load_served(
         precision=spec.precision,
         max_accuracy_loss=spec.max_accuracy_loss,
         compiled=spec.compile,
-        num_threads=spec.num_threads or math.ceil(spec.replica.cpus),
+        num_threads=spec.threads_per_batch,
+        num_parallel=spec.batching.parallel,
         device=spec.device,
         require_golden=True,
         base_folder=base_folder,

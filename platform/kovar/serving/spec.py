@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -214,6 +215,35 @@ class ServingSpec(Config):
         if self.compile:
             raise ValueError("compile: true would compile each adapter: take it out")
         return self
+
+    @model_validator(mode="after")
+    def _batches_at_a_time_have_threads(self) -> Self:
+        parallel = self.batching.parallel
+        if parallel == 1:
+            return self
+        if self.replica.kind != "cpu":
+            raise ValueError("batching.parallel: a GPU takes one batch at a time: leave it at 1")
+        if self.adapters is not None or self.compile:
+            raise ValueError(
+                "batching.parallel: adapters and compiled models take one batch at a time: "
+                "leave it at 1"
+            )
+        if parallel > self.threads:
+            raise ValueError(
+                f"batching.parallel: {parallel} batches at a time need as many threads, and a "
+                f"replica has {self.threads}: raise num_threads or replica.cpus, or lower it"
+            )
+        return self
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a replica."""
+        return self.num_threads or math.ceil(self.replica.cpus)
+
+    @property
+    def threads_per_batch(self) -> int:
+        """CPU threads of one batch."""
+        return self.threads // self.batching.parallel
 
     @property
     def wish(self) -> Wish:

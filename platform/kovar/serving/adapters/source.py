@@ -5,7 +5,6 @@ The signature was checked when the application was built; the digest says that i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +62,7 @@ class AdapterSource:
                 folder,
                 precision=spec.precision,
                 device=spec.device,
-                num_threads=spec.num_threads or math.ceil(spec.replica.cpus),
+                num_threads=spec.threads_per_batch,
             )
         self._facts = {
             version.digest: adapter_facts(
