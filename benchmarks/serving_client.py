@@ -3,9 +3,11 @@
 usage: python serving_client.py < one line of JSON
 
 {"port": 8000, "bodies": [...], "path": "/v1/predict", "seconds": 10, "clients": 64} keeps 64
-requests in flight (closed loop); with "rate": 100 instead of "clients" requests come at random
-moments, 100 a second on average, whether answers come or not (open loop). Prints one line of JSON:
-the moment, the latency and the status of each request; status 0 is a connection that broke.
+requests in flight (closed loop); with "phases": [[10, 300], [5, 50]] instead of both, requests come
+at random moments, 300 a second on average for 10 seconds, then 50, whether answers come or not
+(open loop). With "half_open": 500 as many connections stand beside them, whose requests never end
+and that are opened anew when the server hangs up. Prints one line of JSON: the moment, the latency
+and the status of each request; status 0 is a connection that broke.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -45,6 +48,9 @@ class Connection:
         """Send a request; return the status, 0 when the connection breaks."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
+                # As every HTTP client does: what the server has hung up on is not used again.
+                if self._streams is not None and self._streams[0].at_eof():
+                    self.close()
                 if self._streams is None:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._port)
                 reader, writer = self._streams
@@ -110,33 +116,81 @@ async def opened(job: dict[str, Any], outcome: Outcome) -> None:
             outcome.note(due, await connection.ask(request))
             idle.append(connection)
 
-    due, tasks = outcome.begin, []
-    while due < outcome.begin + job["seconds"]:
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(send(due, requests[len(tasks) % len(requests)])))
-        due += chance.expovariate(job["rate"])
+    tasks: list[asyncio.Task[None]] = []
+    end = outcome.begin
+    for seconds, rate in job["phases"]:
+        due, end = end + chance.expovariate(rate), end + seconds
+        while due < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            tasks.append(asyncio.create_task(send(due, requests[len(tasks) % len(requests)])))
+            due += chance.expovariate(rate)
     await asyncio.gather(*tasks)
     for connection in idle:
         connection.close()
 
 
-async def half_open(port: int, number: int) -> list[asyncio.StreamWriter]:
-    """Open connections whose requests never end."""
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(number)]
-    for _, writer in opened:
-        writer.write(b"POST /v1/predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99\r\n\r\n{")
-    return [writer for _, writer in opened]
+class HalfOpen:
+    """Connections whose requests never end.
+
+    Args:
+        port: of the server.
+        path: that they ask.
+    """
+
+    def __init__(self, port: int, path: str) -> None:
+        self._port = port
+        self._request = (
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            'content-length: 99\r\n\r\n{"inputs": ['
+        ).encode()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, number: int) -> None:
+        """Open them."""
+        opened = [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(number)]
+        self._tasks = [asyncio.create_task(self._hold(*streams)) for streams in opened]
+
+    async def stop(self) -> None:
+        """Close them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                writer.write(self._request)
+                await reader.read()  # to the end: until the server hangs up
+            except OSError:
+                pass
+            finally:
+                writer.close()
+            reader, writer = await self._again()
+
+    async def _again(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while True:
+            try:
+                return await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(0.1)
 
 
 async def run(job: dict[str, Any]) -> Outcome:
     """Generate the load."""
-    slow = await half_open(job["port"], job.get("half_open", 0))
+    slow = HalfOpen(job["port"], job["path"])
+    await slow.start(job.get("half_open", 0))
     outcome = Outcome(time.perf_counter())
-    await (opened if "rate" in job else closed)(job, outcome)
-    for writer in slow:
-        writer.close()
+    await (opened if "phases" in job else closed)(job, outcome)
+    await slow.stop()
     return outcome
 
 
+def allow_connections() -> None:
+    """Let this process have as many open files as the machine allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 if __name__ == "__main__":
+    allow_connections()
     print(json.dumps(asyncio.run(run(json.loads(sys.stdin.readline()))).requests))

@@ -2,8 +2,8 @@
 
 usage: python serving_server.py kovar|pattern|fastapi PORT FOLDER [JSON of the serving spec]
 
-FOLDER holds the settings' places and `model/`, the version's files. Prints one line of JSON when it
-answers, and one for each line of its input: what was asked for by it (see `answer`); ends with it.
+FOLDER holds the settings' places and `model/`, the version's files. Prints a line `{"answer": …}`
+when it answers requests, and one for each line of its input (see `answer`); ends with it.
 
 - pattern: Ray Serve's documentation: a transformers pipeline behind @serve.batch.
 - fastapi: FastAPI under uvicorn, a transformers pipeline for each request.
@@ -11,6 +11,7 @@ answers, and one for each line of its input: what was asked for by it (see `answ
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+MAX_LENGTH = 64
+"""Tokens of a text that the version reads, which the folder's tokenizer tells Kovar alone."""
+
+CUT = {"truncation": True, "max_length": MAX_LENGTH}
 
 
 def start_ray(port: int) -> None:
@@ -28,10 +33,6 @@ def start_ray(port: int) -> None:
     import ray
     from ray import serve
 
-    from kovar.serving.environment import prepare
-
-    if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
-        prepare(os.environ)
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
 
@@ -41,7 +42,10 @@ def kovar(port: int, spec: dict[str, Any]) -> None:
     from ray import serve
 
     from kovar.serving import build
+    from kovar.serving.environment import prepare
 
+    if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
+        prepare(os.environ)
     start_ray(port)
     serve.run(build(spec), name="bench", route_prefix="/")
 
@@ -65,7 +69,7 @@ def pattern(port: int, folder: Path) -> None:
 
         @serve.batch(max_batch_size=32, batch_wait_timeout_s=0.01)
         async def classify(self, texts: list[str]) -> list[Any]:
-            return list(self.pipeline(texts, batch_size=len(texts), truncation=True))
+            return list(self.pipeline(texts, batch_size=len(texts), **CUT))
 
         async def __call__(self, request: Request) -> Any:
             texts = (await request.json())["inputs"]
@@ -87,7 +91,7 @@ def fastapi(port: int, folder: Path) -> None:
 
     @app.post("/v1/predict")
     def predict(body: dict[str, Any]) -> Any:
-        return model(body["inputs"], truncation=True)
+        return model(body["inputs"], **CUT)
 
     server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, log_level="error"))
     threading.Thread(target=server.run, daemon=True).start()
@@ -99,16 +103,20 @@ def processes() -> dict[str, list[int]]:
     """Return the pids of Serve's parts on this machine, among our own children."""
     import psutil
 
-    found: dict[str, list[int]] = {"replica": [], "proxy": [], "controller": []}
+    # What takes the requests: with HAProxy, Serve's own proxy stands idle beside it.
+    proxy = "haproxy" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else "ray::ProxyActor"
+    signs = {
+        "replica": "ray::ServeReplica:bench",
+        "proxy": proxy,
+        "controller": "ray::ServeController",
+    }
+    found: dict[str, list[int]] = {part: [] for part in signs}
     for process in psutil.Process().children(recursive=True):
-        title = " ".join(process.cmdline()[:1])
-        for name, sign in (
-            ("replica", "ServeReplica:bench"),
-            ("proxy", "ProxyActor"),
-            ("controller", "ServeController"),
-        ):
-            if sign in title:
-                found[name].append(process.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            title = "".join(process.cmdline()[:1]).rsplit("/", 1)[-1]
+            for part, sign in signs.items():
+                if title.startswith(sign):
+                    found[part].append(process.pid)
     return found
 
 
@@ -118,9 +126,12 @@ def answer(line: str) -> Any:
 
     match line.split():
         case ["kill", part]:
-            pid = processes()[part][0]
-            os.kill(pid, signal.SIGKILL)
-            return pid
+            pids = processes()[part]
+            # One of the replicas, but also a HAProxy that drains after a change.
+            killed = pids if part == "proxy" else pids[:1]
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            return len(killed)
         case ["rss"]:
             return {
                 part: sum(psutil.Process(pid).memory_info().rss for pid in pids) / (1 << 20)
@@ -128,7 +139,7 @@ def answer(line: str) -> Any:
             }
         case ["replicas"]:
             return len(processes()["replica"])
-    return None
+    raise ValueError(f"cannot {line}")
 
 
 def main() -> None:
@@ -142,9 +153,9 @@ def main() -> None:
             pattern(port, folder)
         case "fastapi":
             fastapi(port, folder)
-    print(json.dumps("ready"), flush=True)
+    print(json.dumps({"answer": "ready"}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(answer(line)), flush=True)
+        print(json.dumps({"answer": answer(line)}), flush=True)
     if kind != "fastapi":
         import ray
 
