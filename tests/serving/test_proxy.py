@@ -16,7 +16,7 @@ class Dying:
     """A proxy of Serve's whose replicas leave some requests without an answer.
 
     Args:
-        deaths: how many of the requests with a side effect or without, after the first one.
+        deaths: how many requests end without an answer; probes are always answered.
         prefix: of the application, which Serve writes into what it routes.
         headers: of its answers.
     """
@@ -30,8 +30,9 @@ class Dying:
     async def __call__(self, scope, receive, send) -> None:
         assert scope.get("root_path", "") == ""
         scope["root_path"] = self.prefix
-        if scope["path"] == f"{self.prefix}/probe":
-            await send({"type": "http.response.start", "status": 404, "headers": self.headers})
+        if scope["path"] == f"{self.prefix}/probe" or scope["path"].startswith("/-/"):
+            status = 404 if scope["path"].endswith("/probe") else 200
+            await send({"type": "http.response.start", "status": status, "headers": self.headers})
             await send({"type": "http.response.body", "body": b""})
             return
         body, more = b"", True
@@ -98,12 +99,13 @@ def test_a_path_that_another_application_has_taken_over_is_not_asked_again():
     assert len(dying.bodies) == 3
 
 
-def test_refusals_of_serve_itself_say_nothing_of_the_application():
+@pytest.mark.parametrize("path", ["/probe", "/-/healthz", "/-/routes"])
+def test_answers_of_serve_itself_say_nothing_of_the_application(path):
     dying = Dying(1)
     app = SecondTry(dying, budget=RetryBudget())
-    for headers in (KOVAR, []):
-        dying.headers = headers
-        asyncio.run(send(app, "GET", "/probe"))
+    asyncio.run(send(app, "GET", "/probe"))
+    dying.headers = []
+    asyncio.run(send(app, "GET", path))
     assert asyncio.run(send(app, "POST", "/v1/predict")).status_code == 200
 
 

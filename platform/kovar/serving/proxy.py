@@ -38,6 +38,8 @@ REPEATABLE: Final = {
     "HEAD": re.compile(_READ),
 }
 """Method → the paths, below an application's prefix, that have no side effect."""
+_OF_SERVE: Final = "/-/"
+"""Paths that a proxy answers itself: its health and the routes of the applications."""
 # Where the prefix ends is known once Serve has routed a request; its body passes by before.
 _ENDS: Final = ("/predict", "/embeddings", "/infer", "/index")
 MAX_KEPT_BYTES: Final = 4 << 20
@@ -115,11 +117,11 @@ class SecondTry:
             await _refuse(send, "the replica that ran this request has died", code="replica_lost")
 
     def _learn(self, routed: Scope, reply: _Reply) -> None:
-        """Note whether an application declares itself; Serve's own refusals say nothing of it."""
+        """Note whether an application declares itself; Serve's own answers say nothing of it."""
         prefix = routed.get("root_path", "")
         if reply.declares:
             self._declared.add(prefix)
-        elif reply.status < 400:
+        elif reply.status < 400 and not routed["path"].startswith(_OF_SERVE):
             self._declared.discard(prefix)
 
     def _is_repeatable(self, routed: Scope) -> bool:
