@@ -1,21 +1,22 @@
 """Serving a MiniLM classifier over HTTP, asked from a second process on loopback.
 
-usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--threads 2]
-           [--runtime torch] [--precision auto] [--ingress proxy|haproxy] [--quick]
+usage: python benchmarks/serving.py [--only single many …] [--seconds 10] [--rounds 3] [--threads 2]
+           [--runtime torch] [--precision auto] [--ingress proxy haproxy] [--quick]
            [--environments FOLDER]
 
 Prints a table and adds to benchmarks/results/serving.json, after each figure. The version is MiniLM
 with a new head, made for the occasion (its answers do not matter here); the texts are real movie
-reviews. --quick halves the times and keeps no results; every figure can be asked for alone with
---only:
+reviews. The figures that others are compared with (raw, single, many, unloaded, and the contenders)
+are taken in turn in each round, and their medians count. --quick halves the times and keeps no
+results; every figure can be asked for alone with --only:
 
 - raw: what a replica loads, in this process, all texts in batches of like length: what HTTP is held
   against.
 - single: requests of one text, 64 in flight, with wrk as well where it is installed; many: of 16
-  texts, 8 in flight.
+  texts, 32 in flight.
 - unloaded: one request at a time; beside it the time of the forward pass.
-- steady: open loop at 70 % of what `single` answers; overload: at three times as much, then at once
-  at half, to see how soon it recovers.
+- steady: open loop at 70 % of what `single` answers; overload: at three times as much for six times
+  as long, then at once at half, to see how soon it recovers.
 - replica, proxy, controller: one of them is killed in the middle of an open loop at 50 %; two
   replicas. With HAProxy the proxy is its process. outage_s: between the first request that broke
   and the last; silence_s: the longest time without an answer.
@@ -46,6 +47,7 @@ from typing import Any
 from serving_environment import OUTSIDERS
 from serving_load import Requests, facts, generator, load, outcome_of, silence, wrk
 from serving_process import Server, open_server
+from serving_ratios import machine, ratios
 from serving_subject import Subject
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
@@ -53,8 +55,11 @@ SHARING = ("single", "many", "unloaded", "steady", "overload", "slow", "memory")
 DEATHS = ("replica", "proxy", "controller")
 CONTENDERS = ("pattern", "fastapi", *OUTSIDERS)
 FIGURES = ("raw", *SHARING, *DEATHS, "cold", *CONTENDERS)
+REPEATED = ("raw", "single", "many", "unloaded", *CONTENDERS)
+INGRESSES = ("proxy", "haproxy")
 IN_FLIGHT = 64
 TEXTS_OF_MANY = 16
+MANY_IN_FLIGHT = 32
 DEATH_S = 40.0
 """Seconds of load when a part is killed after the fifth: longer than any part has been away."""
 
@@ -88,8 +93,17 @@ class Benchmark:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.seconds = subject.options.seconds / (2 if subject.options.quick else 1)
-        self.results: dict[str, Any] = {}
+        self.rounds: dict[str, list[dict[str, float]]] = {}
         self._measured_capacity: float | None = None
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The medians of the rounds, and the rounds where there are several."""
+        return {
+            name: {key: statistics.median(one[key] for one in taken) for key in taken[0]}
+            | ({"rounds": taken} if len(taken) > 1 else {})
+            for name, taken in self.rounds.items()
+        }
 
     def raw(self) -> dict[str, float]:
         """Run all texts in this process."""
@@ -121,7 +135,7 @@ class Benchmark:
     def many(self, server: Server) -> dict[str, float]:
         """Ask sixteen texts at a time."""
         groups = self.subject.groups(TEXTS_OF_MANY)
-        requests = load(server, groups, seconds=self.seconds, clients=8)
+        requests = load(server, groups, seconds=self.seconds, clients=MANY_IN_FLIGHT)
         return facts(requests, texts=TEXTS_OF_MANY)
 
     def unloaded(self, server: Server) -> dict[str, float]:
@@ -134,12 +148,13 @@ class Benchmark:
 
     def overload(self, server: Server) -> dict[str, float]:
         """Offer three times as much as it can, then half."""
-        requests = self._offered(server, [3.0, 0.5])
-        found = [request for request in requests if request[0] < self.seconds]
+        lasts = 6 * self.seconds
+        requests = self._offered(server, [3.0, 0.5], lasts=[lasts, self.seconds])
+        found = [request for request in requests if request[0] < lasts]
         refusals = sorted(seconds for _, seconds, status in found if status == 429)
         quick = {"refusal_p50_ms": 1e3 * statistics.median(refusals)} if refusals else {}
         late = [moment for moment, seconds, status in requests if status != 200 or seconds > 0.5]
-        return facts(found) | quick | {"recovery_s": max(0.0, *late, self.seconds) - self.seconds}
+        return facts(found) | quick | {"recovery_s": max(0.0, *late, lasts) - lasts}
 
     def slow(self, server: Server) -> dict[str, float]:
         """Offer 70 % beside 500 requests that never end."""
@@ -191,8 +206,11 @@ class Benchmark:
             self._measured_capacity = facts(requests)["texts_per_s"]
         return self._measured_capacity
 
-    def _offered(self, server: Server, shares: list[float], **job: Any) -> Requests:
-        phases = [[self.seconds, share * self._capacity(server)] for share in shares]
+    def _offered(
+        self, server: Server, shares: list[float], *, lasts: list[float] | None = None, **job: Any
+    ) -> Requests:
+        capacity, lasts = self._capacity(server), lasts or [self.seconds] * len(shares)
+        phases = [[seconds, share * capacity] for seconds, share in zip(lasts, shares, strict=True)]
         return load(server, self.subject.groups(1), phases=phases, **job)
 
 
@@ -218,9 +236,10 @@ def measure(benchmark: Benchmark, wanted: list[str]) -> None:
     """Take the figures that are wanted, those that share a server together."""
 
     def take(name: str, found: dict[str, float]) -> None:
-        benchmark.results[name] = found
+        benchmark.rounds.setdefault(name, []).append(found)
         save(benchmark)
-        print(f"{name:<20} {_shown(found)}", flush=True)
+        where = benchmark.subject.options.ingress
+        print(f"{where:<8}{name:<20} {_shown(found)}", flush=True)
 
     subject = benchmark.subject
     if "raw" in wanted:
@@ -256,10 +275,15 @@ def save(benchmark: Benchmark) -> None:
     options = benchmark.subject.options
     if options.quick:
         return
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    name = f"{options.runtime} {options.precision}, {options.threads} threads, {options.ingress}"
-    before.setdefault(name, {}).update(benchmark.results)
-    RESULTS.write_text(json.dumps(before, indent=2) + "\n")
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    name = f"{options.runtime} {options.precision}, {options.threads} threads"
+    found = known.setdefault("results", {}).setdefault(name, {})
+    for figure, values in benchmark.results.items():
+        # What has nothing to do with the ingress is taken once for all of them.
+        place = options.ingress if figure in (*SHARING, *DEATHS, "cold") else "alone"
+        found.setdefault(place, {})[figure] = values
+    known |= {"machine": machine(), "ratios": ratios(known["results"])}
+    RESULTS.write_text(json.dumps(known, indent=2) + "\n")
 
 
 def _shown(found: dict[str, float]) -> str:
@@ -271,15 +295,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--ingress", choices=("proxy", "haproxy"), default="proxy")
+    parser.add_argument("--ingress", nargs="+", choices=INGRESSES, default=["proxy"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--environments", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measure(Benchmark(Subject(Path(folder), options)), options.only)
+        subject = Subject(Path(folder), options)
+        benchmarks = [Benchmark(subject.behind(ingress)) for ingress in options.ingress]
+        for _ in range(options.rounds):
+            for benchmark in benchmarks:
+                first = benchmark is benchmarks[0]
+                of_ingress = [name for name in options.only if name in REPEATED]
+                measure(benchmark, [one for one in of_ingress if first or one in SHARING])
+        for benchmark in benchmarks:
+            measure(benchmark, [name for name in options.only if name not in REPEATED])
 
 
 if __name__ == "__main__":

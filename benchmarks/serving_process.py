@@ -172,6 +172,8 @@ def free_ports(number: int) -> list[int]:
 
 
 def _filled(folder: Path, subject: Subject, outsider: Outsider) -> Path:
+    if folder.exists():  # filled in an earlier round
+        return folder
     folder.mkdir()
     for name in ("serving_onnx.py", outsider.script):
         (folder / name).symlink_to(HERE / name)

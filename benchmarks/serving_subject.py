@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ class Subject:
         table = load_table(data, layout="text-label", cache_dir=cache, base_dir=folder).table
         self.texts: list[str] = table.column("text").to_pylist()[:2000]
         self._register(cache)
+
+    def behind(self, ingress: str) -> Subject:
+        """Return the same behind an ingress."""
+        changed = copy.copy(self)
+        changed.options = argparse.Namespace(**vars(self.options) | {"ingress": ingress})
+        return changed
 
     @property
     def spec(self) -> dict[str, Any]:
