@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 DEPLOYMENT: Final = "model"
 """Name of the application's one deployment."""
 
-# A replica refuses for itself, with the reason and the version in its answer, so it is sent a few
-# more requests than it holds. The proxy's own queue is bounded too, for the time without replicas.
-SPARE_REQUESTS: Final = 32
+# A replica refuses for itself, with the reason and the version in its answer, so it is sent more
+# requests than it holds. Bodies still on their way take places as well, and hundreds of clients
+# that never finish theirs must leave some. The proxy's own queue is bounded too, for the time
+# without replicas.
+SPARE_REQUESTS: Final = 1024
 MAX_QUEUED_AT_PROXY: Final = 64
 
 

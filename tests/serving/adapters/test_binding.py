@@ -6,7 +6,7 @@ import pytest
 
 from kovar.errors import NotFoundError, SpecError, UntrustedVersionError
 from kovar.registry import Registry
-from kovar.registry.signing import generate_keys
+from kovar.registry.signing_keys import generate_keys
 from kovar.serving import read_args
 from kovar.serving.adapters.binding import bind_adapters
 from kovar.serving.versions import further_weights
