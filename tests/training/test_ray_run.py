@@ -89,7 +89,7 @@ def run_under_fire(folder, undisturbed, *, rank, sent, hang_timeout_s=120.0, **c
         killer.join()
 
 
-# A busy machine lets a healthy worker wait for seconds, so the time is short only where it must pass.
+# A busy machine keeps a healthy worker waiting, so the time is short only where it must pass.
 @pytest.mark.parametrize(
     ("rank", "sent", "patience"), [(0, signal.SIGKILL, 120.0), (1, signal.SIGSTOP, 8.0)]
 )
