@@ -291,7 +291,8 @@ def save(benchmark: Benchmark) -> None:
     found = known.setdefault("results", {}).setdefault(name, {})
     for figure, values in benchmark.results.items():
         # What has nothing to do with the ingress is taken once for all of them.
-        place = options.ingress if figure in (*SHARING, *DEATHS, "cold") else "alone"
+        kind = figure.split()[0]
+        place = "alone" if kind in ("raw", "fastapi", *OUTSIDERS) else options.ingress
         found.setdefault(place, {})[figure] = values
     known |= {"machine": machine(), "ratios": ratios(known["results"])}
     RESULTS.write_text(json.dumps(known, indent=2) + "\n")
