@@ -323,7 +323,8 @@ def main() -> None:
             for benchmark in benchmarks:
                 first = benchmark is benchmarks[0]
                 of_ingress = [name for name in options.only if name in REPEATED]
-                measure(benchmark, [one for one in of_ingress if first or one in SHARING])
+                shared = (*SHARING, "pattern")
+                measure(benchmark, [one for one in of_ingress if first or one in shared])
         for benchmark in benchmarks:
             measure(benchmark, [name for name in options.only if name not in REPEATED])
 
