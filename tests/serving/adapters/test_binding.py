@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kovar.errors import NotFoundError, SpecError, UntrustedVersionError
+from kovar.errors import NotFoundError, UntrustedVersionError, UserError
 from kovar.registry import Registry
 from kovar.registry.signing_keys import generate_keys
 from kovar.serving import read_args
@@ -38,7 +38,7 @@ BAD = {
 def test_adapters_that_cannot_be_served_are_refused_before_anything_starts(settings, mistake):
     fields, field, says = BAD[mistake]
     spec = read_args(ADAPTER_ARGS | {"adapters": ADAPTERS | fields})
-    with Registry.open(settings) as registry, pytest.raises(SpecError, match=says) as refusal:
+    with Registry.open(settings) as registry, pytest.raises(UserError, match=says) as refusal:
         bind_adapters(spec, registry)
     assert refusal.value.field == field
 
