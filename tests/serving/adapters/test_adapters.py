@@ -111,7 +111,7 @@ def test_a_bad_request_loads_nothing(ask):
 def test_an_adapter_that_goes_leaves_no_memory_behind(replica, ask):
     predict(ask, "tenant-a")
     held = asyncio.run(replica._adapters.take(_digest(replica, "tenant-a"), time.monotonic() + 10))
-    gone = weakref.ref(held)
+    gone = weakref.ref(held.run.__self__)  # the runtime, which has the weights
     replica._adapters.give_back(held)
     del held
     ask("POST", "/v2/repository/models/tenant-a/unload")
