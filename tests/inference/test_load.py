@@ -28,6 +28,18 @@ def test_refused_texts_count_as_load_with_the_mean_length():
     assert meter.read(1.0, queued_tokens=7).arriving_tokens_per_s == 15.0
 
 
+def test_batches_at_a_time_share_what_waits_and_none_of_them_is_faster():
+    alone, beside = LoadMeter(), LoadMeter(num_parallel=2)
+    for meter in (alone, beside):
+        meter.arrived(0.0, num_texts=1, num_tokens=20)
+        for tokens in [20, 40] * 10:
+            meter.served(num_tokens=tokens, seconds=0.01 + tokens * 1e-3)
+    one, both = (meter.read(0.0, queued_tokens=0) for meter in (alone, beside))
+    assert both.light_s == one.light_s
+    assert both.tokens_per_s == pytest.approx(2 * one.tokens_per_s)
+    assert beside.wait_s(num_tokens=10) == pytest.approx(alone.wait_s(num_tokens=10) / 2)
+
+
 @given(st.floats(1e-4, 1e-2), st.floats(1e-6, 1e-3))
 def test_the_speed_of_full_batches_is_known_from_small_ones(fixed, each):
     meter = LoadMeter()

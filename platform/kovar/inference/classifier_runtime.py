@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class ClassifierRuntime(Runtime):
         self.reader = reader
         self._load_attributor = load_attributor
         self._attributor: Attributor | None = None
+        self._attributor_lock = threading.Lock()
 
     @abstractmethod
     def logits(self, inputs: Padded) -> Table:
@@ -78,8 +80,9 @@ class ClassifierRuntime(Runtime):
 
     def attribute(self, batch: Sequence[Encoded]) -> list[Attribution]:
         """Explain answers; see `Runtime.attribute`."""
-        if self._attributor is None:
-            self._attributor = self._load_attributor()
+        with self._attributor_lock:  # batches at a time load one model, not one each
+            if self._attributor is None:
+                self._attributor = self._load_attributor()
         weights = [self._attributor.weights(item) for item in batch]
         return [
             Attribution(self.prediction(row.scores, item), row.weights)

@@ -40,9 +40,13 @@ class LoadMeter:
     A batch takes `fixed + tokens × each` seconds. Both are fitted by least squares over the recent
     batches, so the speed of full batches is known while the batches are still small. Where all
     are of one size, everything counts as the tokens' cost: an estimate that errs towards slow.
+
+    Args:
+        num_parallel: batches that run at a time; so many share what waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_parallel: int = 1) -> None:
+        self._num_parallel = num_parallel
         self._arrivals: deque[list[float]] = deque()  # [begin of the slice, tokens]
         self._num_texts = self._num_tokens = 0
         self._weight = self._seconds = self._tokens = 0.0
@@ -71,7 +75,8 @@ class LoadMeter:
         cost = self._cost()
         if cost is None:
             return 0.0
-        return cost[1] * (num_tokens + num_texts * (self._mean_length or 0.0))
+        tokens = num_tokens + num_texts * (self._mean_length or 0.0)
+        return cost[1] * tokens / self._num_parallel
 
     def read(self, now: float, *, queued_tokens: int) -> Load:
         """Return the load at a moment."""
@@ -79,7 +84,7 @@ class LoadMeter:
         arriving = sum(tokens for _, tokens in self._arrivals) / ARRIVAL_WINDOW_S
         cost = self._cost()
         light = cost and cost[0] + cost[1] * (self._mean_length or 0.0)
-        speed = 1.0 / cost[1] if cost else None
+        speed = self._num_parallel / cost[1] if cost else None
         return Load(queued_tokens, arriving, speed, light or None, self._mean_length)
 
     @property

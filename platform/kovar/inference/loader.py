@@ -191,7 +191,11 @@ def _open(candidate: Candidate, place: Place, path: Path) -> ClassifierRuntime:
             reader, compiled, precision=candidate.precision, load_attributor=attributor
         )
     session = open_session(
-        path, device=place.device, num_threads=place.num_threads, max_length=reader.max_length
+        path,
+        device=place.device,
+        num_threads=place.num_threads,
+        max_length=reader.max_length,
+        num_parallel=place.num_parallel,
     )
     return OnnxRuntime(reader, session, precision=candidate.precision, load_attributor=attributor)
 

@@ -94,15 +94,17 @@ def open_session(
     num_threads: int | None,
     max_length: int,
     engines: Path | None = None,
+    num_parallel: int = 1,
 ) -> Any:
     """Open an export in ONNX Runtime.
 
     Args:
         path: the file.
         device: kind of chip.
-        num_threads: CPU threads; the library's own choice when absent.
+        num_threads: CPU threads of one batch; the library's own choice when absent.
         max_length: longest row.
         engines: folder that TensorRT keeps its compiled engines in.
+        num_parallel: batches that run at a time.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -116,7 +118,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_LEVEL
     if num_threads is not None:
-        options.intra_op_num_threads = num_threads
+        # The thread that calls computes too; the others are shared by all batches under way.
+        options.intra_op_num_threads = (num_threads - 1) * num_parallel + 1
     # Threads that wait by spinning take the cores of the proxy and of other replicas.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = choose_providers(

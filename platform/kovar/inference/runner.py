@@ -105,7 +105,7 @@ class BatchRunner:
         self._clock = clock
         self._on_batch = on_batch
         self._batcher: Batcher[_Row] = Batcher(limits)
-        self._meter = LoadMeter()
+        self._meter = LoadMeter(limits.parallel)
         self._arrived: dict[Waiting, Sequence[Text]] = {}
         self._num_untokenized = 0
         self._lock = threading.Lock()
@@ -351,8 +351,7 @@ class BatchRunner:
     def _note(self, rows: list[_Row], seconds: float) -> None:
         lengths = [row.encoded.length for row in rows]
         with self._lock:
-            # While others run as well: what all of them do in this time is what counts.
-            self._meter.served(num_tokens=sum(lengths), seconds=seconds / len(self._lanes))
+            self._meter.served(num_tokens=sum(lengths), seconds=seconds)
         if self._on_batch is not None:
             padded = len(rows) * max(lengths)
             self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds))
