@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -327,6 +329,14 @@ def test_two_models_behind_one_runner_never_share_a_batch(runner, runtime):
         return [answer.outputs for answer in (await asyncio.gather(*others))[:2]]
 
     assert asyncio.run(talk()) == [[(2, 2)], [(2, 2)]]
+
+
+def test_an_idle_runner_refers_to_nothing_that_ran(runner):
+    other = ScriptedRuntime()
+    gone = weakref.ref(other)
+    asyncio.run(runner.ask(["good"], deadline=soon(), run=other.run, tokenize=other.tokenize))
+    del other
+    asyncio.run(until(lambda: gc.collect() >= 0 and gone() is None))
 
 
 def test_one_garbled_text_fails_alone_among_those_tokenized_with_it(runner, runtime):

@@ -125,6 +125,16 @@ def test_what_fails_while_it_is_measured_is_left_out_then_and_later(tmp_path):
     assert again.reason.endswith("left out: onnx fp32 (it failed when it was measured)")
 
 
+def test_what_fails_for_a_reason_that_may_pass_is_tried_again_at_the_next_start(tmp_path):
+    kept, chip = Measurements(tmp_path, "key"), Chip({ONNX: MemoryError()})
+    assert chip.take(kept=kept).reason.endswith("left out: onnx fp32 (MemoryError)")
+    assert chip.take(kept=kept).left_out == ("onnx fp32",)
+    assert set(kept.read()) == {"torch fp32", "openvino fp32"}
+    later = Chip().take(kept=kept)
+    assert (later.candidate, later.left_out) == (ONNX, ())
+    assert kept.read()["onnx fp32"] == 9.0
+
+
 def test_a_runtime_that_is_asked_for_is_not_replaced(kept):
     with pytest.raises(GoldenError, match="onnx fp32: golden example 3"):
         Chip({ONNX: DIFFERS}).take([ONNX], kept, Wish("onnx"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +152,25 @@ def test_the_job_says_what_it_made_and_what_a_replica_would_take(exported):
     assert attempt.export.manifest == exported.export.manifest
     assert "texts/s against" in result.reason
     assert result.to_json()["exports"][0]["golden_difference"] < 1e-5
+
+
+def test_the_job_makes_a_damaged_export_again_and_tries_what_had_failed(tmp_path, exported):
+    settings = settings_in(tmp_path)
+    version = register_tiny_version(settings, exported.folder)
+    spec = ServingSpec(model="tiny", precision="fp32")
+    with Registry.open(settings) as registry:
+        made = partial(
+            export_version, spec, registry=registry, settings=settings, base_dir=tmp_path
+        )
+        made()
+        (measured,) = (settings.cache_dir / "measurements").glob("*.json")
+        measured.write_text('{"onnx fp32": 0.0, "torch fp32": 7.0, "openvino fp32": 0.0}')
+        (artifact,) = registry.derived(version)
+        sha256 = artifact.manifest.files[0].sha256
+        (blob,) = Path(settings.artifact_root).rglob(sha256)
+        blob.unlink()
+        assert "left out" not in made().reason
+        assert registry.verify(version) == []
 
 
 def test_the_job_says_what_was_refused():

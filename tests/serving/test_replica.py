@@ -45,6 +45,14 @@ def test_a_replica_answers_as_the_version_was_registered(settings, folder):
         assert answer["scores"] == pytest.approx(example.scores, abs=1e-3)
 
 
+def test_bodies_of_both_protocols_share_the_memory_of_one_replica(settings, folder):
+    replica = start(register_tiny_version(settings, folder), settings)
+    app = replica.__serve_build_asgi_app__()
+    replica.answering.room._left = 0
+    response = asyncio.run(send(app, "POST", "/v1/predict", json={"inputs": list(TEXTS)}))
+    assert (response.status_code, response.json()["code"]) == (429, "bodies_full")
+
+
 def test_a_replica_starts_while_the_database_is_away(settings, folder, tmp_path):
     version = register_tiny_version(settings, folder)
     (tmp_path / "registry.db").unlink()

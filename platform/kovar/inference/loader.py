@@ -88,6 +88,7 @@ def load_runtime(
     max_accuracy_loss: float = Wish.max_accuracy_loss,
     compiled: bool = False,
     measurements: Path | None = None,
+    measure_anew: bool = False,
     num_parallel: int = 1,
 ) -> ClassifierRuntime:
     """Load a version that classifies texts and check it against its golden examples.
@@ -107,6 +108,7 @@ def load_runtime(
         max_accuracy_loss: what an int8 export may lose of the version's accuracy.
         compiled: compile the model with torch.compile, in the torch runtime.
         measurements: folder that measured rates are kept in; they are measured anew without one.
+        measure_anew: measure what was measured before as well, and keep that.
         num_parallel: batches that may run at a time; rates are those of one alone.
 
     Raises:
@@ -138,6 +140,8 @@ def load_runtime(
             circumstances=selection.circumstances,
             compiled=compiled,
         )
+        if measure_anew:
+            kept.forget()
     return selection.take(found, kept)
 
 

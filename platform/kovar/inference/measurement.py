@@ -103,6 +103,13 @@ class Measurements:
             log.warning("the measurements in %s are damaged: measured again", self.path.name)
             return {}
 
+    def forget(self) -> None:
+        """Let the next one measure, although it was done."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as problem:
+            log.warning("the measurements in %s stay: %s", self.path.name, problem.strerror)
+
     def write(self, rates: Mapping[str, float]) -> None:
         """Keep the rates; a disk that takes none costs the next replica a measurement."""
         draft = self.path.with_suffix(".new")

@@ -263,6 +263,8 @@ class BatchRunner:
             for requests in _by_tokenizer(arrived):
                 self._tokenize(requests, [arrived[request] for request in requests])
             self._tokenizing = {}
+            # An idle thread refers to no text of anybody, and to no model that may go.
+            del arrived, requests
 
     def _tokenize(self, requests: list[Waiting], texts: list[Sequence[Text]]) -> None:
         """Tokenize requests together; where one of them fails, each for itself."""
@@ -294,11 +296,11 @@ class BatchRunner:
                     return
                 taken = self._batcher.take(self._clock())
                 lane.running = [item.payload for item in taken.batch]
-            for item in taken.expired:
-                item.payload.request.fail(_deadline_passed())
+            _expire(taken.expired)
             lane.busy_since = self._clock()
             self._run(lane.running)
             lane.busy_since, lane.running = None, []
+            del taken  # as in the other thread
 
     def _begin(self, work: Callable[[], None], whose: str) -> threading.Thread:
         do = partial(self._until_it_fails, work, whose)
@@ -366,6 +368,11 @@ class BatchRunner:
             # A closed loop means that the callers are gone: nobody waits for the answers.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(Waiting.settle_all, requests)
+
+
+def _expire(items: Sequence[Item[_Row]]) -> None:
+    for item in items:
+        item.payload.request.fail(_deadline_passed())
 
 
 def _by_tokenizer(requests: Sequence[Waiting] | dict[Waiting, Any]) -> list[list[Waiting]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kovar.errors import GoldenError, KovarError
+from kovar.errors import GoldenError, KovarError, ModelError
 from kovar.inference.choice import Candidate, Choice, fastest, only
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = 0.0
-"""The rate that is kept of a candidate that failed when it was measured."""
+"""The rate that is kept of a candidate that failed when it was measured, and always will."""
+
+LASTING = (GoldenError, ModelError)
+"""Failures that the same files have on the same chip again: others may pass, as want of memory."""
 
 
 @dataclass
@@ -57,12 +60,18 @@ class Selection:
         if kept is None:
             return self._told(*self._measured(found, {}))
         with kept.alone():
-            rates = kept.read()
-            known = {one: rates[str(one)] for one in found if str(one) in rates}
-            if any(known.values()):
-                return self._told(*self._known(known, found))
-            taken = self._measured(found, rates)
-            kept.write(rates)
+            told = kept.read()
+            rates = {one: told[str(one)] for one in found if str(one) in told}
+            if any(rates.values()):
+                missing = [one for one in found if one not in rates]
+                for candidate in missing:
+                    self._measure(candidate, rates)
+                taken = self._known(rates, found)
+            else:
+                missing, rates = list(found), {}
+                taken = self._measured(found, rates)
+            if any(one in rates for one in missing):
+                kept.write(told | {str(one): rate for one, rate in rates.items()})
         return self._told(*taken)
 
     def _only(self, candidate: Candidate) -> ClassifierRuntime:
@@ -77,10 +86,10 @@ class Selection:
         """Load the fastest of the rates; where that fails torch, then the others."""
         for candidate, rate in rates.items():
             if rate == FAILED:
-                self._refusals[candidate] = "it failed when it was measured"
+                self._refusals.setdefault(candidate, "it failed when it was measured")
         working = {one: rate for one, rate in rates.items() if rate != FAILED}
         first, *others = sorted(working, key=lambda one: -working[one])
-        others += [one for one in found if one not in rates]
+        others += [one for one in found if one not in rates and one not in self._refusals]
         for candidate in (first, *sorted(others, key=lambda one: one.runtime != "torch")):
             loaded = self._try(candidate)
             if loaded is None:
@@ -92,23 +101,33 @@ class Selection:
         raise self._nothing()
 
     def _measured(
-        self, found: Sequence[Candidate], told: dict[str, float]
+        self, found: Sequence[Candidate], rates: dict[Candidate, float]
     ) -> tuple[ClassifierRuntime, Choice]:
         """Load and measure one candidate after the other; only the fastest so far stays loaded."""
-        rates: dict[Candidate, float] = {}
         best: ClassifierRuntime | None = None
         for candidate in found:
-            told[str(candidate)] = FAILED
-            loaded = self._try(candidate)
-            rate = FAILED if loaded is None else self._try_rate(candidate, loaded)
-            if loaded is None or rate == FAILED:
-                continue
-            if rate > max(rates.values(), default=FAILED):
+            highest = max(rates.values(), default=FAILED)
+            loaded = self._measure(candidate, rates)
+            if loaded is not None and rates[candidate] > highest:
                 best = loaded
-            rates[candidate] = told[str(candidate)] = rate
         if best is None:
             raise self._nothing()
-        return best, fastest(rates, circumstances=self.circumstances)
+        working = {one: rate for one, rate in rates.items() if rate != FAILED}
+        return best, fastest(working, circumstances=self.circumstances)
+
+    def _measure(
+        self, candidate: Candidate, rates: dict[Candidate, float]
+    ) -> ClassifierRuntime | None:
+        """Load a candidate and add its rate; none where it failed for what may pass."""
+        try:
+            loaded = self.load(candidate)
+            rates[candidate] = self.rate(loaded)
+        except Exception as problem:
+            self._leave_out(candidate, problem)
+            if isinstance(problem, LASTING):
+                rates[candidate] = FAILED
+            return None
+        return loaded
 
     def _try(self, candidate: Candidate) -> ClassifierRuntime | None:
         try:
@@ -116,13 +135,6 @@ class Selection:
         except Exception as problem:
             self._leave_out(candidate, problem)
         return None
-
-    def _try_rate(self, candidate: Candidate, loaded: ClassifierRuntime) -> float:
-        try:
-            return self.rate(loaded)
-        except Exception as problem:
-            self._leave_out(candidate, problem)
-        return FAILED
 
     def _leave_out(self, candidate: Candidate, problem: Exception) -> None:
         """Note a candidate that cannot be taken; what is no failure of an export is raised."""

@@ -383,6 +383,15 @@ class Registry(Browsing, Promotion):
         manifest = cast("Manifest", artifact.manifest)
         return self._cache.materialize(artifact.digest, manifest, self._artifacts, rehash=rehash)
 
+    def check_files(self, artifact: DerivedArtifact) -> None:
+        """Read and hash the blobs of a derived artifact, in the artifact store.
+
+        Raises:
+            DamagedArtifactError: a blob is missing, truncated or altered.
+        """
+        for entry in artifact.manifest.files:
+            self._artifacts.check(entry)
+
     def delete(self, model: str, ref: str | int, *, reason: str, by: str | None = None) -> Version:
         """Delete a version: hidden at once, its files collected after the grace period.
 

@@ -79,6 +79,9 @@ def export_version(
 ) -> ExportResult:
     """Make every export that could serve an application, and measure them here.
 
+    One that is there is made again where its files in the store are damaged. What was measured
+    before on this machine is measured again.
+
     Args:
         spec: the application.
         registry: where the version is, and its exports will be.
@@ -96,13 +99,12 @@ def export_version(
     attempts = []
     for form in possible_exports(spec.wish, device=spec.device):
         try:
-            artifact = builder.ensure(form)
+            artifact, folder = builder.fetch(form)
             builder.check_loss(Export(artifact.manifest, Path()).accuracy, form)
         except (GoldenError, UserError) as refusal:
             attempts.append(Attempt(form, None, None, refusal))
             continue
-        export = Export(artifact.manifest, registry.materialize_derived(artifact))
-        attempts.append(Attempt(form, export, artifact, None))
+        attempts.append(Attempt(form, Export(artifact.manifest, folder), artifact, None))
     base = adapter_base(registry, version)
     runtime = load_served(
         spec,
@@ -110,5 +112,6 @@ def export_version(
         base_folder=None if base is None else registry.materialize(base),
         exports=Fetched(tuple(one.export for one in attempts if one.export is not None)),
         cache_dir=settings.cache_dir,
+        measure_anew=True,
     )
     return ExportResult(version, tuple(attempts), runtime.reason)

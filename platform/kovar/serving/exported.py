@@ -122,8 +122,17 @@ def load_served(
     base_folder: Path | None,
     exports: Fetched,
     cache_dir: Path,
+    measure_anew: bool = False,
 ) -> ClassifierRuntime:
     """Load what an application's replica executes, proven by its golden examples.
+
+    Args:
+        spec: the application.
+        folder: files of the version.
+        base_folder: files of the version that an adapter was trained on.
+        exports: the version's exports on this machine.
+        cache_dir: where measured rates are kept.
+        measure_anew: measure what was measured before as well.
 
     Raises:
         GoldenError: the runtime does not answer as the version was evaluated.
@@ -141,6 +150,7 @@ def load_served(
         base_folder=base_folder,
         exports=exports.exports,
         measurements=cache_dir / "measurements",
+        measure_anew=measure_anew,
     )
     runtime.left_out += exports.damaged
     damaged = [f"left out: {one} (damaged)" for one in exports.damaged]

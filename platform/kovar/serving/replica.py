@@ -119,6 +119,7 @@ class Replica(InferenceService):
             limits=self._limits,
             middlewares=self._guards.middlewares,
             keyed=self._guards.gate.is_locked,
+            answering=self._answering,
         )
 
     @property

@@ -211,6 +211,23 @@ def test_the_router_is_told_of_what_is_in_memory(loader):
     assert told == [["a", "a@1"], ["b", "b@1"]]
 
 
+def test_a_load_that_waits_while_the_pool_closes_does_not_pretend_that_it_was_done(pool, loader):
+    loader.gate.clear()
+
+    async def load_two_and_close():
+        loads = [asyncio.create_task(pool.load(name, deadline=soon())) for name in "ab"]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(pool.close))
+        while not pool._closed:
+            await asyncio.sleep(0)
+        loader.gate.set()
+        await closing
+        return await asyncio.gather(*loads, return_exceptions=True)
+
+    outcomes = asyncio.run(load_two_and_close())
+    assert [problem.code for problem in outcomes] == ["closing", "closing"]
+
+
 def test_a_closed_pool_loads_nothing(loader):
     pool = AdapterPool(versions("a"), loader, max_loaded=1)
     pool.close()

@@ -81,34 +81,46 @@ def test_every_metric_is_on_the_dashboard_and_in_the_guide():
         assert f"| `{metric.exposed[0].removesuffix('_bucket')}` |" in DOCUMENTED, metric.name
 
 
-def test_the_rules_of_overload_and_failures_fire(tmp_path):
-    series = 'ray_kovar_requests_total{application="a",model="m",version="1",outcome="%s"}'
-    labels = {"application": "a", "model": "m", "version": "1", "severity": "page"}
-    rule = next(rule for rule in RULES if rule["alert"] == "KovarFailures")
+def expected(alert: str, labels: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return an alert as promtool writes what it expects."""
+    rule = next(rule for rule in RULES if rule["alert"] == alert)
     summary = rule["annotations"]["summary"]
-    for name, value in (("model", "m"), ("version", "1")):
+    for name, value in labels.items():
         summary = summary.replace("{{ $labels." + name + " }}", value)
-    expected = {
-        "exp_labels": labels,
+    return {
+        "exp_labels": labels | rule["labels"],
         "exp_annotations": rule["annotations"] | {"summary": summary},
     }
+
+
+def check_alerts(folder: Path, series: dict[str, str], alerts: list[dict[str, object]]) -> None:
+    """Let promtool evaluate the rules on series, once a minute."""
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
     test = {
         "rule_files": [str(FOLDER / "alerts.yaml")],
         "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    {"series": series % "answered", "values": "0+600x30"},
-                    {"series": series % "internal", "values": "0+0x10 0+60x20"},
-                ],
-                "alert_rule_test": [
-                    {"eval_time": "9m", "alertname": "KovarFailures"},
-                    {"eval_time": "25m", "alertname": "KovarFailures", "exp_alerts": [expected]},
-                ],
-            }
-        ],
+        "tests": [{"interval": "1m", "input_series": inputs, "alert_rule_test": alerts}],
     }
-    path = tmp_path / "test.yaml"
+    path = folder / "test.yaml"
     path.write_text(yaml.safe_dump(test))
     promtool("test", "rules", path)
+
+
+def test_the_rules_of_overload_and_failures_fire(tmp_path):
+    name = 'ray_kovar_requests_total{application="a",model="m",version="1",outcome="%s"}'
+    series = {name % "answered": "0+600x30", name % "internal": "0+0x10 0+60x20"}
+    failures = expected("KovarFailures", {"application": "a", "model": "m", "version": "1"})
+    alerts = [
+        {"eval_time": "9m", "alertname": "KovarFailures"},
+        {"eval_time": "25m", "alertname": "KovarFailures", "exp_alerts": [failures]},
+    ]
+    check_alerts(tmp_path, series, alerts)
+
+
+def test_two_versions_of_a_model_are_mixed_only_where_replicas_serve_unlike_ones(tmp_path):
+    name = 'ray_kovar_version_info{application="%s",model="m",digest="%s",replica="%s"}'
+    on_purpose = [name % ("both", digest, replica) for digest in "xy" for replica in "rs"]
+    stuck = [name % ("stuck", "x", "r"), name % ("stuck", "y", "s")]
+    alert = expected("KovarMixedVersions", {"application": "stuck", "model": "m"})
+    alerts = [{"eval_time": "40m", "alertname": "KovarMixedVersions", "exp_alerts": [alert]}]
+    check_alerts(tmp_path, dict.fromkeys([*on_purpose, *stuck], "1x40"), alerts)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kovar.errors import SpecError, UntrustedVersionError
+from kovar.errors import DamagedArtifactError, SpecError, UntrustedVersionError
 from kovar.inference.exports.form import (
     EXPORT_FILE,
     EXPORT_KIND,
@@ -92,6 +92,22 @@ class ExportBuilder:
         with FileLock(folder / f"{self.version.digest}-{form}.lock"):
             return self.found().get(form) or self.build(form)
 
+    def fetch(self, form: ExportForm) -> tuple[DerivedArtifact, Path]:
+        """Return an export and its verified files; made now where the store's are damaged.
+
+        Raises:
+            DamagedArtifactError: the version itself is damaged.
+            KovarError: it cannot be made; see `ensure`.
+        """
+        artifact = self.ensure(form)
+        try:
+            # A whole copy on this machine says nothing of what others would fetch.
+            self.registry.check_files(artifact)
+        except DamagedArtifactError as damage:
+            log.warning("the %s export is made again: %s", form, damage.message)
+            artifact = self.build(form)
+        return artifact, self.registry.materialize_derived(artifact)
+
     def check_loss(self, accuracy: Accuracy | None, form: ExportForm) -> None:
         """Refuse an export that loses too much.
 
@@ -147,7 +163,7 @@ class ExportBuilder:
         from kovar.inference.exports.quantization import quantize_dynamic, quantize_static
         from kovar.inference.reader import Reader
 
-        whole = self.registry.materialize_derived(self.ensure(ExportForm("fp32"))) / EXPORT_FILE
+        whole = self.fetch(ExportForm("fp32"))[1] / EXPORT_FILE
         if form.quantization == "dynamic":
             quantize_dynamic(whole, path)
             return

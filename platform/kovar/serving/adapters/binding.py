@@ -58,8 +58,8 @@ def bind_adapters(
         served: digests of versions that it serves anyway.
 
     Raises:
-        NotFoundError: the registry has no such model, version or alias.
-        SpecError: a version is no adapter of the base, or a pattern finds nothing.
+        NotFoundError: the registry has no such model, version or alias, or a pattern finds nothing.
+        SpecError: a version is no adapter of the base.
         UntrustedVersionError: keys are trusted, and none of them signed a version.
     """
     settings = spec.adapters
@@ -72,7 +72,7 @@ def bind_adapters(
         if wanted.is_pattern:
             matching = list(_matching(wanted, base, registry))
             if not matching:
-                raise SpecError(
+                raise NotFoundError(
                     f"no model of this name has a version {wanted.version!r} that is an adapter "
                     f"of {base}",
                     field=f"{field}.model",

@@ -117,6 +117,8 @@ class AdapterPool:
             problem = self.problem(digest)
             if problem is not None:
                 raise _failed(problem)
+            if self._closed:
+                raise _closing()
 
     def preload(self, digest: str) -> None:
         """Load an adapter and wait for it; that it fails is logged."""
@@ -174,7 +176,7 @@ class AdapterPool:
         if digest in self._shelf.loaded:
             return None
         if self._closed:
-            raise RequestError("this replica is closing, try another", status=503, code="closing")
+            raise _closing()
         step = self._shelf.want(digest, at_once=at_once)
         if isinstance(step, Refused):
             raise _refusal(step)
@@ -268,6 +270,10 @@ def _refusal(refused: Refused) -> RequestError:
         code="adapters_busy",
         retry_after_s=refused.wait_s,
     )
+
+
+def _closing() -> RequestError:
+    return RequestError("this replica is closing, try another", status=503, code="closing")
 
 
 def _failed(reason: str, *, retry_after_s: float | None = None) -> RequestError:

@@ -35,6 +35,7 @@ def create_api(
     limits: RequestLimits,
     middlewares: Sequence[Middleware] = (),
     keyed: bool = False,
+    answering: Answering | None = None,
 ) -> ASGIApp:
     """Build the application: `/v1/predict`, `/v1/embeddings`, the Open Inference Protocol, `/docs`.
 
@@ -44,8 +45,10 @@ def create_api(
         middlewares: guards around it, the outermost first. They run before a body is read and
             inside the envelope, which turns their `RequestError` into a refusal.
         keyed: whether one of them asks for an API key, for the documentation.
+        answering: what answers the same models elsewhere too, as by gRPC: what bodies may take in
+            memory is then one bound for all of them.
     """
-    answering = Answering(ModelTable(models), limits)
+    answering = answering or Answering(ModelTable(models), limits)
     endpoints = [
         predict_endpoint(answering),
         *embeddings_endpoints(answering),
