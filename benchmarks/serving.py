@@ -16,8 +16,8 @@ results; every figure can be asked for alone with --only:
 - single: requests of one text, 64 in flight, with wrk as well where it is installed; many: of 16
   texts, 32 in flight.
 - unloaded: one request at a time; beside it the time of the forward pass.
-- steady: open loop at 70 % of what `single` answers; overload: at three times as much for six times
-  as long, then at once at half, to see how soon it recovers.
+- steady: open loop at 70 % of what `single` answers; overload: 1,000 clients that ask again as soon
+  as they are refused, for six times as long, then half of what it can, to see how soon it recovers.
 - replica, proxy, controller: one of them is killed in the middle of an open loop at 50 %; two
   replicas. With HAProxy the proxy is its process. outage_s: between the first request that broke
   and the last; silence_s: the longest time without an answer.
@@ -62,6 +62,8 @@ INGRESSES = ("proxy", "haproxy")
 IN_FLIGHT = 64
 TEXTS_OF_MANY = 16
 MANY_IN_FLIGHT = 32
+CROWD = 1000
+"""Clients that ask at once, and again as soon as they are refused."""
 DEATH_S = 40.0
 """Seconds of load when a part is killed after the fifth: longer than any part has been away."""
 
@@ -151,21 +153,24 @@ class Benchmark:
 
     def steady(self, server: Server) -> dict[str, float]:
         """Offer 70 % of what it can."""
-        return facts(self._offered(server, [0.7]))
+        return facts(self._offered(server, 0.7))
 
     def overload(self, server: Server) -> dict[str, float]:
-        """Offer three times as much as it can, then half."""
-        lasts = 6 * self.seconds
-        requests = self._offered(server, [3.0, 0.5], lasts=[lasts, self.seconds])
-        found = [request for request in requests if request[0] < lasts]
+        """Ask with more clients than it can answer in time, then offer half of what it can."""
+        half = 0.5 * self._capacity(server)
+        texts = self.subject.groups(1)
+        found = load(server, texts, seconds=6 * self.seconds, clients=CROWD)
+        after = load(server, texts, phases=[[self.seconds, half]])
         refusals = sorted(seconds for _, seconds, status in found if status == 429)
         quick = {"refusal_p50_ms": 1e3 * statistics.median(refusals)} if refusals else {}
-        late = [moment for moment, seconds, status in requests if status != 200 or seconds > 0.5]
-        return facts(found) | quick | {"recovery_s": max(0.0, *late, lasts) - lasts}
+        late = [moment for moment, seconds, status in after if status != 200 or seconds > 0.5]
+        end = max(moment + seconds for moment, seconds, _ in found)
+        offered = {"offered_of_capacity": len(found) / end / (2 * half)}
+        return facts(found) | quick | offered | {"recovery_s": max(late, default=0.0)}
 
     def slow(self, server: Server) -> dict[str, float]:
         """Offer 70 % beside 500 requests that never end."""
-        return facts(self._offered(server, [0.7], half_open=500))
+        return facts(self._offered(server, 0.7, half_open=500))
 
     def memory(self, server: Server) -> dict[str, float]:
         """Ask very often."""
@@ -213,11 +218,8 @@ class Benchmark:
             self._measured_capacity = facts(requests)["texts_per_s"]
         return self._measured_capacity
 
-    def _offered(
-        self, server: Server, shares: list[float], *, lasts: list[float] | None = None, **job: Any
-    ) -> Requests:
-        capacity, lasts = self._capacity(server), lasts or [self.seconds] * len(shares)
-        phases = [[seconds, share * capacity] for seconds, share in zip(lasts, shares, strict=True)]
+    def _offered(self, server: Server, share: float, **job: Any) -> Requests:
+        phases = [[self.seconds, share * self._capacity(server)]]
         return load(server, self.subject.groups(1), phases=phases, **job)
 
 
