@@ -12,9 +12,11 @@ from typing import Final
 GRPC_MESSAGE_BYTES: Final = 4 << 20
 
 SERVE_ENVIRONMENT: Final = {
-    # A dead proxy is replaced within 6 s instead of half a minute.
+    # A dead proxy is replaced within 6 s instead of half a minute: it is asked each second, and its
+    # death is an answer. One that is merely busy has longer: replacing it in an overload loses all
+    # that it holds.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "10",
     # A prediction whose replica died is sent once more; headers have a deadline.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "kovar.serving.proxy:middlewares",
     # Half the cost of a request: Kovar's replicas never block their event loop, so they need no
