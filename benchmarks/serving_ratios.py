@@ -87,10 +87,10 @@ def _in_trouble(figures: Figures) -> list[Any]:
     if "overload" in figures and "single" in figures:
         found = figures["overload"]
         goodput = found["texts_per_s"] / figures["single"]["texts_per_s"]
-        rows.append(_row("overload: goodput of capacity", goodput, least=0.9))
+        rows.append(_row("1,000 clients: goodput of capacity", goodput, least=0.9))
         if "refusal_p50_ms" in found:
-            rows.append(_row("overload: refusal p50, ms", found["refusal_p50_ms"], most=10.0))
-        rows.append(_row("overload: recovery, s", found["recovery_s"], most=2.0))
+            rows.append(_row("1,000 clients: refusal p50, ms", found["refusal_p50_ms"], most=10.0))
+        rows.append(_row("1,000 clients: recovery, s", found["recovery_s"], most=2.0))
     if "slow" in figures and "steady" in figures:
         times = figures["slow"]["p99_ms"] / figures["steady"]["p99_ms"]
         rows.append(_row("500 half-open clients: times the p99", times, most=1.2))
