@@ -16,11 +16,16 @@ results; every figure can be asked for alone with --only:
 - single: requests of one text, 64 in flight, with wrk as well where it is installed; many: of 16
   texts, 32 in flight.
 - unloaded: one request at a time; beside it the time of the forward pass.
-- steady: open loop at 70 % of what `single` answers; overload: 1,000 clients that ask again as soon
-  as they are refused, for six times as long, then half of what it can, to see how soon it recovers.
+- steady: open loop at 70 % of what `single` answers.
+- flood: open loop of three times what `single` answers, for six times as long, then half of what it
+  can, to see how soon it recovers; flood_many: the same with requests of 16 texts. What is answered
+  while the flood lasts is its goodput. overload: 1,000 clients that ask again as soon as they are
+  refused, for as long.
 - replica, proxy, controller: one of them is killed in the middle of an open loop at 50 %; two
   replicas. With HAProxy the proxy is its process. outage_s: between the first request that broke
   and the last; silence_s: the longest time without an answer.
+- one_of_two: one of two proxies of Serve, each on a node of its own, is killed in the same way;
+  what breaks is asked again up to three times. Both nodes are on this machine, and share the port.
 - slow: `steady` with 500 connections whose requests never end.
 - memory: resident memory of the replica before 100,000 requests (--quick: 10,000), after the first
   tenth, in which it grows to the size of its batches, and after all.
@@ -53,10 +58,12 @@ from serving_ratios import machine, ratios
 from serving_subject import Subject
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
-SHARING = ("single", "many", "unloaded", "steady", "overload", "slow", "memory")
+SHARING = (
+    "single", "many", "unloaded", "steady", "flood", "flood_many", "overload", "slow", "memory"
+)  # fmt: skip
 DEATHS = ("replica", "proxy", "controller")
 CONTENDERS = ("pattern", "fastapi", *OUTSIDERS)
-FIGURES = ("raw", *SHARING, *DEATHS, "cold", *CONTENDERS)
+FIGURES = ("raw", *SHARING, *DEATHS, "one_of_two", "cold", *CONTENDERS)
 REPEATED = ("raw", "single", "many", "unloaded", *CONTENDERS)
 INGRESSES = ("proxy", "haproxy")
 IN_FLIGHT = 64
@@ -155,18 +162,48 @@ class Benchmark:
         """Offer 70 % of what it can."""
         return facts(self._offered(server, 0.7))
 
+    def flood(self, server: Server) -> dict[str, float]:
+        """Offer three times what it can."""
+        return self._flood(server, self._capacity(server), size=1)
+
+    def flood_many(self, server: Server) -> dict[str, float]:
+        """Offer three times what it can in requests of many texts."""
+        if "many" in self.results:
+            rate = self.results["many"]["texts_per_s"]
+        else:
+            rate = self.many(server)["texts_per_s"]
+        return self._flood(server, rate / TEXTS_OF_MANY, size=TEXTS_OF_MANY)
+
+    def _flood(self, server: Server, capacity: float, *, size: int) -> dict[str, float]:
+        groups, seconds = self.subject.groups(size), 6 * self.seconds
+        found = load(server, groups, phases=[[seconds, 3 * capacity]])
+        in_time = sum(
+            status == 200 and moment + taken <= seconds for moment, taken, status in found
+        )
+        goodput = {"goodput_of_capacity": in_time / seconds / capacity}
+        return facts(found, texts=size) | goodput | self._refusals(server, found, capacity, size)
+
     def overload(self, server: Server) -> dict[str, float]:
-        """Ask with more clients than it can answer in time, then offer half of what it can."""
-        half = 0.5 * self._capacity(server)
-        texts = self.subject.groups(1)
-        found = load(server, texts, seconds=6 * self.seconds, clients=CROWD)
-        after = load(server, texts, phases=[[self.seconds, half]])
-        refusals = sorted(seconds for _, seconds, status in found if status == 429)
-        quick = {"refusal_p50_ms": 1e3 * statistics.median(refusals)} if refusals else {}
-        late = [moment for moment, seconds, status in after if status != 200 or seconds > 0.5]
+        """Ask with more clients than it can answer in time."""
+        capacity = self._capacity(server)
+        found = load(server, self.subject.groups(1), seconds=6 * self.seconds, clients=CROWD)
         end = max(moment + seconds for moment, seconds, _ in found)
-        offered = {"offered_of_capacity": len(found) / end / (2 * half)}
-        return facts(found) | quick | offered | {"recovery_s": max(late, default=0.0)}
+        offered = {"offered_of_capacity": len(found) / end / capacity}
+        return facts(found) | offered | self._refusals(server, found, capacity, 1)
+
+    def _refusals(
+        self, server: Server, found: Requests, capacity: float, size: int
+    ) -> dict[str, float]:
+        """Return how soon it refused, and how soon after that it was itself again."""
+        after = load(server, self.subject.groups(size), phases=[[self.seconds, 0.5 * capacity]])
+        late = [moment for moment, seconds, status in after if status != 200 or seconds > 0.5]
+        recovery = {"recovery_s": max(late, default=0.0)}
+        refusals = sorted(seconds for _, seconds, status in found if status == 429)
+        if not refusals:
+            return recovery
+        slowest = refusals[int(0.99 * (len(refusals) - 1))]
+        p50 = 1e3 * statistics.median(refusals)
+        return {"refusal_p50_ms": p50, "refusal_p99_ms": 1e3 * slowest} | recovery
 
     def slow(self, server: Server) -> dict[str, float]:
         """Offer 70 % beside 500 requests that never end."""
@@ -183,10 +220,10 @@ class Benchmark:
                 sizes.setdefault("after_tenth_mib", server.tell("rss")["replica"])
         return {"requests": answered, **sizes, "after_mib": server.tell("rss")["replica"]}
 
-    def death(self, server: Server, part: str) -> dict[str, float]:
+    def death(self, server: Server, part: str, *, tries: int = 1) -> dict[str, float]:
         """Kill a part in the middle of load."""
         phases = [[DEATH_S, 0.5 * self._capacity(server)]]
-        running = generator(server, self.subject.groups(1), phases=phases)
+        running = generator(server, self.subject.groups(1), phases=phases, tries=tries)
         time.sleep(5)
         if not server.tell(f"kill {part}"):
             raise SystemExit(f"no {part} was found to kill")
@@ -262,6 +299,9 @@ def measure(benchmark: Benchmark, wanted: list[str]) -> None:
         if part in wanted:
             with served("kovar", subject, num_replicas=2) as server:
                 take(part, benchmark.death(server, part))
+    if "one_of_two" in wanted:
+        with served("kovar", subject, nodes=2, num_replicas=2) as server:
+            take("one_of_two", benchmark.death(server, "one_of_two", tries=4))
     if "cold" in wanted:
         log = subject.folder / "observed"
         changes = {

@@ -69,16 +69,17 @@ class OwnServer(Server):
         kind: of server.
         subject: what it serves.
         spec: the serving spec, for Kovar.
+        nodes: of Ray, on this machine.
     """
 
-    def __init__(self, kind: str, subject: Subject, spec: dict[str, Any]) -> None:
+    def __init__(self, kind: str, subject: Subject, spec: dict[str, Any], *, nodes: int) -> None:
         super().__init__(kind, subject)
         ingress = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if subject.options.ingress == "haproxy" else {}
         threads = {"OMP_NUM_THREADS": str(subject.options.threads)}
         command = [sys.executable, str(HERE / "serving_server.py"), kind, str(self.port)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, str(subject.folder), json.dumps(spec)],
+                [*command, str(subject.folder), json.dumps(spec), str(nodes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -182,8 +183,8 @@ def _filled(folder: Path, subject: Subject, outsider: Outsider) -> Path:
     return folder
 
 
-def open_server(kind: str, subject: Subject, **changes: Any) -> Server:
+def open_server(kind: str, subject: Subject, *, nodes: int = 1, **changes: Any) -> Server:
     """Start a server; `changes` are those to the serving spec of Kovar."""
     if kind in OUTSIDERS:
         return OutsideServer(kind, subject)
-    return OwnServer(kind, subject, subject.spec | changes)
+    return OwnServer(kind, subject, subject.spec | changes, nodes=nodes)

@@ -14,6 +14,8 @@ VERSIONS = ("ray", "torch", "transformers", "onnxruntime", "openvino", "uvicorn"
 OF_RAW = {"proxy": 0.5, "haproxy": 0.7}
 TIMES = {"pattern": 4.0, "fastapi": 5.0, "bentoml": 1.3, "mlserver": 1.3}
 
+FLOODS = {"flood": "3 × the capacity", "flood_many": "3 × the capacity, 16 texts a request"}
+
 Figures = dict[str, dict[str, Any]]
 
 
@@ -84,13 +86,14 @@ def _against_contenders(figures: Figures, alone: Figures) -> list[Any]:
 
 def _in_trouble(figures: Figures) -> list[Any]:
     rows = []
+    for figure, title in FLOODS.items():
+        if figure in figures:
+            found = figures[figure]
+            rows += _overloaded(title, found, found["goodput_of_capacity"])
     if "overload" in figures and "single" in figures:
         found = figures["overload"]
         goodput = found["texts_per_s"] / figures["single"]["texts_per_s"]
-        rows.append(_row("1,000 clients: goodput of capacity", goodput, least=0.9))
-        if "refusal_p50_ms" in found:
-            rows.append(_row("1,000 clients: refusal p50, ms", found["refusal_p50_ms"], most=10.0))
-        rows.append(_row("1,000 clients: recovery, s", found["recovery_s"], most=2.0))
+        rows += _overloaded("1,000 clients", found, goodput)
     if "slow" in figures and "steady" in figures:
         times = figures["slow"]["p99_ms"] / figures["steady"]["p99_ms"]
         rows.append(_row("500 half-open clients: times the p99", times, most=1.2))
@@ -100,12 +103,22 @@ def _in_trouble(figures: Figures) -> list[Any]:
     return rows
 
 
+def _overloaded(title: str, found: dict[str, float], goodput: float) -> list[Any]:
+    rows = [_row(f"{title}: goodput of capacity", goodput, least=0.9)]
+    if "refusal_p50_ms" in found:
+        rows.append(_row(f"{title}: refusal p50, ms", found["refusal_p50_ms"], most=10.0))
+    return [*rows, _row(f"{title}: recovery, s", found["recovery_s"], most=2.0)]
+
+
 def _after_deaths(figures: Figures) -> list[Any]:
     rows = [
         _row(f"{part} killed: requests lost", figures[part]["lost"], most=0)
         for part in ("replica", "controller")
         if part in figures
     ]
+    if "one_of_two" in figures:
+        lost = figures["one_of_two"]["lost"]
+        rows.append(_row("one of two proxies killed: requests lost", lost, most=0))
     if "proxy" in figures:
         rows.append(_row("proxy killed: seconds without", figures["proxy"]["silence_s"], most=6.0))
     return rows

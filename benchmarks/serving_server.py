@@ -1,9 +1,10 @@
 """A server that serving.py asks: Kovar, or what a user would write instead.
 
-usage: python serving_server.py kovar|pattern|fastapi PORT FOLDER [JSON of the serving spec]
+usage: python serving_server.py kovar|pattern|fastapi PORT FOLDER [JSON of the serving spec [NODES]]
 
-FOLDER holds the settings' places and `model/`, the version's files. Prints a line `{"answer": …}`
-when it answers requests, and one for each line of its input (see `answer`); ends with it.
+With 2 NODES, Ray has two of them on this machine, each with a proxy on the same port. FOLDER holds
+the settings' places and `model/`, the version's files. Prints a line `{"answer": …}` when it
+answers requests, and one for each line of its input (see `answer`); ends with it.
 
 - pattern: Ray Serve's documentation: a transformers pipeline behind @serve.batch.
 - fastapi: FastAPI under uvicorn, a transformers pipeline for each request.
@@ -25,19 +26,32 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 MAX_LENGTH = 64
 """Tokens of a text that the version reads, which the folder's tokenizer tells Kovar alone."""
 
+CPUS_PER_NODE = 1
+"""Where there are several: one replica fills a node."""
+
 CUT = {"truncation": True, "max_length": MAX_LENGTH}
 
 
-def start_ray(port: int, **options: Any) -> None:
+def start_ray(port: int, *, nodes: int = 1, **options: Any) -> None:
     """Start a Ray and a Serve of our own; `options` are those of `serve.start`."""
     import ray
     from ray import serve
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, **options)
+    if nodes == 1:
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    else:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": CPUS_PER_NODE, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(nodes - 1):
+            cluster.add_node(num_cpus=CPUS_PER_NODE)
+        ray.init(address=cluster.address, log_to_driver=False)
+    place = {"host": "127.0.0.1", "port": port, "location": "EveryNode"}
+    serve.start(http_options=place, **options)
 
 
-def kovar(port: int, spec: dict[str, Any]) -> None:
+def kovar(port: int, spec: dict[str, Any], nodes: int) -> None:
     """Serve the registered version."""
     from ray import serve
 
@@ -47,7 +61,8 @@ def kovar(port: int, spec: dict[str, Any]) -> None:
     if "KOVAR_BENCHMARK_PLAIN" not in os.environ:
         prepare(os.environ)
     # As in the files under serve/: the access log is Kovar's own.
-    start_ray(port, logging_config={"encoding": "JSON", "enable_access_log": False})
+    log = {"encoding": "JSON", "enable_access_log": False}
+    start_ray(port, nodes=nodes, logging_config=log)
     serve.run(build(spec), name="bench", route_prefix="/")
 
 
@@ -127,9 +142,11 @@ def answer(line: str) -> Any:
 
     match line.split():
         case ["kill", part]:
-            pids = processes()[part]
+            pids = processes()["proxy" if part == "one_of_two" else part]
             # One of the replicas, but also a HAProxy that drains after a change.
             killed = pids if part == "proxy" else pids[:1]
+            if part == "one_of_two" and len(pids) != 2:
+                raise ValueError(f"there are {len(pids)} proxies")
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             return len(killed)
@@ -149,7 +166,7 @@ def main() -> None:
     spec = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     match kind:
         case "kovar":
-            kovar(port, spec)
+            kovar(port, spec, int(sys.argv[5]) if len(sys.argv) > 5 else 1)
         case "pattern":
             pattern(port, folder)
         case "fastapi":
