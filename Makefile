@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## fine-tune, evaluate, register and serve a real model, end to end
 	$(BIN)/kovar quickstart $(ARGS)
 
+# The order of files is that of tests/conftest.py: those that take longest come first.
 test: $(STAMP) postgresql chromium prometheus  ## run the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The registry is tested on a real PostgreSQL server, which the suite starts and ends by itself.
 postgresql:

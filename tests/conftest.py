@@ -46,6 +46,17 @@ def ray_session() -> Iterator[None]:
 
 
 SOURCES = (REPOSITORY / "platform", REPOSITORY / "tests")
+RAYS = {"ray_session", "ray_head"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that need a Ray: they take longest, so all processes end together."""
+    slow = {
+        item.path
+        for item in items
+        if item.get_closest_marker("cluster") or RAYS & set(getattr(item, "fixturenames", ()))
+    }
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
