@@ -128,6 +128,37 @@ def test_a_full_queue_refuses_at_once_and_recovers(runner, runtime):
     assert (refusal.status, refusal.code) == (429, "queue_full")
 
 
+def test_who_finds_the_queue_full_is_told_beforehand(runner, runtime):
+    async def talk():
+        told = [runner.refusal(0), runner.refusal(19)]
+        # Four run and sixteen wait: the twentieth still fits, the next does not.
+        told.append(runner.refusal(20))
+        runtime.gate.clear()
+        waiting = asyncio.ensure_future(runner.predict(["a"] * 16, deadline=soon()))
+        await until(lambda: runner.num_queued == 12)
+        told.append(runner.refusal(1))
+        with pytest.raises(RequestError):
+            await runner.predict(["b"] * 5, deadline=soon())
+        # As large as the last one: five, but at most a batch of four.
+        told.append(runner.refusal(1))
+        with pytest.raises(RequestError):
+            await runner.predict(["b"] * 9, deadline=soon())
+        more = asyncio.ensure_future(runner.predict(["c"], deadline=soon()))
+        await until(lambda: runner.num_queued == 13)
+        told.append(runner.refusal(2))
+        with pytest.raises(RequestError):
+            await runner.predict(["b"] * 4, deadline=soon())
+        told.append(runner.refusal(2))
+        runtime.gate.set()
+        await asyncio.gather(waiting, more)
+        told.append(runner.refusal(0))
+        return told
+
+    told = asyncio.run(talk())
+    full = [None if refusal is None else refusal.code for refusal in told]
+    assert full == [None, None, "queue_full", None, None, None, "queue_full", None]
+
+
 def test_a_queue_that_takes_too_long_refuses_and_says_when_to_come_back(runtime):
     now = [0.0]
     runner = BatchRunner(

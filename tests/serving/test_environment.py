@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("command", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_every_node_starts_with_the_settings_of_serve(path, command):
     lines = " ".join(yaml.safe_load((ROOT / path).read_text())[command])
-    found = re.findall(r'(RAY_SERVE_\w+)=("[^"]*"|[^ ;]+)', lines)
+    found = re.findall(r'(RAY_(?:SERVE|USE)_\w+)=("[^"]*"|[^ ;]+)', lines)
     assert {name: value.strip('"') for name, value in found} == SERVE_ENVIRONMENT
 
 
@@ -34,8 +34,8 @@ def test_every_pod_of_the_service_has_the_settings_of_serve():
 
 @pytest.mark.parametrize("name", SERVE_ENVIRONMENT)
 def test_ray_knows_every_variable_and_the_guide_explains_it(name):
-    constants = import_module("ray.serve._private.constants")
-    assert name in Path(constants.__file__).read_text()
+    where = "serve._private.constants" if "SERVE" in name else "_private.async_compat"
+    assert name in Path(import_module(f"ray.{where}").__file__).read_text()
     assert f"`{name}`" in (ROOT / "docs/serving.md").read_text()
 
 

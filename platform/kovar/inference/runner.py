@@ -17,6 +17,7 @@ from kovar.errors import KovarError, RequestError
 from kovar.inference.answering import Answer, Run, Tokenize, Waiting
 from kovar.inference.batcher import Batcher, BatchLimits, Item
 from kovar.inference.load import Load, LoadMeter
+from kovar.inference.priority import give_way
 from kovar.inference.runtime import Encoded, Prediction, Runtime, Text
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class BatchRunner:
         self._meter = LoadMeter(limits.parallel)
         self._arrived: dict[Waiting, Sequence[Text]] = {}
         self._num_untokenized = 0
+        self._refused_rows = 1
         self._lock = threading.Lock()
         self._to_tokenize = threading.Condition(self._lock)
         self._to_run = threading.Condition(self._lock)
@@ -127,6 +129,25 @@ class BatchRunner:
         """Return what the runtime is asked and what it can do."""
         with self._lock:
             return self._meter.read(self._clock(), queued_tokens=self._batcher.num_tokens)
+
+    def refusal(self, num_asking: int) -> RequestError | None:
+        """Return why a further request would be refused; None where it may be admitted.
+
+        It is taken to have as many texts as the last one that was refused, as long as none has
+        been admitted since, and at most a batch of them.
+
+        Args:
+            num_asking: requests that have come and are not answered. Under load most of them are
+                still on their way here: where they are more than the queue and the batches hold,
+                those that come later find it full.
+        """
+        limits = self._batcher.limits
+        with self._lock:
+            num_coming = num_asking - self.num_queued - limits.max_rows * limits.parallel
+            found = self._why_full(max(self._refused_rows, num_coming + 1))
+            if found is not None:
+                self._meter.refused(self._clock(), num_texts=1)
+            return found
 
     def check(self) -> None:
         """Prove that answers can still come.
@@ -201,6 +222,7 @@ class BatchRunner:
             if self._closed:
                 raise _closing()
             self._refuse_if_full(request)
+            self._refused_rows = 1
             if isinstance(inputs[0], Encoded):
                 encoded = cast("Sequence[Encoded]", inputs)
                 _check_lengths(encoded, self.max_length)
@@ -211,17 +233,23 @@ class BatchRunner:
             self._to_tokenize.notify()
 
     def _refuse_if_full(self, request: Waiting) -> None:
+        refusal = self._why_full(request.num_rows)
+        if refusal is None:
+            return
+        self._refused_rows = min(request.num_rows, self._batcher.limits.max_rows)
+        self._meter.refused(request.arrived_at, num_texts=request.num_rows)
+        raise refusal
+
+    def _why_full(self, num_rows: int) -> RequestError | None:
+        """Return why so many more texts are too many; the lock is held."""
         wait_s = self._meter.wait_s(
             num_tokens=self._batcher.num_tokens, num_texts=self._num_untokenized
         )
-        if self.num_queued + request.num_rows > self.max_queued:
-            refusal = _queue_full(f"{self.max_queued} texts may wait", wait_s)
-        elif wait_s > self.max_wait_s:
-            refusal = _queue_full(f"an answer would take more than {self.max_wait_s:g} s", wait_s)
-        else:
-            return
-        self._meter.refused(request.arrived_at, num_texts=request.num_rows)
-        raise refusal
+        if self.num_queued + num_rows > self.max_queued:
+            return _queue_full(f"{self.max_queued} texts may wait", wait_s)
+        if wait_s > self.max_wait_s:
+            return _queue_full(f"an answer would take more than {self.max_wait_s:g} s", wait_s)
+        return None
 
     def _withdraw(self, request: Waiting) -> None:
         with self._lock:
@@ -288,6 +316,7 @@ class BatchRunner:
                 begin += request.num_rows
 
     def _work(self, lane: _Lane) -> None:
+        give_way()
         while True:
             with self._lock:
                 while not self._batcher and not self._all_tokenized:

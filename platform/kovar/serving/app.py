@@ -32,7 +32,7 @@ DEPLOYMENT: Final = "model"
 # that never finish theirs must leave some. The proxy's own queue is bounded too, for the time
 # without replicas.
 SPARE_REQUESTS: Final = 1024
-MAX_QUEUED_AT_PROXY: Final = 64
+MAX_QUEUED_AT_PROXY: Final = 256
 
 
 def build(args: dict[str, Any] | ServingSpec) -> Application:

@@ -25,6 +25,10 @@ SERVE_ENVIRONMENT: Final = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # uvloop takes one new connection in each turn of the loop, so that in an overload, when turns
+    # are long, those who come late wait for many seconds; asyncio's own loop takes all of them.
+    # With Kovar's replicas both are as fast.
+    "RAY_USE_UVLOOP": "0",
     # A message of gRPC is refused at its first bytes, before Serve holds it to ask a replica, which
     # has the keys; Serve's own limit is 2 GiB. As large as a body may be by default.
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(GRPC_MESSAGE_BYTES),

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kovar.config import format_size
 from kovar.inference import BatchRunner
+from kovar.inference.priority import give_way
 from kovar.registry import Version
 from kovar.serving.adapters.readings import AdapterReadings
 from kovar.serving.adapters.source import AdapterSource
 from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
 from kovar.serving.cold_start import ColdStart, import_library
+from kovar.serving.door import DOOR, Keeper
 from kovar.serving.exchange import Exchange
 from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from kovar.serving.rpc.service import RpcScope
 
 logger = logging.getLogger(__name__)
+
+COLLECT_AFTER: Final = (10_000, 20, 20)
+"""Objects, and collections of each generation, after which the next one is collected."""
 
 
 class Replica(InferenceService):
@@ -68,8 +74,8 @@ class Replica(InferenceService):
         places: Any = {"artifact_root": artifact_root, "cache_dir": cache_dir}
         # In a thread that ends: threads of OpenMP stay with the thread that computed first, and
         # where they and those of the runner outnumber the cores, each of the latter sleeps
-        # between any two operations, at half the speed.
-        with ThreadPoolExecutor(max_workers=1) as loader:
+        # between any two operations, at half the speed. Threads of libraries have its priority.
+        with ThreadPoolExecutor(max_workers=1, initializer=give_way) as loader:
             loading = loader.submit(_load, spec, versions, adapters, start, **places)
             runtimes, source = loading.result()
         self._cold_start = start.seconds
@@ -100,6 +106,10 @@ class Replica(InferenceService):
         if source is not None:
             self._hold_adapters(source, spec)
         self._answering = Answering(ModelTable(self._models), spec.limits)
+        note = self._guards.observer.turned_away
+        self._keeper = Keeper(self._runner.refusal, served[0], note)
+        DOOR.keep(self._keeper)
+        _spare_the_collector()
 
     def _hold_adapters(self, source: AdapterSource, spec: ServingSpec) -> None:
         """Serve adapters beside the versions that are always in memory."""
@@ -149,6 +159,8 @@ class Replica(InferenceService):
 
     def __del__(self) -> None:
         """End the threads; Serve calls this once the requests have drained."""
+        if hasattr(self, "_keeper"):
+            DOOR.leave(self._keeper)
         for part in ("_adapters", "_runner", "_guards"):
             if hasattr(self, part):
                 getattr(self, part).close()
@@ -168,6 +180,18 @@ def _load(
     source = AdapterSource(spec, adapters, start, **places)
     source.share_with(runtimes)
     return runtimes, source
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector look at requests alone, and less often.
+
+    Half a million objects of libraries live as long as the process. A full collection looks at all
+    of them and takes a tenth of a second in which nothing is answered; many requests at a time
+    cause several a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def served_version(version: Version, runtime: Runtime) -> ServedVersion:

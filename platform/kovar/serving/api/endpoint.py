@@ -54,7 +54,7 @@ class Routes:
         params: dict[str, str] = {}
         methods = self._found.get(path)
         if methods is None:
-            pattern, params = _pattern_of(path)
+            pattern, params = pattern_of(path)
             methods = self._found.get(pattern)
         if methods is None:
             raise RequestError("no such path", status=404, code="path_not_found")
@@ -69,7 +69,7 @@ _MODELS: Final = ["", "v2", "models"]
 _REPOSITORY: Final = ["", "v2", "repository", "models"]
 
 
-def _pattern_of(path: str) -> tuple[str, dict[str, str]]:
+def pattern_of(path: str) -> tuple[str, dict[str, str]]:
     """Name the model and the version in a path of the Open Inference Protocol."""
     parts = path.split("/")
     params: dict[str, str] = {}

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = "x-kovar-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_ID_HEADERS: Final = (REQUEST_ID_HEADER.encode(), b"x-request-id")
+ID_HEADERS: Final = (REQUEST_ID_HEADER.encode(), b"x-request-id")
 _MODEL_HEADER: Final = b"x-kovar-model"
 
 
@@ -51,7 +51,7 @@ class Envelope:
             {
                 str(key, "latin-1"): str(value, "latin-1")
                 for key, value in scope["headers"]
-                if key in _ID_HEADERS
+                if key in ID_HEADERS
             }
         )
         name = (REQUEST_ID_HEADER.encode(), request_id.encode())

@@ -87,6 +87,10 @@ class Observer:
             self.num_running -= 1
             self._end(exchange, digest)
 
+    def turned_away(self, exchange: Exchange) -> None:
+        """Note a request that was refused before it began."""
+        self._end(exchange, None)
+
     def close(self) -> None:
         """Write what waits."""
         if self._capture is not None:
