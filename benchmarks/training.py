@@ -139,11 +139,12 @@ def quality(work: Path, rounds: int, rows: int) -> dict[str, Any]:
             found[name].append(answer["accuracy"])
     for contender in running.values():
         contender.close()
-    ours = statistics.mean(found[KOVAR])
     return {
         "accuracy": found,
         "points_above": {
-            name: 100 * (ours - statistics.mean(values))
+            name: spread(
+                [100 * (one - other) for one, other in zip(found[KOVAR], values, strict=True)]
+            )
             for name, values in found.items()
             if name != KOVAR
         },
@@ -239,6 +240,13 @@ FIGURES = (
     ("Trainer, defaults, bf16: times as fast", ("speed", "bf16", "over_defaults"), ">=", None),
     ("Trainer, 32 rows, bf16: times as fast", ("speed", "bf16", "over_32_rows"), ">=", None),
     ("Trainer, by length, bf16: times as fast", ("speed", "bf16", "over_by_length"), ">=", None),
+    (
+        "Trainer, 32 rows: points of accuracy above",
+        ("quality", "points_above", DEFAULT),
+        ">=",
+        -0.5,
+    ),
+    ("Trainer, by length: points of accuracy above", ("quality", "points_above", BEST), ">=", -0.5),
     ("share of the fp32 peak in a step", ("peak", "fp32", "share"), ">=", 0.7),
     ("share of the bf16 peak in a step", ("peak", "bf16", "share"), ">=", None),
     ("2 workers × 1 thread over 1 × 2", ("ranks", "two_over_one"), ">=", 0.9),
