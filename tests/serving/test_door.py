@@ -115,6 +115,23 @@ def test_a_connection_that_closes_is_left_to_the_application(address, turned_awa
     assert turned_away == []
 
 
+def test_a_client_that_does_not_read_is_left_to_the_application(runner, runtime, turned_away):
+    class Unread(TimedProtocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.flow.pause_writing()
+            self.loop.call_later(0.1, self.flow.resume_writing)
+
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
+    keeper = Keeper(full, SERVED, turned_away.append)
+    DOOR.keep(keeper)
+    with listening(app, http=Unread) as address:
+        received = talk(address, PREDICT)
+    DOOR.leave(keeper)
+    assert received.startswith(b"HTTP/1.1 200")
+    assert turned_away == []
+
+
 def test_requests_that_have_come_and_are_not_answered_are_counted(runner, runtime):
     counts: list[int] = []
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from kovar.serving.api.endpoint import pattern_of
-from kovar.serving.api.envelope import ID_HEADERS as _IDS
-from kovar.serving.api.envelope import REQUEST_ID_HEADER, request_id_of
+from kovar.serving.api.envelope import ID_HEADERS, REQUEST_ID_HEADER, request_id_of
 from kovar.serving.api.reply import refusal_reply
 from kovar.serving.exchange import Exchange
 
@@ -62,7 +61,11 @@ class Keeper:
         if error is None:
             return None
         reply = refusal_reply(error)
-        ids = {str(key, "latin-1"): str(value, "latin-1") for key, value in headers if key in _IDS}
+        ids = {
+            str(key, "latin-1"): str(value, "latin-1")
+            for key, value in headers
+            if key in ID_HEADERS
+        }
         exchange = Exchange(
             request_id=request_id_of(ids),
             route=_route_of(path),

@@ -114,9 +114,13 @@ class TimedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _answer_at_the_door(self) -> bytes | None:
-        """Return the answer to a plain request on a connection that is kept and has no other."""
+        """Return the answer to a plain request on a connection that is kept and has no other.
+
+        A client that does not read its answers is left to the application, which waits for it.
+        """
         is_alone = self.cycle is None or self.cycle.response_complete
-        if not is_alone or not self.parser.should_keep_alive() or self.parser.should_upgrade():
+        is_plain = self.parser.should_keep_alive() and not self.parser.should_upgrade()
+        if not is_alone or not is_plain or self.flow.write_paused:
             return None
         return DOOR.turn_away(self.parser.get_method(), self.url, self.headers)
 
