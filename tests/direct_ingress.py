@@ -1,6 +1,10 @@
 """Serves a version whose replicas listen themselves, and asks one at its own port: a script.
 
-Serve reads the switch when its processes start, so this needs a Ray of its own.
+usage: python direct_ingress.py FOLDER FIRST_PORT SWITCH
+
+SWITCH is RAY_SERVE_ENABLE_DIRECT_INGRESS or RAY_SERVE_ENABLE_HA_PROXY, with which HAProxy listens
+on the first port instead of Serve's proxy. Serve reads it when its processes start, so this needs
+a Ray of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -21,13 +26,21 @@ from tiny_version import build_tiny_version, environment_of, register_tiny_versi
 SOURCES = (Path(__file__).parents[1] / "platform", Path(__file__).parent)
 
 
-def main(folder: Path, first_port: int) -> None:
+PATIENCE_S = 60
+
+
+def main(folder: Path, first_port: int, switch: str) -> None:
     """Print what the ports of the proxy and of the replica say without and with a key."""
     from ray import serve
 
     variables = {
         "PYTHONPATH": os.pathsep.join(map(str, SOURCES)),
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        switch: "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(first_port + 10),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(first_port + 11),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port + 12),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port + 13),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port + 1),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + 9),
     }
@@ -52,6 +65,10 @@ def main(folder: Path, first_port: int) -> None:
         }
     )
     serve.run(application, name="tiny", route_prefix="/")
+    # HAProxy is told of the replicas a moment later.
+    end = time.monotonic() + PATIENCE_S
+    while ask(first_port) != 401 and time.monotonic() < end:
+        time.sleep(0.2)
     told = {
         port: [ask(port), ask(port, authorization=f"Bearer {token}")]
         for port in range(first_port, first_port + 10)
@@ -62,14 +79,14 @@ def main(folder: Path, first_port: int) -> None:
 
 
 def ask(port: int, **headers: str) -> int | None:
-    """Return the status of one prediction; None where nothing listens."""
+    """Return the status of one prediction; None where no such server listens."""
     body = {"inputs": ["fine"]}
     try:
         address = f"http://127.0.0.1:{port}/v1/predict"
         return httpx.post(address, json=body, headers=headers, timeout=30).status_code
-    except httpx.ConnectError:
+    except httpx.TransportError:  # nobody listens, or somebody who speaks something else
         return None
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -44,7 +44,7 @@ def handle(ray_session):
             autoscaling_config=autoscaling_options(REPLICAS, AUTOSCALING),
         )
     yield serve.run(deployment.bind(), name="sleepy", route_prefix=None)
-    serve.delete("sleepy")
+    serve.shutdown()  # whoever comes next starts it on ports of its own
 
 
 def num_wanted() -> int:

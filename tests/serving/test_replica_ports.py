@@ -16,19 +16,21 @@ SCRIPT = Path(__file__).parents[1] / "direct_ingress.py"
 pytestmark = pytest.mark.ray
 
 
-def test_the_ports_of_proxy_and_replica_open_to_a_key_alone(tmp_path):
+@pytest.mark.parametrize("switch", ["RAY_SERVE_ENABLE_DIRECT_INGRESS", "RAY_SERVE_ENABLE_HA_PROXY"])
+def test_the_ports_of_proxy_and_replica_open_to_a_key_alone(tmp_path, switch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = os.pathsep.join([str(SCRIPT.parents[1] / "platform"), str(SCRIPT.parent)])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), str(port)],
-        env=os.environ | {"PYTHONPATH": path, "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1"},
+        [sys.executable, str(SCRIPT), str(tmp_path), str(port), switch],
+        env=os.environ | {"PYTHONPATH": path, switch: "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])["told"]
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith('{"told"'))
+    told = json.loads(line)["told"]
     assert told == [[401, 200], [401, 200]]
