@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
+from threading import Event
 
 import httpx
 import ray
@@ -24,8 +24,6 @@ from kovar.serving.access.key_file import add_key
 from tiny_version import build_tiny_version, environment_of, register_tiny_version, settings_in
 
 SOURCES = (Path(__file__).parents[1] / "platform", Path(__file__).parent)
-
-
 PATIENCE_S = 60
 
 
@@ -66,9 +64,7 @@ def main(folder: Path, first_port: int, switch: str) -> None:
     )
     serve.run(application, name="tiny", route_prefix="/")
     # HAProxy is told of the replicas a moment later.
-    end = time.monotonic() + PATIENCE_S
-    while ask(first_port) != 401 and time.monotonic() < end:
-        time.sleep(0.2)
+    any(ask(first_port) == 401 or Event().wait(0.2) for _ in range(PATIENCE_S * 5))
     told = {
         port: [ask(port), ask(port, authorization=f"Bearer {token}")]
         for port in range(first_port, first_port + 10)

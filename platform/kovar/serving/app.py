@@ -30,7 +30,8 @@ DEPLOYMENT: Final = "model"
 # A replica refuses for itself, with the reason and the version in its answer, so it is sent more
 # requests than it holds. Bodies still on their way take places as well, and hundreds of clients
 # that never finish theirs must leave some. The proxy's own queue is bounded too, for the time
-# without replicas.
+# without replicas; behind HAProxy the same bound holds for what comes in one turn of a replica's
+# event loop.
 SPARE_REQUESTS: Final = 1024
 MAX_QUEUED_AT_PROXY: Final = 256
 

@@ -186,8 +186,7 @@ def _spare_the_collector() -> None:
     """Let the garbage collector look at requests alone, and less often.
 
     Half a million objects of libraries live as long as the process. A full collection looks at all
-    of them and takes a tenth of a second in which nothing is answered; many requests at a time
-    cause several a second.
+    of them, which takes a fifth of a second in which nothing is answered.
     """
     gc.collect()
     gc.freeze()

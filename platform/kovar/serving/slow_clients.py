@@ -34,7 +34,8 @@ class TimedProtocol(HttpToolsProtocol):
 
     The time runs from the connection's begin, and on a connection that is kept from the first byte
     of each further request; between requests uvicorn's own `timeout_keep_alive` holds. A connection
-    whose header is too large is closed: nothing of it has reached an application yet.
+    whose header is too large is closed: nothing of it has reached an application yet. When a header
+    is complete the door is asked, and it is told of requests that come and are answered.
     """
 
     header_timeout_s = HEADER_TIMEOUT_S
