@@ -13,6 +13,7 @@ runtime is a process of its own, started once and asked in turn; the first round
 - one text: milliseconds of a batch of one text, the median over texts and rounds.
 - accuracy on the first of the evaluation texts (`--judged`); golden: the largest difference from
   the golden examples.
+- ratios: what each other precision of the same runtime is to fp32, in speed and in accuracy.
 - load: seconds from the start of the process to the first answer; peak: its resident memory.
 """
 
@@ -31,6 +32,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from serving_ratios import machine
 
 from kovar.errors import GoldenError
 from kovar.inference import (
@@ -200,6 +202,21 @@ def find_subjects(options: argparse.Namespace) -> tuple[Version, list[Subject]]:
     return version, [Subject(one, place, texts) for one in (*torch, *rest)]
 
 
+def against_fp32(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return speed and accuracy of the other precisions beside fp32 of the same runtime."""
+    by_name = {one["runtime"]: one for one in results}
+    found = []
+    for name, one in by_name.items():
+        runtime, precision, *_ = name.split()
+        fp32 = by_name.get(f"{runtime} fp32")
+        if precision != "fp32" and fp32 is not None:
+            rates = zip(one["rounds"], fp32["rounds"], strict=True)
+            times = statistics.median(a["texts_per_s"] / b["texts_per_s"] for a, b in rates)
+            points = 100 * (one["accuracy"] - fp32["accuracy"])
+            found.append({"name": name, "times_as_fast": times, "accuracy_points": points})
+    return found
+
+
 def main() -> None:
     """Start all runtimes, ask them in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -224,10 +241,12 @@ def main() -> None:
             contender.run(counts=round_ > 0)
     results = [contender.result() for contender in contenders]
     content = {
-        "chip": detect_device("cpu").name,
+        "machine": machine(),
         "version": str(version),
         "digest": version.digest,
         "threads": options.threads,
+        "judged": len(subjects[0].texts.texts),
+        "ratios": against_fp32(results),
         "results": results,
     }
     RESULTS.write_text(json.dumps(content, indent=2) + "\n")

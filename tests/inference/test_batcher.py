@@ -45,6 +45,14 @@ def test_padding_never_costs_more_than_another_batch():
     assert 0 < padded - sum(item.length for item in batch) <= CPU_PADDING_TOKENS
 
 
+def test_rows_that_a_runtime_pads_to_the_same_length_are_of_like_length():
+    batcher: Batcher[int] = Batcher(
+        BatchLimits(max_rows=64, max_tokens=4096, max_padding_tokens=0), length_step=8
+    )
+    batcher.add(waiting(24, 17, 16, 25, 20))
+    assert sorted(payloads(batcher.take(0.0).batch)) == [0, 1, 4]
+
+
 def test_the_oldest_text_runs_next_although_others_fit_better():
     batcher = queue(waiting(60, 8, 8, 8))
     assert payloads(batcher.take(0.0).batch)[0] == 0
@@ -104,9 +112,11 @@ SIZES = st.builds(
 )
 
 
-@given(ARRIVALS, SIZES)
-def test_limits_hold_the_oldest_runs_and_nothing_is_lost_run_twice_or_run_late(arrivals, limits):
-    batcher: Batcher[int] = Batcher(limits)
+@given(ARRIVALS, SIZES, st.sampled_from([1, 8]))
+def test_limits_hold_the_oldest_runs_and_nothing_is_lost_run_twice_or_run_late(
+    arrivals, limits, step
+):
+    batcher: Batcher[int] = Batcher(limits, length_step=step)
     alive: dict[int, Item[int]] = {}
     numbers = iter(range(1000))
     now = 0.0
@@ -124,7 +134,7 @@ def test_limits_hold_the_oldest_runs_and_nothing_is_lost_run_twice_or_run_late(a
             assert alive.pop(item.payload).deadline <= now
         assert bool(taken.batch) == bool(alive), "work-conserving"
         if taken.batch:
-            longest = max(item.length for item in taken.batch)
+            longest = batcher.padded(max(item.length for item in taken.batch))
             assert len(taken.batch) <= limits.max_rows
             assert len(taken.batch) * longest <= limits.max_tokens
             assert min(alive) in payloads(taken.batch)

@@ -80,10 +80,12 @@ class Batcher(Generic[PayloadT]):
 
     Args:
         limits: what one batch may hold.
+        length_step: rows are padded to a multiple of this, which counts as their length.
     """
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, *, length_step: int = 1) -> None:
         self.limits = limits.on("cpu")
+        self.length_step = length_step
         # In order of arrival; a dict, since a client that goes away takes its texts out anywhere.
         self._queue: dict[Item[PayloadT], None] = {}
         self._num_tokens = 0
@@ -125,24 +127,31 @@ class Batcher(Generic[PayloadT]):
         """Decide what runs now; empty only when no live text waits."""
         expired = [item for item in self._queue if item.deadline <= now]
         self.remove(expired)
-        batch = _select(list(self._queue), self.limits) if self._queue else []
+        batch = self._select(list(self._queue)) if self._queue else []
         self.remove(batch)
         return Taken(batch, expired)
 
+    def padded(self, length: int) -> int:
+        """Return the tokens that a row takes beside others of its length."""
+        return -(-length // self.length_step) * self.length_step
 
-def _select(waiting: Sequence[Item[PayloadT]], limits: BatchLimits) -> list[Item[PayloadT]]:
-    """Return the oldest text and the texts nearest to it in length that fit beside it."""
-    max_padding = limits.max_padding_tokens or 0
-    oldest = waiting[0]
-    batch, longest, num_tokens = [oldest], oldest.length, oldest.length
-    company = [item for item in waiting[1:] if item.group == oldest.group]
-    for item in sorted(company, key=lambda item: abs(item.length - oldest.length)):
-        if len(batch) == limits.max_rows:
-            break
-        padded = (len(batch) + 1) * max(longest, item.length)
-        padding = padded - num_tokens - item.length
-        if padded <= limits.max_tokens and padding <= max_padding:
-            batch.append(item)
-            longest = max(longest, item.length)
-            num_tokens += item.length
-    return batch
+    def _select(self, waiting: Sequence[Item[PayloadT]]) -> list[Item[PayloadT]]:
+        """Return the oldest text and the texts nearest to it in length that fit beside it."""
+        limits, max_padding = self.limits, self.limits.max_padding_tokens or 0
+        oldest = waiting[0]
+        longest = num_tokens = oldest_length = self.padded(oldest.length)
+        batch = [oldest]
+        company = [
+            (self.padded(item.length), item) for item in waiting[1:] if item.group == oldest.group
+        ]
+        company.sort(key=lambda pair: abs(pair[0] - oldest_length))
+        for length, item in company:
+            if len(batch) == limits.max_rows:
+                break
+            padded = (len(batch) + 1) * max(longest, length)
+            padding = padded - num_tokens - length
+            if padded <= limits.max_tokens and padding <= max_padding:
+                batch.append(item)
+                longest = max(longest, length)
+                num_tokens += length
+        return batch

@@ -26,12 +26,7 @@ class ClassifierRuntime(Runtime):
         reader: turns texts into token ids.
         precision: that it computes in.
         load_attributor: loads what explains answers, when it is first asked for.
-
-    Attributes:
-        length_step: rows are as long as a multiple of this.
     """
-
-    length_step = 1
 
     def __init__(
         self, reader: Reader, *, precision: str, load_attributor: Callable[[], Attributor]
@@ -75,8 +70,7 @@ class ClassifierRuntime(Runtime):
         return of_length_one(self.pooled(self._pad(batch)))
 
     def _pad(self, batch: Sequence[Encoded]) -> Padded:
-        step = self.length_step
-        return self.reader.pad(batch, step=step if self.max_length % step == 0 else 1)
+        return self.reader.pad(batch, step=self.length_step)
 
     def attribute(self, batch: Sequence[Encoded]) -> list[Attribution]:
         """Explain answers; see `Runtime.attribute`."""

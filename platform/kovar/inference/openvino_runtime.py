@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _HINTS: Final = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 """Precision → what OpenVINO computes in where the file says fp32; left alone it chooses itself."""
+LENGTH_STEP: Final = 8
 
 
 class OpenVinoRuntime(ClassifierRuntime):
@@ -34,8 +35,6 @@ class OpenVinoRuntime(ClassifierRuntime):
     """
 
     name = "openvino"
-    # Each new shape is compiled when it is first seen: a few lengths are soon all known.
-    length_step = 8
 
     def __init__(
         self,
@@ -46,6 +45,8 @@ class OpenVinoRuntime(ClassifierRuntime):
         load_attributor: Callable[[], Attributor],
     ) -> None:
         super().__init__(reader, precision=precision, load_attributor=load_attributor)
+        # Each new shape is compiled when it is first seen: a few lengths are soon all known.
+        self.length_step = LENGTH_STEP if self.max_length % LENGTH_STEP == 0 else 1
         self._compiled = compiled
         self._own = threading.local()
         self._inputs = [one.get_any_name() for one in compiled.inputs]

@@ -105,7 +105,7 @@ class BatchRunner:
         self.max_wait_s = max_wait_s
         self._clock = clock
         self._on_batch = on_batch
-        self._batcher: Batcher[_Row] = Batcher(limits)
+        self._batcher: Batcher[_Row] = Batcher(limits, length_step=runtime.length_step)
         self._meter = LoadMeter(limits.parallel)
         self._arrived: dict[Waiting, Sequence[Text]] = {}
         self._num_untokenized = 0
@@ -382,7 +382,7 @@ class BatchRunner:
         with self._lock:
             self._meter.served(num_tokens=sum(lengths), seconds=seconds)
         if self._on_batch is not None:
-            padded = len(rows) * max(lengths)
+            padded = len(rows) * self._batcher.padded(max(lengths))
             self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds))
 
     def _answer(self, rows: list[_Row], outputs: Sequence[Any], begin: float) -> None:

@@ -86,6 +86,7 @@ class Runtime(Protocol):
         left_out: what could have been taken instead and failed, such as `onnx fp32`.
         vocabulary_size: token ids are below this.
         embedding_size: numbers of one text's embedding.
+        length_step: rows of a batch are padded to a multiple of this.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Runtime(Protocol):
     left_out: tuple[str, ...] = ()
     vocabulary_size: int
     embedding_size: int
+    length_step: int = 1
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoded]:
         """Turn texts into token ids. May be called from any thread."""
