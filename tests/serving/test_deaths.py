@@ -1,4 +1,4 @@
-"""What clients see when a part of Serve is killed under load, on a real head."""
+"""What clients see of a real head: when an answer is large, and when a part of Serve is killed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def url(ray_head, tmp_path_factory):
     )
     (port,) = free_ports(1)
     replica = {"kind": "cpu", "cpus": 0.5}
+    limits = {"max_inputs": 40_000, "max_queued": 40_000}
     args = {"model": "mortal", "runtime": "torch", "num_replicas": 2, "replica": replica}
+    args["limits"] = limits
     application = {
         "name": "mortal",
         "route_prefix": "/",
@@ -62,6 +64,14 @@ def running(ray_head) -> list[int]:
         for replica in deployment["replicas"]
         if replica["state"] == "RUNNING"
     ]
+
+
+def test_an_answer_larger_than_a_message_of_grpc_by_default_passes(url):
+    body = {"inputs": ["fine"] * 40_000}
+    answer = httpx.post(f"{url}/v1/predict", json=body, timeout=PATIENCE_S)
+    assert answer.status_code == 200
+    assert len(answer.content) > 4 << 20
+    assert len(answer.json()["predictions"]) == 40_000
 
 
 def test_no_request_is_lost_when_a_replica_is_killed(ray_head, url):

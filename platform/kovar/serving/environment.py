@@ -25,6 +25,10 @@ SERVE_ENVIRONMENT: Final = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A proxy speaks to replicas by the gRPC servers that they have anyway, not by calls of actors.
+    # An answer is one message, and may be larger than gRPC's own 4 MiB.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 << 20),
     # uvloop takes one new connection in each turn of the loop, so that in an overload, when turns
     # are long, those who come late wait for many seconds; asyncio's own loop takes all of them.
     # With Kovar's replicas both are as fast.
