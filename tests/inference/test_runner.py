@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import BatchLimits, BatchRecord, BatchRunner, Encoded
+from kovar.inference.runner import DOUBTFUL
 from scripted import ScriptedRuntime
 
 LIMITS = BatchLimits(max_rows=4, max_tokens=64)
@@ -272,6 +273,39 @@ def test_a_runtime_that_answers_fewer_texts_than_it_was_given_fails_them_alone(r
     with pytest.raises(RequestError) as refusal:
         asyncio.run(runner.predict(["good"], deadline=soon()))
     assert refusal.value.code == "model_failed"
+    runner.check()
+
+
+def ask_poison(runner, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(RequestError, match="the model failed"):
+            asyncio.run(runner.predict(["poison"], deadline=soon()))
+
+
+def test_a_runtime_that_fails_on_every_text_fails_the_health_check(runner, runtime, caplog):
+    def fail(batch):
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    runtime.run = fail
+    ask_poison(runner, DOUBTFUL)
+    runner.close()
+    with pytest.raises(KovarError, match="fails on every text"):
+        runner.check()
+    assert "fails on every text: RuntimeError" in caplog.text
+
+
+def test_a_runtime_that_works_again_passes_the_health_check(runner, runtime):
+    run, runtime.run = runtime.run, lambda batch: []
+    ask_poison(runner, DOUBTFUL)
+    runtime.run = run
+    asyncio.run(runner.predict(["good"], deadline=soon()))
+    runner.close()
+    runner.check()
+
+
+def test_texts_that_fail_do_not_speak_against_the_runtime(runner):
+    ask_poison(runner, 3 * DOUBTFUL)
+    runner.close()
     runner.check()
 
 

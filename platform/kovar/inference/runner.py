@@ -23,6 +23,9 @@ from kovar.inference.runtime import Encoded, Prediction, Runtime, Text
 logger = logging.getLogger(__name__)
 
 STALL_S = 60.0
+DOUBTFUL = 4
+"""Texts that fail one after the other before the runtime itself has to show that it works."""
+HARMLESS = "a"
 
 OutputT = TypeVar("OutputT")
 
@@ -115,6 +118,8 @@ class BatchRunner:
         self._to_run = threading.Condition(self._lock)
         self._closed = self._all_tokenized = False
         self._dead: str | None = None
+        self._num_failed = 0
+        self._is_broken = False
         self._tokenizing: dict[Waiting, Sequence[Text]] = {}
         self._lanes = [_Lane() for _ in range(limits.parallel)]
         self._tokenizer = self._begin(self._tokenize_arrivals, "tokenizer")
@@ -153,10 +158,13 @@ class BatchRunner:
         """Prove that answers can still come.
 
         Raises:
-            KovarError: a thread has died, or one batch has run for a minute.
+            KovarError: a thread has died, one batch has run for a minute, or the runtime fails on
+                any text.
         """
         if self._dead is not None:
             raise KovarError(f"the {self._dead}'s thread is dead")
+        if self._is_broken:
+            raise KovarError("the runtime fails on every text")
         begun = [lane.busy_since for lane in self._lanes]
         since = min((moment for moment in begun if moment is not None), default=math.inf)
         if self._clock() - since > STALL_S:
@@ -369,6 +377,7 @@ class BatchRunner:
                 # The message may quote the text, so only the kind of error is kept.
                 logger.warning("the model failed on one text: %s", type(problem).__name__)
                 rows[0].request.fail(_model_failed(rows[0].index))
+                self._doubt()
                 return
             middle = len(rows) // 2
             self._run(rows[:middle])
@@ -377,9 +386,30 @@ class BatchRunner:
         self._note(rows, self._clock() - begin)
         self._answer(rows, outputs, begin)
 
+    def _doubt(self) -> None:
+        """Note that a text failed; after several, find out whether it was the texts' fault.
+
+        A chip in an error state fails on everything that it is given from then on.
+        """
+        with self._lock:
+            self._num_failed += 1
+            if self._num_failed % DOUBTFUL:
+                return
+        try:
+            [_] = self.runtime.run(self.runtime.tokenize([HARMLESS]))
+        except Exception as problem:
+            logger.error("the runtime fails on every text: %s", type(problem).__name__)
+            self._is_broken = True
+        else:
+            self._works()
+
+    def _works(self) -> None:
+        self._num_failed, self._is_broken = 0, False
+
     def _note(self, rows: list[_Row], seconds: float) -> None:
         lengths = [row.encoded.length for row in rows]
         with self._lock:
+            self._works()
             self._meter.served(num_tokens=sum(lengths), seconds=seconds)
         if self._on_batch is not None:
             padded = len(rows) * self._batcher.padded(max(lengths))
