@@ -46,6 +46,7 @@ class Place:
         base_folder: files of the version that an adapter was trained on; see `adapter_base`.
         require_golden: refuse a folder without golden examples.
         num_parallel: batches that run at a time.
+        engines: folder for TensorRT's compiled engines, one of each export in it.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Place:
     base_folder: Path | None = None
     require_golden: bool = False
     num_parallel: int = 1
+    engines: Path | None = None
 
     @property
     def has_golden(self) -> bool:
@@ -90,6 +92,7 @@ def load_runtime(
     measurements: Path | None = None,
     measure_anew: bool = False,
     num_parallel: int = 1,
+    engines: Path | None = None,
 ) -> ClassifierRuntime:
     """Load a version that classifies texts and check it against its golden examples.
 
@@ -110,6 +113,7 @@ def load_runtime(
         measurements: folder that measured rates are kept in; they are measured anew without one.
         measure_anew: measure what was measured before as well, and keep that.
         num_parallel: batches that may run at a time; rates are those of one alone.
+        engines: folder for TensorRT's compiled engines; it is not used without one.
 
     Raises:
         GoldenError: an answer differs from the golden one.
@@ -117,7 +121,7 @@ def load_runtime(
         ModelError: a file is missing or damaged, or the version does not classify texts.
         SpecError: the device cannot compute so, or nothing suits.
     """
-    place = Place(folder, device, num_threads, base_folder, require_golden, num_parallel)
+    place = Place(folder, device, num_threads, base_folder, require_golden, num_parallel, engines)
     wish = Wish(runtime, precision, max_accuracy_loss, compiled)
     _check_classifies(place)
     chip = detect_device(device)
@@ -190,8 +194,12 @@ def _open(candidate: Candidate, place: Place, path: Path) -> ClassifierRuntime:
         return OpenVinoRuntime(
             reader, compiled, precision=candidate.precision, load_attributor=attributor
         )
+    engines = None
+    if place.engines is not None and candidate.export is not None:
+        engines = place.engines / candidate.export.manifest.digest
     session = open_session(
         path,
+        engines=engines,
         device=place.device,
         num_threads=place.num_threads,
         max_length=reader.max_length,

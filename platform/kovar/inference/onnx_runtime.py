@@ -103,7 +103,8 @@ def open_session(
         device: kind of chip.
         num_threads: CPU threads of one batch; the library's own choice when absent.
         max_length: longest row.
-        engines: folder that TensorRT keeps its compiled engines in.
+        engines: folder that TensorRT keeps its compiled engines in; without one it is not used,
+            because it would compile for minutes at each start.
         num_parallel: batches that run at a time.
 
     Raises:
@@ -122,11 +123,16 @@ def open_session(
         options.intra_op_num_threads = (num_threads - 1) * num_parallel + 1
     # Threads that wait by spinning take the cores of the proxy and of other replicas.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = choose_providers(
-        device, onnxruntime.get_available_providers(), max_length=max_length, engines=engines
-    )
+    available = onnxruntime.get_available_providers()
     try:
+        tensorrt = None
+        if device == "cuda" and TENSORRT in available and engines is not None:
+            engines.mkdir(parents=True, exist_ok=True)
+            tensorrt = tensorrt_options(engines, inputs=input_names(path), max_length=max_length)
+        providers = choose_providers(device, available, tensorrt=tensorrt)
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except SpecError:
+        raise
     except Exception as problem:  # the library's exceptions have no common class
         raise ModelError(
             f"ONNX Runtime cannot run the export: {str(problem).splitlines()[0][:200]}", file=path
@@ -147,17 +153,14 @@ def choose_providers(
     device: Literal["cpu", "cuda"],
     available: Sequence[str],
     *,
-    max_length: int,
-    engines: Path | None,
+    tensorrt: dict[str, str] | None = None,
 ) -> list[Provider]:
     """Return what computes, the first choice first.
 
     Args:
         device: kind of chip.
         available: what the installed ONNX Runtime was built with.
-        max_length: longest row.
-        engines: folder for TensorRT's compiled engines; without one TensorRT is not used, because
-            it would compile for minutes at each start.
+        tensorrt: options of TensorRT, where it is to compute what it can.
 
     Raises:
         SpecError: GPUs are wanted, and it was built without them.
@@ -172,20 +175,34 @@ def choose_providers(
             hint="pip uninstall onnxruntime; pip install onnxruntime-gpu, or take runtime: torch",
         )
     chosen: list[Provider] = [(CUDA, {}), (CPU, {})]
-    if TENSORRT in available and engines is not None:
-        chosen.insert(0, (TENSORRT, _tensorrt_options(engines, max_length)))
+    if tensorrt is not None:
+        chosen.insert(0, (TENSORRT, tensorrt))
     return chosen
 
 
-def _tensorrt_options(engines: Path, max_length: int) -> dict[str, str]:
-    """Compile once for all shapes: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html."""
+def input_names(path: Path) -> list[str]:
+    """Return the names of an export's inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=[CPU])
+    return [one.name for one in session.get_inputs()]
+
+
+def tensorrt_options(engines: Path, *, inputs: Sequence[str], max_length: int) -> dict[str, str]:
+    """Return what lets TensorRT compile once for all shapes.
+
+    Source: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html
+
+    Args:
+        engines: folder that it keeps its compiled engines in.
+        inputs: names of the export's inputs, each of shape (rows, tokens).
+        max_length: longest row.
+    """
 
     def shapes(rows: int, tokens: int) -> str:
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        return ",".join(f"{name}:{rows}x{tokens}" for name in names)
+        return ",".join(f"{name}:{rows}x{tokens}" for name in inputs)
 
     return {
-        "trt_fp16_enable": "1",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(engines),
         "trt_profile_min_shapes": shapes(1, 1),

@@ -150,6 +150,7 @@ def load_served(
         base_folder=base_folder,
         exports=exports.exports,
         measurements=cache_dir / "measurements",
+        engines=cache_dir / "engines",
         measure_anew=measure_anew,
     )
     runtime.left_out += exports.damaged
