@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from kovar.serving.environment import GRPC_MESSAGE_BYTES, SERVE_ENVIRONMENT, prepare
+from kovar.cli.app import app
+from kovar.serving.environment import GRPC_MESSAGE_BYTES, SERVE_ENVIRONMENT, missing, prepare
 from kovar.serving.spec import RequestLimits
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +44,25 @@ def test_ray_knows_every_variable_and_the_guide_explains_it(name):
 
 def test_grpc_takes_messages_as_large_as_bodies_may_be():
     assert RequestLimits().max_body_bytes == GRPC_MESSAGE_BYTES
+
+
+def test_what_is_missing_is_named():
+    assert missing({}) == list(SERVE_ENVIRONMENT)
+    first, *others = SERVE_ENVIRONMENT
+    assert missing({first: "whatever"}) == others
+    assert missing(SERVE_ENVIRONMENT) == []
+
+
+def test_a_shell_takes_over_what_the_command_prints(tmp_path):
+    printed = CliRunner().invoke(app, ["cluster", "env"]).output
+    script = tmp_path / "env.sh"
+    script.write_text(printed)
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f". {script}; env"], env={}, capture_output=True, text=True, check=True
+    )
+    assert set(SERVE_ENVIRONMENT.items()) <= {
+        tuple(line.split("=", 1)) for line in shown.stdout.splitlines()
+    }
 
 
 def test_what_is_set_already_stays():

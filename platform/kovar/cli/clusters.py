@@ -56,6 +56,20 @@ def lint(
         raise typer.Exit(2)
 
 
+@clusters.command()
+def env() -> None:
+    """Print what Serve needs in the environment that Ray starts in, as lines for a shell.
+
+    eval "$(kovar cluster env)" before `ray start` or `serve run`; cluster.yaml has it already.
+    """
+    from shlex import quote
+
+    from kovar.serving.environment import SERVE_ENVIRONMENT
+
+    for name, value in SERVE_ENVIRONMENT.items():
+        typer.echo(f"export {name}={quote(value)}")
+
+
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from kovar.precision import PlannedPrecision
 from kovar.resources import Cluster, Placement
 from kovar.serving import ServingSpec
 from kovar.serving.access.exposure import exposure_notes
+from kovar.serving.environment import is_behind_haproxy
 from kovar.serving.plan import ReplicaPlan, placed_replicas
 from kovar.serving.versions import further_weights
 from kovar.settings import Settings
@@ -189,6 +191,7 @@ class Estimator:
             entry.document.data,
             has_keys=access.keys is not None,
             max_body_bytes=spec.limits.max_body_bytes,
+            behind_haproxy=is_behind_haproxy(os.environ),
         )
         replica = placed_replicas(
             spec,

@@ -6,7 +6,7 @@ The variables count in the processes of Ray that Serve's controller and proxies 
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Final
 
 GRPC_MESSAGE_BYTES: Final = 4 << 20
@@ -40,6 +40,19 @@ SERVE_ENVIRONMENT: Final = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "1",
 }
+
+
+HAPROXY_SWITCH: Final = "RAY_SERVE_ENABLE_HA_PROXY"
+
+
+def is_behind_haproxy(environment: Mapping[str, str]) -> bool:
+    """Return whether Serve, started with these variables, has HAProxy take the requests."""
+    return environment.get(HAPROXY_SWITCH) == "1"
+
+
+def missing(environment: Mapping[str, str]) -> list[str]:
+    """Return the names of what is not set."""
+    return [name for name in SERVE_ENVIRONMENT if name not in environment]
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:

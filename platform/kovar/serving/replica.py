@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from kovar.serving.answering import Answering
 from kovar.serving.autoscaling.binding import reported
 from kovar.serving.cold_start import ColdStart, import_library
 from kovar.serving.door import DOOR, Keeper
+from kovar.serving.environment import missing
 from kovar.serving.exchange import Exchange
 from kovar.serving.guards import replica_guards
 from kovar.serving.protocol import ServedVersion
@@ -87,6 +89,9 @@ class Replica(InferenceService):
         self._guards = replica_guards(spec, served, cold_start=start.seconds)
         # Only now do the guards take log lines.
         start.log(str(versions[0].version))
+        if lacking := missing(os.environ):
+            names = ", ".join(lacking)
+            logger.warning("Ray was started without what `kovar cluster env` prints: %s", names)
         for one, runtime in zip(versions, runtimes, strict=True):
             logger.info("%s is executed by %s", one.version, runtime.reason)
         longest = max(runtime.max_length for runtime in runtimes)

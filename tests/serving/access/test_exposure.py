@@ -40,6 +40,14 @@ def test_keys_and_tls_leave_nothing_to_say():
     assert exposure_notes(fields, has_keys=True) == ()
 
 
+def test_a_certificate_behind_haproxy_is_told_to_be_too_much():
+    fields = {"http_options": {"host": "10.0.0.7"} | TLS}
+    (note,) = exposure_notes(fields, has_keys=True, behind_haproxy=True)
+    assert note.startswith("HAProxy ends no TLS")
+    plain = {"http_options": {"host": "127.0.0.1"}}
+    assert exposure_notes(plain, has_keys=True, behind_haproxy=True) == ()
+
+
 def test_open_grpc_is_told():
     fields = {
         "http_options": {"host": "127.0.0.1"},

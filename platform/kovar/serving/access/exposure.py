@@ -13,7 +13,11 @@ SERVE_DEFAULT_HOST: Final = "0.0.0.0"  # noqa: S104 (what Serve listens on when 
 
 
 def exposure_notes(
-    fields: Mapping[str, Any], *, has_keys: bool, max_body_bytes: int = 0
+    fields: Mapping[str, Any],
+    *,
+    has_keys: bool,
+    max_body_bytes: int = 0,
+    behind_haproxy: bool = False,
 ) -> tuple[str, ...]:
     """Return what is worth knowing before a file is deployed; nothing for loopback alone.
 
@@ -21,6 +25,7 @@ def exposure_notes(
         fields: of a Ray Serve configuration file.
         has_keys: whether the application asks for API keys.
         max_body_bytes: largest body that the application takes.
+        behind_haproxy: whether HAProxy takes the requests.
     """
     http = fields.get("http_options") or {}
     host = str(http.get("host") or SERVE_DEFAULT_HOST)
@@ -31,6 +36,11 @@ def exposure_notes(
             notes.append(f"{where} without API keys: whoever reaches it may ask; set access.keys")
         if not http.get("ssl_certfile"):
             notes.append(f"{where} without TLS: keys and texts travel in the clear")
+    if behind_haproxy and http.get("ssl_certfile"):
+        notes.append(
+            "HAProxy ends no TLS, and with ssl_certfile Serve's proxies do not come up behind it: "
+            "leave it out, and put an ingress that ends TLS in front"
+        )
     if (fields.get("grpc_options") or {}).get("grpc_servicer_functions"):
         notes.append("gRPC has no TLS in Serve and listens on every address of its nodes")
         if max_body_bytes > GRPC_MESSAGE_BYTES:
