@@ -1,9 +1,12 @@
-"""What clients see of a real head: when an answer is large, and when a part of Serve is killed."""
+"""A real head: large answers, clients that go away, parts of Serve that are killed under load."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -22,9 +25,13 @@ PATIENCE_S = 120
 
 
 @pytest.fixture(scope="module")
-def url(ray_head, tmp_path_factory):
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("mortal")
+
+
+@pytest.fixture(scope="module")
+def url(ray_head, folder):
     """Two replicas of a tiny version, deployed on the head."""
-    folder = tmp_path_factory.mktemp("mortal")
     register_tiny_version(
         load_settings(ray_head.environment), build_tiny_version(folder / "tiny"), model="mortal"
     )
@@ -32,7 +39,7 @@ def url(ray_head, tmp_path_factory):
     replica = {"kind": "cpu", "cpus": 0.5}
     limits = {"max_inputs": 40_000, "max_queued": 40_000}
     args = {"model": "mortal", "runtime": "torch", "num_replicas": 2, "replica": replica}
-    args["limits"] = limits
+    args |= {"limits": limits, "observe": {"folder": str(folder / "observed")}}
     application = {
         "name": "mortal",
         "route_prefix": "/",
@@ -72,6 +79,27 @@ def test_an_answer_larger_than_a_message_of_grpc_by_default_passes(url):
     assert answer.status_code == 200
     assert len(answer.content) > 4 << 20
     assert len(answer.json()["predictions"]) == 40_000
+
+
+def test_a_request_whose_client_goes_away_is_given_up(url, folder):
+    body = json.dumps({"inputs": ["goodbye"] * 40_000}).encode()
+    head = f"POST /v1/predict HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    for _ in range(PATIENCE_S):
+        with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as client:
+            client.sendall(head + body)
+            Event().wait(0.3)
+        Event().wait(0.7)
+        outcomes = [one["outcome"] for one in logged(folder) if one["received_bytes"] == len(body)]
+        if outcomes:
+            break
+    assert set(outcomes) == {"client_gone"}
+
+
+def logged(folder: Path) -> Iterator[dict]:
+    """The requests in the access logs."""
+    for path in (folder / "observed").glob("access-*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        yield from (line for line in lines if line["kind"] == "request")
 
 
 def test_no_request_is_lost_when_a_replica_is_killed(ray_head, url):
