@@ -89,6 +89,26 @@ def replay(
         raise typer.Exit(1)
 
 
+@autoscale.command()
+def record(
+    logs: Annotated[list[Path], typer.Argument(help="access-*.jsonl of the replicas.")],
+    csv: Annotated[Path, typer.Option(help="Write the trace into this file.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a trace for `replay` of the access logs of an endpoint."""
+    from kovar.serving.autoscaling.recorded import read_recording
+
+    if not csv.absolute().parent.is_dir():
+        raise UserError("there is no such folder", field="--csv", got=str(csv.parent))
+    found = read_recording(logs)
+    found.write(csv)
+    facts = {"seconds": found.end - found.begin + 1, "requests": found.num_requests}
+    if as_json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
 def _application(path: Path, name: str | None) -> ServingSpec:
     """Return the application to rehearse; a file may have several.
 
