@@ -232,6 +232,15 @@ def test_a_text_that_cannot_be_tokenized_is_refused_without_quoting_it(runner, c
     assert "garbled" not in str(refusal.value) + caplog.text
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_the_text_of_a_request_that_cannot_be_tokenized_is_named(runner, place):
+    texts = ["good", "bad", "fine"]
+    texts[place] = "garbled"
+    with pytest.raises(RequestError) as refusal:
+        asyncio.run(runner.predict(texts, deadline=soon()))
+    assert refusal.value.field == f"inputs[{place}]"
+
+
 def test_a_dead_thread_fails_the_health_check_and_keeps_nobody_waiting(runner, runtime, caplog):
     runner.check()
     runtime.gate.clear()
@@ -373,9 +382,11 @@ def test_token_ids_are_run_as_they_are_and_the_time_is_told(runner, runtime):
 
 @pytest.mark.parametrize("num_tokens", [0, 17])
 def test_token_ids_that_the_model_has_no_positions_for_are_refused(runner, runtime, num_tokens):
+    rows = [Encoded((1,)), Encoded((1,) * num_tokens)]
     with pytest.raises(RequestError) as refusal:
-        asyncio.run(runner.ask([Encoded((1,) * num_tokens)], deadline=soon(), run=runtime.run))
+        asyncio.run(runner.ask(rows, deadline=soon(), run=runtime.run))
     assert (refusal.value.status, refusal.value.code) == (422, "wrong_num_tokens")
+    assert refusal.value.field == "inputs[1]"
     assert runner.num_queued == 0
 
 

@@ -7,6 +7,8 @@ import struct
 
 import pytest
 
+from in_process import LIMITS, asker
+
 
 def embed(ask, **body):
     return ask("POST", "/v1/embeddings", json=body)
@@ -37,6 +39,20 @@ def test_the_token_ids_of_one_text_are_one_input(ask):
 def test_numbers_may_come_as_base64(ask):
     packed = embed(ask, input="bad", encoding_format="base64").json()["data"][0]["embedding"]
     assert struct.unpack("<2f", base64.b64decode(packed)) == (0.0, 1.0)
+
+
+def test_a_text_that_was_cut_is_flagged_or_refused_as_the_request_says(ask):
+    texts = ["good", "good " * 17]
+    data = embed(ask, input=texts).json()["data"]
+    assert [item.get("truncated") for item in data] == [None, True]
+    response = embed(ask, input=texts, truncate=False)
+    assert (response.status_code, response.json()["code"]) == (422, "too_many_tokens")
+
+
+def test_truncation_follows_the_spec_where_the_request_says_nothing(runner):
+    ask = asker(runner, LIMITS.model_copy(update={"truncate": False}))
+    assert embed(ask, input="good " * 17).json()["code"] == "too_many_tokens"
+    assert embed(ask, input="good " * 17, truncate=True).status_code == 200
 
 
 REFUSALS = {

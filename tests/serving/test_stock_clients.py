@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,8 +118,9 @@ class Service(InferenceService):
 
 @pytest.fixture
 def call(runner, runtime):
-    model = served_model(SERVED, runner, runtime)
-    service = Service(Answering(ModelTable([model]), LIMITS))
+    older = dataclasses.replace(SERVED, version=2, digest="cd" * 32)
+    models = [served_model(served, runner, runtime) for served in (SERVED, older)]
+    service = Service(Answering(ModelTable(models), LIMITS))
 
     def send(name: str, request: bytes, **metadata: str) -> tuple[Any, FakeContext]:
         context = FakeContext(**metadata)
@@ -129,11 +131,13 @@ def call(runner, runtime):
     return send
 
 
-def infer_request(*inputs: Any, outputs: Any = None) -> bytes:
+def infer_request(
+    *inputs: Any, outputs: Any = None, version: str = "", truncate: bool = True
+) -> bytes:
     request = _get_inference_request(
         inputs=list(inputs),
         model_name=MODEL,
-        model_version="",
+        model_version=version,
         request_id="call-1",
         outputs=outputs,
         sequence_id=0,
@@ -141,7 +145,7 @@ def infer_request(*inputs: Any, outputs: Any = None) -> bytes:
         sequence_end=False,
         priority=0,
         timeout=None,
-        parameters=None,
+        parameters={"truncate": truncate},
     )
     return request.SerializeToString()
 
@@ -175,6 +179,38 @@ def test_grpc_metadata_names_inputs_and_outputs(call):
     assert call("ServerReady", b"")[0].ready
     assert call("ServerMetadata", b"")[0].name == "kovar"
     assert call("RepositoryIndex", b"")[0].models[0].name == MODEL
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize(("text", "code"), [("good", None), (" ", "INVALID_ARGUMENT")])
+def test_the_trailing_metadata_of_grpc_names_the_version_that_was_asked(call, version, text, code):
+    request = infer_request(texts(triton_grpc, text), version=version)
+    _, context = call("ModelInfer", request)
+    assert (context.code and context.code.name) == code
+    assert context.trailing["x-kovar-version"] == version
+    assert context.trailing["x-kovar-digest"] == {"2": "cd", "3": "ab"}[version] * 32
+
+
+def test_the_trailing_metadata_of_grpc_says_how_long_the_parts_took(call):
+    _, context = call("ModelInfer", infer_request(texts(triton_grpc, "good")))
+    assert context.trailing["server-timing"].startswith("queue;dur=")
+    _, context = call("ModelInfer", infer_request(texts(triton_grpc, " ")))
+    assert "server-timing" not in context.trailing
+
+
+def test_the_trailing_metadata_of_grpc_says_when_to_ask_again(call, runner):
+    runner.max_queued = 0
+    _, context = call("ModelInfer", infer_request(texts(triton_grpc, "good")))
+    assert (context.code.name, context.trailing["retry-after"]) == ("RESOURCE_EXHAUSTED", "1")
+
+
+def test_a_grpc_refusal_says_what_to_do_next(call):
+    request = infer_request(texts(triton_grpc, "good", "good " * 17), truncate=False)
+    _, context = call("ModelInfer", request)
+    assert context.details == (
+        "inputs[0].data[1]: more than the 16 tokens that the model reads; "
+        "send less of it, or allow truncation [too_many_tokens]"
+    )
 
 
 GRPC_REFUSALS = {

@@ -115,6 +115,32 @@ def test_a_text_that_was_cut_is_flagged_in_the_parameters(ask):
     assert response.json()["code"] == "too_many_tokens"
 
 
+def test_a_text_that_was_cut_is_flagged_where_only_its_embedding_is_sent(ask):
+    outputs = [{"name": "embedding"}]
+    assert "truncated" not in infer(ask, text("a"), outputs=outputs).json()["parameters"]
+    response = infer(ask, text("a", "a " * 20), outputs=outputs)
+    assert response.json()["parameters"]["truncated"] is True
+
+
+def test_a_body_without_json_is_one_text_and_is_answered_in_bytes(ask):
+    headers = {"inference-header-content-length": "0"}
+    response = ask("POST", INFER, content="good, täuschend".encode(), headers=headers)
+    size = int(response.headers["inference-header-content-length"])
+    label, _ = json.loads(response.content[:size])["outputs"]
+    assert label["shape"] == [1]
+    assert from_raw("BYTES", response.content[size:][:12], "", num_elements=1) == ["negative"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"", "text_empty"), (b"\xff", "invalid_tensor"), (b"x" * 101, "text_too_long")],
+)
+def test_a_wrong_text_without_json_is_refused_as_any(ask, body, code):
+    headers = {"inference-header-content-length": "0"}
+    response = ask("POST", INFER, content=body, headers=headers)
+    assert (response.json()["code"], response.json()["field"]) == (code, "inputs[0].data[0]")
+
+
 def test_a_client_that_waits_for_a_moment_gets_no_late_answer(ask, runtime):
     runtime.gate.clear()
     response = infer(ask, text("a"), parameters={"timeout": 20_000})
@@ -148,7 +174,7 @@ def test_wrong_bytes_are_refused_with_their_place(ask, mistake):
     assert (response.status_code, response.json()["field"]) == (400, field)
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "0", "99999"])
+@pytest.mark.parametrize("length", ["-1", "x", "99999"])
 def test_a_length_outside_of_the_body_is_refused(ask, length):
     headers = {"inference-header-content-length": length}
     response = ask("POST", INFER, content=b"{}", headers=headers)

@@ -281,7 +281,8 @@ class BatchRunner:
         try:
             self._batcher.add(request.items)
         except ValueError:
-            request.fail(_too_long(self._batcher.limits.max_tokens))
+            longest = max(range(len(encoded)), key=lambda index: encoded[index].length)
+            request.fail(_wrong_length(longest, self._batcher.limits.max_tokens))
             return
         self._to_run.notify_all()
 
@@ -311,9 +312,10 @@ class BatchRunner:
                 for request, some in zip(requests, texts, strict=True):
                     self._tokenize([request], [some])
                 return
+            error = _not_tokenizable(problem, requests[0].tokenize, texts[0])
             with self._lock:
                 self._num_untokenized -= requests[0].num_rows
-            requests[0].fail(_not_tokenizable(problem))
+            requests[0].fail(error)
             return
         begin = 0
         with self._lock:
@@ -443,29 +445,50 @@ def _by_tokenizer(requests: Sequence[Waiting] | dict[Waiting, Any]) -> list[list
 
 def _check_lengths(encoded: Sequence[Encoded], max_length: int) -> None:
     """Refuse token ids that the model has no positions for; texts are cut by the tokenizer."""
-    if any(not 1 <= item.length <= max_length for item in encoded):
-        raise _too_long(max_length)
+    for index, item in enumerate(encoded):
+        if not 1 <= item.length <= max_length:
+            raise _wrong_length(index, max_length)
 
 
-def _too_long(max_tokens: int) -> RequestError:
-    return RequestError(f"from 1 to {max_tokens} tokens are allowed", code="wrong_num_tokens")
+def _wrong_length(index: int, max_tokens: int) -> RequestError:
+    return RequestError(
+        f"from 1 to {max_tokens} tokens are allowed",
+        code="wrong_num_tokens",
+        field=f"inputs[{index}]",
+    )
 
 
-def _not_tokenizable(problem: Exception) -> RequestError:
+def _not_tokenizable(problem: Exception, tokenize: Tokenize, texts: Sequence[Text]) -> RequestError:
+    """Name the text of a request at fault, which the tokenizer of all of them does not."""
     if isinstance(problem, RequestError):  # the tokenizing function's own refusal
         return problem
     # The message may quote the text, so only the kind of error is kept.
     logger.warning("a text cannot be tokenized: %s", type(problem).__name__)
-    return RequestError("a text cannot be tokenized", code="text_not_tokenizable")
+    found = next((index for index, text in enumerate(texts) if _fails(tokenize, text)), None)
+    return RequestError(
+        "the text cannot be tokenized",
+        code="text_not_tokenizable",
+        field=None if found is None else f"inputs[{found}]",
+    )
+
+
+def _fails(tokenize: Tokenize, text: Text) -> bool:
+    try:
+        tokenize([text])
+    except Exception as problem:
+        # Alone it may have too many tokens, which is no failure of the tokenizer.
+        return not isinstance(problem, RequestError)
+    return False
 
 
 def _queue_full(reason: str, wait_s: float) -> RequestError:
+    after_s = max(1.0, wait_s)
     return RequestError(
         f"the queue is full: {reason}",
         status=429,
         code="queue_full",
-        hint="try again after a second",
-        retry_after_s=max(1.0, wait_s),
+        hint=f"try again after {math.ceil(after_s)} s",
+        retry_after_s=after_s,
     )
 
 

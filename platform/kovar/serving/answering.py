@@ -6,27 +6,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kovar.errors import RequestError
 from kovar.inference import Answer, Encoded, Prediction, Text, Timing
 from kovar.serving.body_room import BodyRoom
 from kovar.serving.exchange import Exchange
 from kovar.serving.protocol.attribution import TokenWeight, token_weights
+from kovar.serving.protocol.embeddings import Embedded
 from kovar.serving.protocol.infer import (
     EMBEDDING_OUTPUT,
     Inference,
     Inferred,
     WantedOutput,
     model_inputs,
+    text_field,
 )
-from kovar.serving.protocol.refusal import check_texts
+from kovar.serving.protocol.refusal import check_texts, text_fields
 from kovar.serving.served_model import Model, ModelTable, ServedModel
 from kovar.serving.spec import RequestLimits
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +126,8 @@ class Answering:
             # get their turn in between.
             run = partial(model.attribute)
             cuts = self._truncates(truncate)
-            try:
+            with text_fields(f"inputs[{index}]"):
                 answers.append(await model.ask([text], deadline=deadline, run=run, truncate=cuts))
-            except RequestError as error:
-                if error.field is not None:
-                    error.field = f"inputs[{index}]"
-                raise
         outputs = [answer.outputs[0] for answer in answers]
         predictions = [item.prediction for item in outputs]
         timing = _sum([answer.timing for answer in answers])
@@ -152,7 +146,7 @@ class Answering:
         *,
         deadline: float,
         truncate: bool | None = None,
-    ) -> Answer[npt.NDArray[np.float32]]:
+    ) -> Answer[Embedded]:
         """Give the embeddings of checked inputs.
 
         Raises:
@@ -184,9 +178,22 @@ class Answering:
         _note_texts(exchange, inputs)
         if request.timeout_s is not None:
             deadline = min(deadline, time.monotonic() + request.timeout_s)
-        truncate = self._truncates(request.truncate)
+        with text_fields(text_field(request.inputs)):
+            return await self._inferred(
+                model, inputs, outputs, exchange, deadline, self._truncates(request.truncate)
+            )
+
+    async def _inferred(
+        self,
+        model: Model,
+        inputs: Sequence[Text] | Sequence[Encoded],
+        outputs: Sequence[WantedOutput],
+        exchange: Exchange,
+        deadline: float,
+        truncate: bool,
+    ) -> tuple[Inferred, Timing]:
         names = {output.name for output in outputs}
-        embeddings: Sequence[npt.NDArray[np.float32]] = ()
+        embeddings: Sequence[Embedded] = ()
         timing: Timing | None = None
         if EMBEDDING_OUTPUT in names:
             embedded = await self.embed(

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import Answer, Attribution, Encoded, Prediction, Runtime, Text
 from kovar.inference.answering import Run, Tokenize
 from kovar.serving.protocol.attribution import Span
+from kovar.serving.protocol.embeddings import Embedded
 from kovar.serving.protocol.refusal import too_many_tokens
 from kovar.serving.protocol.repository import ModelState
 from kovar.serving.protocol.served import ServedVersion
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 OutputT = TypeVar("OutputT")
 
@@ -102,7 +99,7 @@ class ServedModel:
     predictor: Predictor
     tokenize: Tokenize
     run: Run[Prediction]
-    embed: Run[npt.NDArray[np.float32]]
+    embed: Run[Embedded]
     attribute: Run[Attribution]
     spans: Callable[[Text], Sequence[Span]]
 
@@ -177,12 +174,17 @@ def served_model(served: ServedVersion, predictor: Predictor, runtime: Runtime) 
         predictor: the queue in front of the runtime.
         runtime: the loaded version.
     """
+
+    def embed(batch: Sequence[Encoded]) -> list[Embedded]:
+        rows = zip(runtime.embed(batch), batch, strict=True)
+        return [Embedded(numbers, item.truncated) for numbers, item in rows]
+
     return ServedModel(
         served=served,
         predictor=predictor,
         tokenize=runtime.tokenize,
         run=runtime.run,
-        embed=lambda batch: list(runtime.embed(batch)),
+        embed=embed,
         attribute=runtime.attribute,
         spans=runtime.spans,
     )

@@ -61,7 +61,7 @@ def create_api(
     app: ASGIApp = _Dispatch(Routes(endpoints), limits, answering.room)
     for middleware in reversed(middlewares):
         app = middleware(app)
-    return Envelope(app, answering.models.default.served)
+    return Envelope(app, answering.models)
 
 
 class _Dispatch:

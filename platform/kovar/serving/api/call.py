@@ -98,15 +98,16 @@ class Call:
             raise RequestError(
                 "the body is packed, send it as it is", status=415, code="encoding_not_supported"
             )
-        latest = min(time.monotonic() + self.limits.body_timeout_s, self.deadline)
+        latest = time.monotonic() + self.limits.body_timeout_s
+        allowed = f"{self.limits.body_timeout_s:g} s"
+        if self.deadline < latest:
+            latest, allowed = self.deadline, "the time that the request has"
         try:
             async with asyncio.timeout(latest - time.monotonic()):
                 content = await self._whole_body()
         except TimeoutError:
             raise RequestError(
-                f"the body did not arrive within {self.limits.body_timeout_s:g} s",
-                status=408,
-                code="body_timeout",
+                f"the body did not arrive within {allowed}", status=408, code="body_timeout"
             ) from None
         self.exchange.received_bytes = len(content)
         return content

@@ -17,7 +17,7 @@ from kovar.serving.protocol.embeddings import (
     embeddings_body,
     models_body,
 )
-from kovar.serving.protocol.refusal import parse_request
+from kovar.serving.protocol.refusal import parse_request, text_fields
 
 if TYPE_CHECKING:
     from kovar.serving.api.call import Call
@@ -30,7 +30,14 @@ def embeddings_endpoints(answering: Answering) -> list[Endpoint]:
         request = await call.read(partial(parse_request, EmbeddingsRequest))
         model = answering.model(call.exchange, request.model)
         inputs = embedding_inputs(request, model.served, call.limits)
-        answer = await answering.embed(model, inputs, call.exchange, deadline=call.deadline)
+        with text_fields("input[{index}]"):
+            answer = await answering.embed(
+                model,
+                inputs,
+                call.exchange,
+                deadline=call.deadline,
+                truncate=request.truncate,
+            )
         body = embeddings_body(
             model.served,
             answer.outputs,

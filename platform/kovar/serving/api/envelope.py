@@ -15,7 +15,7 @@ from kovar.serving.exchange import exchange_of
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from kovar.serving.protocol import ServedVersion
+    from kovar.serving.served_model import ModelTable
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,13 @@ class Envelope:
 
     Args:
         app: what answers.
-        served: named where the answer names no version itself.
+        models: the version that a request came to is named where its answer names none itself;
+            the default one where it came to none.
     """
 
-    def __init__(self, app: ASGIApp, served: ServedVersion) -> None:
+    def __init__(self, app: ASGIApp, models: ModelTable) -> None:
         self._app = app
-        self._served = served
+        self._models = models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection; see https://asgi.readthedocs.io/en/latest/specs/."""
@@ -64,7 +65,8 @@ class Envelope:
                 exchange.status = message["status"]
                 headers = [*message["headers"], name]
                 if all(header[0] != _MODEL_HEADER for header in headers):
-                    headers += self._served.raw_headers
+                    found = self._models.find(exchange.model or None, exchange.version or None)
+                    headers += found.served.raw_headers
                 message["headers"] = headers
             elif message["type"] == "http.response.body":
                 exchange.sent_bytes += len(message.get("body", b""))

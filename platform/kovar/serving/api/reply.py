@@ -49,13 +49,21 @@ def json_reply(body: Any, *, status: int = 200) -> Reply:
 def refusal_reply(error: RequestError) -> Reply:
     """Answer a request that is refused; a text never stands in it."""
     body = {"error": error.message, "code": error.code, "field": error.field}
+    if error.hint is not None:
+        body["hint"] = error.hint
     headers = [JSON_TYPE]
-    after = error.retry_after_s or (RETRY_AFTER_S if error.status == 429 else None)
+    after = retry_after(error)
     if after is not None:
-        headers.append((b"retry-after", str(math.ceil(after)).encode()))
+        headers.append(after)
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return Reply(to_json(body), error.status, tuple(headers))
+
+
+def retry_after(error: RequestError) -> tuple[bytes, bytes] | None:
+    """Return the header that says when to ask again; None where nobody knows."""
+    after = error.retry_after_s or (RETRY_AFTER_S if error.status == 429 else None)
+    return None if after is None else (b"retry-after", str(math.ceil(after)).encode())
 
 
 def server_timing(timing: Timing) -> tuple[bytes, bytes]:

@@ -15,6 +15,8 @@ from kovar.serving.spec import RequestLimits
 MAX_TENSORS: Final = 16
 """Of one request, as inputs or as outputs: more than any model has."""
 MAX_DIMENSIONS: Final = 8
+MAX_SIZE: Final = (1 << 64) - 1
+"""Of one dimension: the protocol writes sizes as unsigned numbers of 64 bits."""
 
 
 def check_tensors(number: int, *, field: str) -> None:
@@ -61,6 +63,8 @@ class Bounds:
         Raises:
             RequestError: 400 or 422, more rows or longer ones than are allowed.
         """
+        if any(size > MAX_SIZE for size in shape):
+            raise invalid_tensor(f"{field}.shape", "a size above 64 bits")
         if not 1 <= len(shape) <= 2 or min(shape) < 0:
             return None
         if datatype == BYTES:

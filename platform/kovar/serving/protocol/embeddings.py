@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, WithJsonSchema
@@ -46,6 +47,7 @@ class EmbeddingsRequest(Config):
         default="float", description="numbers, or little-endian float32 in base64"
     )
     dimensions: int | None = Field(default=None, description="the model's own number, if given")
+    truncate: bool | None = Field(default=None, description="as in /v1/predict")
     user: str | None = Field(default=None, max_length=256, description="not used")
 
 
@@ -55,6 +57,9 @@ class Embedding(Config):
     object: Literal["embedding"] = "embedding"
     index: int = Field(description="place of the text in the request")
     embedding: list[float] | str = Field(description="mean of the tokens' last hidden states")
+    truncated: bool | None = Field(
+        default=None, description="true where only the beginning of the text was read, else absent"
+    )
 
 
 class EmbeddingsUsage(Config):
@@ -71,6 +76,19 @@ class EmbeddingsResponse(Config):
     data: list[Embedding]
     model: str
     usage: EmbeddingsUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer for one text.
+
+    Attributes:
+        numbers: its embedding.
+        truncated: only the beginning of the text was read.
+    """
+
+    numbers: npt.NDArray[np.float32]
+    truncated: bool = False
 
 
 def embedding_inputs(
@@ -141,7 +159,7 @@ def _too_many_tokens(number: int, served: ServedVersion, field: str) -> RequestE
 
 def embeddings_body(
     served: ServedVersion,
-    embeddings: Sequence[npt.NDArray[np.float32]],
+    embeddings: Sequence[Embedded],
     *,
     num_tokens: int,
     encoding: Literal["float", "base64"],
@@ -153,9 +171,10 @@ def embeddings_body(
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _base64(row) if encoding == "base64" else row.tolist(),
+                "embedding": _base64(one.numbers) if encoding == "base64" else one.numbers.tolist(),
             }
-            for index, row in enumerate(embeddings)
+            | ({"truncated": True} if one.truncated else {})
+            for index, one in enumerate(embeddings)
         ],
         "model": served.model,
         "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from kovar.errors import RequestError
 from kovar.inference import Encoded, Prediction, Text
+from kovar.serving.protocol.embeddings import Embedded
 from kovar.serving.protocol.refusal import check_count, check_texts
 from kovar.serving.protocol.served import ServedVersion
 from kovar.serving.protocol.tensors import (
@@ -21,10 +22,6 @@ from kovar.serving.protocol.tensors import (
     invalid_tensor,
 )
 from kovar.serving.spec import RequestLimits
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 TEXT_INPUT: Final = "text"
 PAIR_INPUT: Final = "text_pair"
@@ -87,7 +84,7 @@ class Inferred:
     """
 
     predictions: Sequence[Prediction] = ()
-    embeddings: Sequence[npt.NDArray[np.float32]] = ()
+    embeddings: Sequence[Embedded] = ()
 
 
 def wanted_outputs(request: Inference) -> Sequence[WantedOutput]:
@@ -143,6 +140,13 @@ _BESIDE: Final = {
     TEXT_INPUT: (TEXT_INPUT, PAIR_INPUT),
     IDS_INPUT: (IDS_INPUT, MASK_INPUT, TYPES_INPUT),
 }
+
+
+def text_field(tensors: Sequence[Tensor]) -> str:
+    """Return the pattern of a text's field; of token ids it is that of a row."""
+    firsts = (TEXT_INPUT, IDS_INPUT)
+    place = next(index for index, tensor in enumerate(tensors) if tensor.name in firsts)
+    return f"inputs[{place}].data[{{index}}]"
 
 
 def _check_datatype(tensor: Tensor, place: str) -> None:
@@ -229,7 +233,7 @@ def output_tensor(output: WantedOutput, served: ServedVersion, answer: Inferred)
             flags = [item.truncated for item in predictions]
             return Tensor(TRUNCATED_OUTPUT, BOOL, (len(flags),), flags)
         case "embedding":
-            numbers = [number for row in answer.embeddings for number in row.tolist()]
+            numbers = [number for one in answer.embeddings for number in one.numbers.tolist()]
             shape = (len(answer.embeddings), served.embedding_size)
             return Tensor(EMBEDDING_OUTPUT, FP32, shape, numbers)
     if output.num_classes:
@@ -254,7 +258,8 @@ def _classes(
 def answer_parameters(served: ServedVersion, answer: Inferred) -> dict[str, Any]:
     """Return the parameters of the answer; `truncated` stands there when a text was cut."""
     found: dict[str, Any] = {"digest": served.digest}
-    if any(item.truncated for item in answer.predictions):
+    texts: Sequence[Prediction | Embedded] = (*answer.predictions, *answer.embeddings)
+    if any(item.truncated for item in texts):
         found["truncated"] = True
     return found
 

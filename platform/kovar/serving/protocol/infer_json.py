@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, JsonValue
-from pydantic_core import to_json
+from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
+from pydantic_core import PydanticKnownError, to_json
 
 from kovar.config import Config
 from kovar.errors import RequestError
 from kovar.serving.protocol.bounds import MAX_DIMENSIONS, MAX_TENSORS, Bounds
 from kovar.serving.protocol.infer import (
+    TEXT_INPUT,
     Inference,
     Inferred,
     WantedOutput,
@@ -21,10 +23,32 @@ from kovar.serving.protocol.infer import (
 )
 from kovar.serving.protocol.refusal import parse_request, wrong_type
 from kovar.serving.protocol.served import ServedVersion
-from kovar.serving.protocol.tensors import Tensor, flat, from_raw, invalid_tensor, to_raw
+from kovar.serving.protocol.tensors import (
+    BYTES,
+    Tensor,
+    flat,
+    from_raw,
+    invalid_tensor,
+    text_of,
+    to_raw,
+)
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 """Header that says how many bytes of a body are JSON; tensors follow them."""
+
+
+def _finite(value: Any) -> Any:
+    """Refuse a number that no float holds, such as 1e400, wherever it stands in a parameter."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _finite(item)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticKnownError("finite_number")
+    return value
+
+
+# pydantic's own JsonValue would name its alternatives in the place of a mistake.
+Parameters = dict[str, Annotated[Any, AfterValidator(_finite), WithJsonSchema({})]]
 
 
 class RequestTensor(Config):
@@ -35,7 +59,7 @@ class RequestTensor(Config):
         max_length=MAX_DIMENSIONS, description="[n] or [n, 1]; [n, tokens] for token ids"
     )
     datatype: str = Field(description="`BYTES`; `INT64` or `INT32` for token ids")
-    parameters: dict[str, JsonValue] = Field(
+    parameters: Parameters = Field(
         default={}, description="`binary_data_size`: bytes of this tensor after the JSON"
     )
     data: list[Any] | None = Field(
@@ -47,7 +71,7 @@ class RequestedOutput(Config):
     """An output that the client asks for."""
 
     name: str = Field(description="`label`, `scores`, `truncated` or `embedding`")
-    parameters: dict[str, JsonValue] = Field(
+    parameters: Parameters = Field(
         default={},
         description="`binary_data`: send it as bytes; `classification`: that many best labels",
     )
@@ -57,7 +81,7 @@ class InferRequest(Config):
     """Body of `POST /v2/models/{name}/infer`."""
 
     id: str | None = Field(default=None, max_length=256, description="repeated in the answer")
-    parameters: dict[str, JsonValue] = Field(
+    parameters: Parameters = Field(
         default={},
         description="`binary_data_output`: all outputs as bytes; `truncate`: as in /v1/predict; "
         "`timeout`: microseconds that the client waits; others are ignored",
@@ -99,38 +123,52 @@ def read_inference(body: bytes, header_length: str | None, bounds: Bounds) -> In
 
     Args:
         body: JSON, and raw tensors after it where `header_length` is given.
-        header_length: value of the header `Inference-Header-Content-Length`.
+        header_length: value of the header `Inference-Header-Content-Length`; where it is 0, the
+            body is one text.
         bounds: what the tensors may hold.
 
     Raises:
         RequestError: 400 or 422, naming the field.
     """
     size = len(body) if header_length is None else _json_size(header_length, len(body))
+    if header_length is not None and size == 0:
+        return _raw_request(body)
     request = parse_request(InferRequest, body[:size])
     parameters = request.parameters
     truncate = parameters.get("truncate")
     if truncate is not None and not isinstance(truncate, bool):
         raise wrong_type("parameters.truncate", expected="true or false")
-    binary = parameters.get("binary_data_output") is True
+    binary = parameters.get("binary_data_output")
+    if binary is not None and not isinstance(binary, bool):
+        raise wrong_type("parameters.binary_data_output", expected="true or false")
     return Inference(
         id=request.id or "",
         inputs=_tensors(request.inputs, memoryview(body)[size:], bounds),
         outputs=[
-            _wanted(output, f"outputs[{index}]", binary)
+            _wanted(output, f"outputs[{index}]", bool(binary))
             for index, output in enumerate(request.outputs or ())
         ],
         truncate=truncate,
         timeout_s=client_timeout(parameters.get("timeout"), "parameters.timeout"),
-        binary=binary,
+        binary=bool(binary),
     )
+
+
+def _raw_request(body: bytes) -> Inference:
+    """Read a body without JSON: it is one text, and every output is sent as bytes.
+
+    Source: Triton's http_server.cc, `EVBufferToRawInput`.
+    """
+    text = text_of(body, "inputs[0].data[0]")
+    return Inference(inputs=[Tensor(TEXT_INPUT, BYTES, (1,), [text])], binary=True)
 
 
 def _json_size(declared: str, num_bytes: int) -> int:
     # More than 20 digits are no size; Python refuses to read some thousands of them.
     is_number = declared.isascii() and declared.isdecimal() and len(declared) <= 20
-    if not (is_number and 0 < int(declared) <= num_bytes):
+    if not (is_number and int(declared) <= num_bytes):
         raise RequestError(
-            f"{HEADER_LENGTH} must be from 1 to the body's size", status=400, code="invalid_header"
+            f"{HEADER_LENGTH} must be from 0 to the body's size", status=400, code="invalid_header"
         )
     return int(declared)
 
@@ -158,7 +196,7 @@ def _tensors(inputs: Sequence[RequestTensor], raw: memoryview, bounds: Bounds) -
 
 
 def _raw_data(
-    item: RequestTensor, size: JsonValue, raw: memoryview, field: str, number: int | None
+    item: RequestTensor, size: object, raw: memoryview, field: str, number: int | None
 ) -> list[Any]:
     place = f"{field}.parameters.binary_data_size"
     if item.data is not None:

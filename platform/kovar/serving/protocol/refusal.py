@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
-from kovar.config import Config, dotted
+from kovar.config import Config, FieldPath, dotted
 from kovar.errors import RequestError
 from kovar.inference import Text
 from kovar.serving.spec import RequestLimits
@@ -23,6 +25,7 @@ class ErrorResponse(Config):
     error: str = Field(description="what is wrong and what is allowed")
     code: str = Field(description="short name of the refusal, for programs")
     field: str | None = Field(description="the field at fault")
+    hint: str | None = Field(default=None, description="what to do next; absent where unknown")
 
 
 def parse_request(kind: type[RequestT], body: bytes) -> RequestT:
@@ -52,12 +55,10 @@ def _refusal(kind: type[BaseModel], problem: ValidationError) -> RequestError:
     """Describe the first mistake by its place and kind; pydantic's own text may quote the input."""
     errors = problem.errors(include_url=False, include_input=False, include_context=False)
     item = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    path = item["loc"]
+    path = _plain(item["loc"])
     match item["type"]:
         case "extra_forbidden":
-            plain = _PLAIN_NAME.fullmatch(str(path[-1]))
-            place = path if plain else path[:-1]
-            return RequestError("unknown field", code="unknown_field", field=dotted(place) or None)
+            return RequestError("unknown field", code="unknown_field", field=dotted(path) or None)
         case "missing":
             return RequestError("this field is required", code="missing_field", field=dotted(path))
         case "model_type":
@@ -73,6 +74,15 @@ def _refusal(kind: type[BaseModel], problem: ValidationError) -> RequestError:
             return wrong_type(dotted(path), expected=_EXPECTED.get(other, "another type"))
 
 
+def _plain(path: FieldPath) -> FieldPath:
+    """Return a path up to the first name that may be anything, such as a text."""
+    return tuple(itertools.takewhile(_is_plain, path))
+
+
+def _is_plain(part: str | int) -> bool:
+    return isinstance(part, int) or _PLAIN_NAME.fullmatch(part) is not None
+
+
 _EXPECTED: Final = {
     "string_type": "a text",
     "list_type": "a list",
@@ -80,6 +90,7 @@ _EXPECTED: Final = {
     "int_type": "an integer",
     "bool_type": "true or false",
     "literal_error": "one of the allowed values",
+    "finite_number": "a finite number",
 }
 
 
@@ -103,7 +114,7 @@ def check_count(number: int, limits: RequestLimits, *, field: str) -> None:
         raise RequestError("at least one text is needed", code="inputs_empty", field=field)
     if number > limits.max_inputs:
         raise RequestError(
-            f"{number} texts, at most {limits.max_inputs} are allowed in one request",
+            f"too many texts, at most {limits.max_inputs} are allowed in one request",
             code="too_many_inputs",
             field=field,
         )
@@ -138,3 +149,27 @@ def too_many_tokens(index: int, max_length: int) -> RequestError:
         field=f"inputs[{index}]",
         hint="send less of it, or allow truncation",
     )
+
+
+_ANSWERED: Final = re.compile(r"inputs\[(\d+)\]")
+
+
+@contextmanager
+def text_fields(pattern: str) -> Iterator[None]:
+    """Name the text at fault as the caller's own protocol does.
+
+    What answers texts knows of each its place among them alone, and calls them `inputs[0]`, ….
+
+    Args:
+        pattern: field of a text, with `{index}` where its place stands.
+
+    Raises:
+        RequestError: what is raised within, with the field of the pattern.
+    """
+    try:
+        yield
+    except RequestError as error:
+        found = _ANSWERED.fullmatch(error.field or "")
+        if found:
+            error.field = pattern.format(index=found[1])
+        raise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import kovar
 from kovar.errors import RequestError
 from kovar.serving.api.envelope import place_of, request_id_of
+from kovar.serving.api.reply import retry_after, server_timing
 from kovar.serving.exchange import Exchange
 from kovar.serving.protocol.bounds import Bounds
 from kovar.serving.protocol.infer import wanted_outputs
@@ -195,9 +196,17 @@ class InferenceService:
                 answer = await self._read_and_answer(name, request, exchange, handler)
         except RequestError as error:
             answer = self._refuse(error, exchange, context)
-        served = self.answering.models.find(exchange.model or None).served
-        named = [*served.headers.items(), ("x-kovar-request-id", exchange.request_id)]
-        context.set_trailing_metadata(named)
+            more = retry_after(error)
+        else:
+            more = None if exchange.timing is None else server_timing(exchange.timing)
+        # Of a refusal before the version was found, the default one is named.
+        found = self.answering.models.find(exchange.model or None, exchange.version or None)
+        trailers = [
+            *found.served.headers.items(),
+            ("x-kovar-request-id", exchange.request_id),
+            *([(more[0].decode(), more[1].decode())] if more else ()),
+        ]
+        context.set_trailing_metadata(trailers)
         return answer
 
     async def _read_and_answer(
@@ -237,7 +246,8 @@ class InferenceService:
         exchange.code, exchange.status = error.code, error.status
         place = f"{error.field}: " if error.field else ""
         context.set_code(getattr(grpc.StatusCode, _STATUS.get(error.status, "INTERNAL")))
-        context.set_details(f"{place}{error.message} [{error.code}]")
+        hint = f"; {error.hint}" if error.hint else ""
+        context.set_details(f"{place}{error.message}{hint} [{error.code}]")
         return message("ServerLiveResponse")
 
 
