@@ -22,7 +22,9 @@ from kovar.serving.observe import (
     ObserverMiddleware,
     ObserveSettings,
 )
+from kovar.serving.observe.capture import FILES
 from kovar.serving.observe.meter import RaySink, Reading, Sink
+from kovar.serving.observe.retention import remove_old
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.spec import ServingSpec
 
@@ -60,6 +62,7 @@ class Guards:
         cold_start: Mapping[str, float] | None = None,
     ) -> None:
         self._opened = spec.access.open
+        self._may_sleep = spec.num_replicas.min == 0
         self._served = served
         self._cold_start = dict(cold_start or {})
         self._runners: list[BatchRunner] = []
@@ -134,8 +137,15 @@ class Guards:
     def _gauges(self) -> list[Reading]:
         readings: list[Reading] = [("kovar_running_requests", {}, self.observer.num_running)]
         texts = sum(runner.num_queued for runner in self._runners)
-        tokens = sum(runner.load().queued_tokens for runner in self._runners)
+        loads = [runner.load() for runner in self._runners]
+        tokens = sum(load.queued_tokens for load in loads)
         readings += [("kovar_queued_texts", {}, texts), ("kovar_queued_tokens", {}, tokens)]
+        for load in loads:
+            # Absent before the first batch.
+            if load.tokens_per_s is not None and load.light_s is not None:
+                readings.append(("kovar_tokens_per_s", {}, load.tokens_per_s))
+                readings.append(("kovar_light_batch_s", {}, load.light_s))
+        readings.append(("kovar_may_sleep", {}, int(self._may_sleep)))
         for stage, seconds in self._cold_start.items():
             readings.append(("kovar_cold_start_seconds", {"stage": stage}, seconds))
         for one in self._served:
@@ -193,6 +203,7 @@ def _lines_of(settings: ObserveSettings, name: str, folder: Path | None) -> Json
     into = Path(settings.folder).expanduser() if settings.folder else folder
     if not settings.access_log or into is None:
         return None
+    remove_old(into, "access-*.jsonl*", days=settings.keep_days)
     return JsonLines(
         into / f"access-{name}.jsonl",
         max_bytes=settings.max_file_bytes,
@@ -202,6 +213,10 @@ def _lines_of(settings: ObserveSettings, name: str, folder: Path | None) -> Json
 
 def _capture_of(settings: ObserveSettings, name: str, folder: Path | None) -> Capture | None:
     into = Path(settings.folder).expanduser() if settings.folder else folder
-    if settings.capture.share == 0 or into is None:
+    if into is None:
+        return None
+    if settings.capture.share == 0:
+        # Samples of an earlier deployment go in time, too.
+        remove_old(into, FILES, days=settings.capture.keep_days)
         return None
     return Capture(settings.capture, into, name=name, max_file_bytes=settings.max_file_bytes)

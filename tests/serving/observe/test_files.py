@@ -11,8 +11,18 @@ import time
 
 import pytest
 
+from in_process import SERVED
 from kovar.serving.exchange import Exchange
-from kovar.serving.observe import AccessLog, Capture, CaptureSettings, JsonLines, LogLines
+from kovar.serving.guards import Guards
+from kovar.serving.observe import (
+    AccessLog,
+    Capture,
+    CaptureSettings,
+    JsonLines,
+    LogLines,
+    ObserveSettings,
+)
+from kovar.serving.spec import ServingSpec
 
 
 def records(folder, pattern="*.jsonl*"):
@@ -144,3 +154,24 @@ def test_captures_go_after_their_days(tmp_path, age_days, is_kept):
     os.utime(old, (moment, moment))
     captured(tmp_path, [Exchange(texts=["fine"])], keep_days=30)
     assert old.exists() == is_kept
+
+
+@pytest.mark.parametrize("name", ["capture-2020-01-01-other.jsonl", "access-other.jsonl.1"])
+def test_files_of_replicas_that_are_gone_go_even_where_nothing_is_captured(tmp_path, name):
+    old, recent = tmp_path / name, tmp_path / f"{name}.2"
+    for path in (old, recent):
+        path.write_text("{}\n")
+    moment = time.time() - 40 * 86_400
+    os.utime(old, (moment, moment))
+    spec = ServingSpec(model="m", observe=ObserveSettings(folder=str(tmp_path)))
+    Guards(spec, (SERVED,), name="r1", folder=None, sink=None).close()
+    assert not old.exists()
+    assert recent.exists()
+
+
+def test_a_capture_that_has_no_samples_removes_old_files(tmp_path):
+    old = tmp_path / "capture-2020-01-01-other.jsonl"
+    old.write_text("{}\n")
+    os.utime(old, (0, 0))
+    Capture(CaptureSettings(share=0.5), tmp_path, name="r", max_file_bytes=1_000).close()
+    assert not old.exists()

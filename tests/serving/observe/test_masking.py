@@ -32,6 +32,13 @@ FOUND = {
     "codice RCCMNL83S18D969H qui": "codice [ID] qui",
     "cpf 390.533.447-05": "cpf [ID]",
     "bsn 111222333": "bsn [ID]",
+    "4111‑1111‑1111–1111": "[CARD]",
+    "IBANDE89370400440532013000": "IBAN[IBAN]",
+    "ref_DE89370400440532013000 paid": "ref_[IBAN] paid",
+    "ip10.0.0.1": "ip[IP]",
+    "10。0。0。1": "[IP]",
+    '"jane doe"@example.org': "[EMAIL]",
+    "a" * 90 + "@example.org": "[EMAIL]",
     "４111 1111 1111 11\u200b11": "[CARD]",
 }  # fmt: skip
 

@@ -117,6 +117,26 @@ def test_the_rules_of_overload_and_failures_fire(tmp_path):
     check_alerts(tmp_path, series, alerts)
 
 
+def test_the_rule_of_no_replica_fires_for_what_had_one_and_may_not_sleep(tmp_path):
+    name = 'ray_serve_deployment_replica_healthy{application="%s",deployment="model",replica="r"}'
+    sleeps = 'ray_kovar_may_sleep{application="%s",replica="r"}'
+    series = {
+        name % "gone": "1x12 0 0 stale",
+        sleeps % "gone": "0x12 stale",
+        name % "asleep": "1x12 0 0 stale",
+        sleeps % "asleep": "1x12 stale",
+        name % "alive": "1x40",
+        sleeps % "alive": "0x40",
+    }
+    alert = expected("KovarNoReplica", {"application": "gone"})
+    alerts = [
+        {"eval_time": "11m", "alertname": "KovarNoReplica"},
+        {"eval_time": "15m", "alertname": "KovarNoReplica", "exp_alerts": [alert]},
+        {"eval_time": "40m", "alertname": "KovarNoReplica", "exp_alerts": [alert]},
+    ]
+    check_alerts(tmp_path, series, alerts)
+
+
 def test_two_versions_of_a_model_are_mixed_only_where_replicas_serve_unlike_ones(tmp_path):
     name = 'ray_kovar_version_info{application="%s",model="m",digest="%s",replica="%s"}'
     on_purpose = [name % ("both", digest, replica) for digest in "xy" for replica in "rs"]

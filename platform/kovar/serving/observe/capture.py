@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import queue
 import random
 import sys
@@ -18,6 +18,7 @@ from typing import Any, Final
 from kovar.serving.exchange import Exchange
 from kovar.serving.observe.json_lines import JsonLines
 from kovar.serving.observe.masking import mask
+from kovar.serving.observe.retention import remove_old
 from kovar.serving.observe.settings import CaptureSettings
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ MAX_WAITING: Final = 256
 MAX_WAITING_BYTES: Final = 16 << 20
 """Of texts, in memory: a few requests of the largest size, thousands of the usual one."""
 MAX_FILES: Final = 8
-DAY_S: Final = 86_400.0
+FILES: Final = "capture-*.jsonl*"
+CLEAN_EVERY_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Capture:
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self.num_dropped = 0
+        self._next_clean = -math.inf
         self._thread = threading.Thread(target=self._work, name="kovar-capture", daemon=True)
         self._thread.start()
 
@@ -121,7 +124,14 @@ class Capture:
             self._lines.close()
 
     def _work(self) -> None:
-        while (sample := self._waiting.get()) is not None:
+        while True:
+            self._clean()
+            try:
+                sample = self._waiting.get(timeout=CLEAN_EVERY_S)
+            except queue.Empty:
+                continue
+            if sample is None:
+                return
             try:
                 record = self._masked(sample)
                 self._file_of(record["time"][:10]).write(record)
@@ -147,21 +157,16 @@ class Capture:
         return sample.facts | {"texts": texts, "labels": list(sample.labels), "masked": counts}
 
     def _file_of(self, day: str) -> JsonLines:
-        """Return the file of a day; the first record of a day removes the files that are too old.
-
-        A file of one day can be removed as a whole when its last line is old enough.
-        """
+        """Return the file of a day: it goes as a whole when its last line is old enough."""
         path = self._folder / f"capture-{day}-{self._name}.jsonl"
         if self._lines is None or self._lines.path != path:
             if self._lines is not None:
                 self._lines.close()
             self._lines = JsonLines(path, max_bytes=self._max_file_bytes, num_files=MAX_FILES)
-            self._clean()
         return self._lines
 
     def _clean(self) -> None:
-        oldest = time.time() - self._settings.keep_days * DAY_S
-        for path in self._folder.glob("capture-*.jsonl*"):
-            with contextlib.suppress(FileNotFoundError):  # another replica was first
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+        now = time.monotonic()
+        if now >= self._next_clean:
+            self._next_clean = now + CLEAN_EVERY_S
+            remove_old(self._folder, FILES, days=self._settings.keep_days)

@@ -21,14 +21,16 @@ Kind = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "ID"]
 _SUREST: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # Every repetition is bounded, so that no text takes more than linear time.
-_EMAIL = re.compile(r"[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}")
+_EMAIL = re.compile(r"""(?:"[^"\n]{1,64}"|[\w.%+'-]{1,256})@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}""")
 _SECRET = re.compile(
     r"kovar_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|\beyJ[\w-]{8,4096}\.[\w-]{8,8192}\.[\w-]{8,4096}"
 )
-_IBAN = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,40}")
+_IBAN = re.compile(r"(?=([A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,40}))")
 _DIGITS = re.compile(r"(?<!\d)\d(?:[ .-]?\d){12,40}(?!\d)")
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w])")
+_IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\w])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{0,30}:[0-9A-Fa-f:]{1,30}(?:(?:\d{1,3}\.){3}\d{1,3})?")
+_DOTS: Final = "\u3002\uff61"
+_MINUS: Final = "\u2212"
 _CARD_LENGTHS = range(19, 12, -1)
 _IBAN_LENGTHS = range(34, 14, -1)
 
@@ -68,7 +70,8 @@ def mask(text: str, *, phone_regions: Sequence[str] = ("US",)) -> Masked:
 def find(text: str, *, phone_regions: Sequence[str] = ("US",)) -> list[Finding]:
     """Return what is personal, in order and without overlaps; of two that overlap, both go as one.
 
-    Digits of another script or width, and invisible characters inside of a number, hide nothing.
+    Digits, dashes and dots of another script or width, and invisible characters inside of a number,
+    hide nothing.
 
     Args:
         text: any text.
@@ -99,6 +102,10 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 
 def _fold(char: str) -> str:
+    if char in _DOTS:
+        return "."
+    if char == _MINUS or unicodedata.category(char) == "Pd":
+        return "-"
     digit = unicodedata.digit(char, None)
     normal = unicodedata.normalize("NFKC", char)
     return str(digit) if digit is not None else normal if len(normal) == 1 else char
@@ -113,8 +120,8 @@ def _ibans(text: str) -> Iterator[Finding]:
     from stdnum import iban
 
     for match in _IBAN.finditer(text):
-        ends = [i for i, char in enumerate(match[0], 1) if char.isalnum()]
-        compact = re.sub(r"[ -]", "", match[0]).upper()
+        ends = [i for i, char in enumerate(match[1], 1) if char.isalnum()]
+        compact = re.sub(r"[ -]", "", match[1]).upper()
         for length in _IBAN_LENGTHS:
             if length <= len(compact) and iban.is_valid(compact[:length]):
                 yield Finding(match.start(), match.start() + ends[length - 1], "IBAN")

@@ -90,6 +90,9 @@ METRICS: Final = (
     Metric("kovar_adapter_loads", "counter", "adapters that were loaded, or failed", ("outcome",)),
     Metric("kovar_adapter_evictions", "counter", "adapters that made room for others", ()),
     Metric("kovar_adapter_loading_seconds", "counter", "seconds that loading adapters took", ()),
+    Metric("kovar_tokens_per_s", "gauge", "tokens that full batches would answer in a second", ()),
+    Metric("kovar_light_batch_s", "gauge", "seconds of a batch of one text", ()),
+    Metric("kovar_may_sleep", "gauge", "1 where the application may have no replica", ()),
     Metric("kovar_cold_start_seconds", "gauge", "seconds of a stage of the start", ("stage",)),
     Metric("kovar_lost_records", "counter", "log lines and samples that were not kept", ("what",)),
 )

@@ -34,5 +34,8 @@ class ObserveSettings(Config):
         default=64 << 20, ge=1 << 10, description="size at which a file is closed, as 64MiB"
     )
     num_files: int = Field(default=8, ge=1, description="closed log files kept for one replica")
+    keep_days: int = Field(
+        default=30, ge=1, description="days after which the logs of a replica that is gone go"
+    )
     metrics: bool = Field(default=True, description="count requests and batches for Prometheus")
     capture: CaptureSettings = Field(default=CaptureSettings(), description="a sample of texts")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kovar.serving.exchange import ANSWERED
 from kovar.serving.observe.exposition import Sample, quantile
+from kovar.serving.observe.serve_status import ServeStatus
 
 FAILED: Final = frozenset({"internal", "model_failed"})
 NOT_REFUSED: Final = FAILED | {ANSWERED, "client_gone"}
@@ -61,6 +62,7 @@ class ApplicationTraffic:
         num_tokens: tokens that the runtimes read, without padding.
         padding: share of the computed tokens that are padding; None where nothing ran.
         versions: what it serves.
+        serve: what Serve says of it; None where Serve was not asked or does not know it.
     """
 
     application: str
@@ -69,6 +71,7 @@ class ApplicationTraffic:
     num_tokens: int
     padding: float | None
     versions: tuple[VersionTraffic, ...]
+    serve: ServeStatus | None = None
 
 
 class Reading:
@@ -99,6 +102,28 @@ def traffic_between(before: Reading | None, after: Reading) -> tuple[Application
     change = _Change(before or Reading(after.at, ()), after)
     applications = sorted({_key(one, APPLICATION)[0] for one in after.of("ray_kovar_version_info")})
     return tuple(_application(name, change) for name in applications)
+
+
+def with_status(
+    found: Sequence[ApplicationTraffic], statuses: Mapping[str, ServeStatus]
+) -> tuple[ApplicationTraffic, ...]:
+    """Add what Serve says of each application, and the applications without any replica."""
+    known = {one.application: one for one in found}
+    return tuple(
+        replace(known.get(name) or _without_traffic(name), serve=statuses.get(name))
+        for name in sorted({*known, *statuses})
+    )
+
+
+def _without_traffic(name: str) -> ApplicationTraffic:
+    return ApplicationTraffic(
+        application=name,
+        queued_texts=0,
+        running_requests=0,
+        num_tokens=0,
+        padding=None,
+        versions=(),
+    )
 
 
 class _Change:
