@@ -437,6 +437,19 @@ def test_every_batch_is_told_with_its_padding(runtime):
     assert [(one.num_rows, one.num_tokens, one.num_padded) for one in records] == [(2, 4, 6)]
 
 
+def test_a_batch_is_told_with_what_it_ran_for(runtime):
+    records: list[BatchRecord] = []
+    runner = BatchRunner(runtime, limits=LIMITS, max_queued=16, on_batch=records.append)
+
+    async def ask() -> None:
+        await runner.ask(["a"], deadline=soon(), run=runtime.run, owner=("films", "2"))
+        await runner.ask(["a"], deadline=soon(), run=runtime.embed, owner=("mails", "1"))
+
+    asyncio.run(ask())
+    runner.close()
+    assert [one.owner for one in records] == [("films", "2"), ("mails", "1")]
+
+
 def test_the_load_tells_what_waits_and_how_fast_answers_come(runner, runtime):
     async def talk():
         runtime.gate.clear()

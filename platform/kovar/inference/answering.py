@@ -20,6 +20,9 @@ Run = Callable[[Sequence[Encoded]], Sequence[OutputT]]
 
 Tokenize = Callable[[Sequence[Text]], list[Encoded]]
 
+Owner = tuple[str, str]
+"""Model and version that a request is for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -70,18 +73,26 @@ class Waiting:
         "loop",
         "num_rows",
         "num_tokens",
+        "owner",
         "run",
         "tokenize",
         "tokenized_at",
     )
 
     def __init__(
-        self, num_rows: int, *, deadline: float, now: float, run: Run[Any], tokenize: Tokenize
+        self,
+        num_rows: int,
+        *,
+        deadline: float,
+        now: float,
+        run: Run[Any],
+        tokenize: Tokenize,
+        owner: Owner = ("", ""),
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Answer[Any]] = self.loop.create_future()
         self.num_rows, self.deadline = num_rows, deadline
-        self.run, self.tokenize = run, tokenize
+        self.run, self.tokenize, self.owner = run, tokenize, owner
         self.arrived_at = self.tokenized_at = now
         self.num_tokens = 0
         self.items: list[Item[Any]] = []

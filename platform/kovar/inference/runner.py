@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from kovar.errors import KovarError, RequestError
-from kovar.inference.answering import Answer, Run, Tokenize, Waiting
+from kovar.inference.answering import Answer, Owner, Run, Tokenize, Waiting
 from kovar.inference.batcher import Batcher, BatchLimits, Item
 from kovar.inference.load import Load, LoadMeter
 from kovar.inference.priority import give_way
@@ -46,12 +46,14 @@ class BatchRecord:
         num_tokens: their tokens.
         num_padded: tokens with padding: rows × longest row.
         seconds: how long it ran.
+        owner: model and version that it ran for, as the caller named them.
     """
 
     num_rows: int
     num_tokens: int
     num_padded: int
     seconds: float
+    owner: Owner = ("", "")
 
 
 class _Lane:
@@ -181,6 +183,7 @@ class BatchRunner:
         deadline: float,
         run: Run[OutputT],
         tokenize: Tokenize | None = None,
+        owner: Owner = ("", ""),
     ) -> Answer[OutputT]:
         """Run the inputs of one request.
 
@@ -190,6 +193,7 @@ class BatchRunner:
             run: what runs a batch of them, a method of a runtime; texts of different ones never
                 share a batch.
             tokenize: turns texts into token ids; the runtime's own if absent.
+            owner: model and version whose method `run` is, for the records of batches.
 
         Raises:
             RequestError: 429 the queue is full; 503 the runner is closed; 504 the deadline has
@@ -201,6 +205,7 @@ class BatchRunner:
             now=self._clock(),
             run=run,
             tokenize=tokenize or self.runtime.tokenize,
+            owner=owner,
         )
         answered = False
         try:
@@ -415,7 +420,8 @@ class BatchRunner:
             self._meter.served(num_tokens=sum(lengths), seconds=seconds)
         if self._on_batch is not None:
             padded = len(rows) * self._batcher.padded(max(lengths))
-            self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds))
+            owner = rows[0].request.owner
+            self._on_batch(BatchRecord(len(rows), sum(lengths), padded, seconds, owner))
 
     def _answer(self, rows: list[_Row], outputs: Sequence[Any], begin: float) -> None:
         """Wake each event loop once for all requests that this batch has completed."""

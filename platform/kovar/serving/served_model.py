@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import Answer, Attribution, Encoded, Prediction, Runtime, Text
-from kovar.inference.answering import Run, Tokenize
+from kovar.inference.answering import Owner, Run, Tokenize
 from kovar.serving.protocol.attribution import Span
 from kovar.serving.protocol.embeddings import Embedded
 from kovar.serving.protocol.refusal import too_many_tokens
@@ -32,6 +32,7 @@ class Predictor(Protocol):
         deadline: float,
         run: Run[OutputT],
         tokenize: Tokenize | None = None,
+        owner: Owner = ("", ""),
     ) -> Answer[OutputT]:
         """Run inputs; `deadline` is a moment on `time.monotonic`."""
         ...
@@ -116,6 +117,7 @@ class ServedModel:
             inputs,
             deadline=deadline,
             run=run,
+            owner=(self.served.model, str(self.served.version)),
             tokenize=self.tokenize if truncate else self.tokenize_whole,
         )
 

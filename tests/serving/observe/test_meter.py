@@ -69,10 +69,12 @@ def test_batches_tell_their_tokens_with_and_without_padding():
     sink = ListSink()
     meter = Meter(sink, flush_every_s=None)
     for _ in range(2):
-        meter.batch(BatchRecord(num_rows=4, num_tokens=30, num_padded=40, seconds=0.5))
+        meter.batch(BatchRecord(4, num_tokens=30, num_padded=40, seconds=0.5, owner=("m", "2")))
+    meter.batch(BatchRecord(1, num_tokens=5, num_padded=5, seconds=0.1, owner=("m", "3")))
     meter.flush()
-    assert (sink.sums[("kovar_tokens",)], sink.sums[("kovar_padded_tokens",)]) == (60, 80)
-    assert sink.values[("kovar_batch_rows",)] == [4, 4]
+    assert (sink.sums["kovar_tokens", "m", "2"], sink.sums["kovar_tokens", "m", "3"]) == (60, 5)
+    assert sink.sums["kovar_padded_tokens", "m", "2"] == 80
+    assert sink.values["kovar_batch_rows", "m", "2"] == [4, 4]
 
 
 def test_gauges_are_read_and_sums_of_others_are_followed_at_every_flush():

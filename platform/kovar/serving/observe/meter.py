@@ -151,11 +151,13 @@ class Meter:
             self._sink.observe("kovar_stage_seconds", labels, seconds)
 
     def _count_batch(self, record: BatchRecord, sums: Sums) -> None:
-        sums["kovar_tokens", ()] += record.num_tokens
-        sums["kovar_padded_tokens", ()] += record.num_padded
-        self._sink.observe("kovar_batch_rows", {}, record.num_rows)
-        self._sink.observe("kovar_batch_tokens", {}, record.num_tokens)
-        self._sink.observe("kovar_batch_seconds", {}, record.seconds)
+        model, version = record.owner
+        labels = (("model", model), ("version", version))
+        sums["kovar_tokens", labels] += record.num_tokens
+        sums["kovar_padded_tokens", labels] += record.num_padded
+        self._sink.observe("kovar_batch_rows", dict(labels), record.num_rows)
+        self._sink.observe("kovar_batch_tokens", dict(labels), record.num_tokens)
+        self._sink.observe("kovar_batch_seconds", dict(labels), record.seconds)
 
     def _work(self, flush_every_s: float) -> None:
         while not self._closed.wait(flush_every_s):

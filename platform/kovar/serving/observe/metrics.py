@@ -65,11 +65,13 @@ METRICS: Final = (
     ),
     Metric("kovar_texts", "counter", "texts answered"),
     Metric("kovar_key_requests", "counter", "requests of each API key", ("key", "outcome")),
-    Metric("kovar_batch_rows", "histogram", "texts in a batch", (), ROWS),
-    Metric("kovar_batch_tokens", "histogram", "tokens in a batch, without padding", (), TOKENS),
-    Metric("kovar_batch_seconds", "histogram", "seconds that a batch ran", (), SECONDS),
-    Metric("kovar_tokens", "counter", "tokens that the runtime read, without padding", ()),
-    Metric("kovar_padded_tokens", "counter", "tokens that the runtime read, with padding", ()),
+    Metric("kovar_batch_rows", "histogram", "texts in a batch", boundaries=ROWS),
+    Metric(
+        "kovar_batch_tokens", "histogram", "tokens in a batch, without padding", boundaries=TOKENS
+    ),
+    Metric("kovar_batch_seconds", "histogram", "seconds that a batch ran", boundaries=SECONDS),
+    Metric("kovar_tokens", "counter", "tokens that the runtime read, without padding"),
+    Metric("kovar_padded_tokens", "counter", "tokens that the runtime read, with padding"),
     Metric("kovar_queued_texts", "gauge", "texts that wait at the replica", ()),
     Metric("kovar_queued_tokens", "gauge", "tokens that wait at the replica", ()),
     Metric("kovar_running_requests", "gauge", "requests that the replica has not answered yet", ()),
