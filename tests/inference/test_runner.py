@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kovar.errors import KovarError, RequestError
 from kovar.inference import BatchLimits, BatchRecord, BatchRunner, Encoded
-from kovar.inference.runner import DOUBTFUL
+from kovar.inference.runner import DOUBTFUL, Queued
 from scripted import ScriptedRuntime
 
 LIMITS = BatchLimits(max_rows=4, max_tokens=64)
@@ -448,6 +448,25 @@ def test_a_batch_is_told_with_what_it_ran_for(runtime):
     asyncio.run(ask())
     runner.close()
     assert [one.owner for one in records] == [("films", "2"), ("mails", "1")]
+
+
+def test_what_waits_is_told_apart_by_what_it_waits_for(runner, runtime):
+    async def ask(text: str, owner: tuple[str, str]) -> None:
+        await runner.ask([text, text], deadline=soon(), run=runtime.run, owner=owner)
+
+    async def talk() -> None:
+        runtime.gate.clear()
+        asked = [asyncio.ensure_future(ask("a", ("films", "2")))]
+        await started(runtime)
+        asked.append(asyncio.ensure_future(ask("a b c", ("films", "2"))))
+        asked.append(asyncio.ensure_future(ask("a", ("mails", "1"))))
+        both = {("films", "2"): Queued(2, 6), ("mails", "1"): Queued(2, 2)}
+        await until(lambda: runner.queued() == both)
+        runtime.gate.set()
+        await asyncio.gather(*asked)
+        assert runner.queued() == {}
+
+    asyncio.run(talk())
 
 
 def test_the_load_tells_what_waits_and_how_fast_answers_come(runner, runtime):

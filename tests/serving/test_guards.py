@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 
 from in_process import LIMITS, SERVED, asker, send
+from kovar.inference.load import Load
+from kovar.inference.runner import Queued
 from kovar.serving.access.key import KeyLimits, issue
 from kovar.serving.access.key_file import add_key
 from kovar.serving.api import create_api
@@ -256,6 +258,28 @@ def test_a_runtime_that_was_left_out_is_told_to_prometheus(tmp_path):
     spec = ServingSpec(model="m", observe=ObserveSettings(access_log=False))
     Guards(spec, (served,), name="r1", folder=tmp_path, sink=Told()).close()
     assert told["kovar_runtime_left_out", "onnx fp32"] == 1
+
+
+def test_what_waits_is_told_by_version_and_as_nothing_once_it_has_run(tmp_path):
+    waiting = [{("m", "3"): Queued(2, 9), ("adapter", "1"): Queued(1, 4)}, {}]
+
+    class Queue:
+        def queued(self):
+            return waiting.pop(0)
+
+        def load(self):
+            return Load(0, 0.0, None, None, None)
+
+    spec = ServingSpec(model="m", observe=ObserveSettings(access_log=False))
+    guards = Guards(spec, (replace(SERVED, model="m", version=3),), name="r", folder=None,
+                    sink=None)  # fmt: skip
+    guards.watch(Queue())
+
+    def queued(name):
+        return {of["model"]: n for told, of, n in guards._gauges() if told == name}
+
+    assert queued("kovar_queued_tokens") == {"m": 9, "adapter": 4}
+    assert queued("kovar_queued_texts") == {"m": 0, "adapter": 0}
 
 
 def test_the_path_that_is_judged_is_the_path_that_answers(guarded, keys, runner, runtime):

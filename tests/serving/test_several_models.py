@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 
 import pytest
 
-from in_process import send
+from in_process import SERVED, send
 from kovar.errors import SpecError
-from kovar.inference import load_runtime, share_weights
+from kovar.inference import (
+    BatchLimits,
+    BatchRecord,
+    BatchRunner,
+    load_runtime,
+    share_weights,
+)
 from kovar.models import ADAPTER_CONFIG, build_classifier, check_folder, put_adapter, save_adapter
 from kovar.registry import Registry
 from kovar.serving import ServingSpec, build, read_args
 from kovar.serving.replica import Replica
+from kovar.serving.served_model import served_model
 from kovar.serving.versions import bind_versions
+from scripted import ScriptedRuntime
 from tiny import build_tiny_encoder
 from tiny_version import (
     LABELS,
@@ -68,6 +78,18 @@ def test_each_model_and_version_answers_for_itself(ask):
     assert len(set(scores)) == 3
     named = [(one.headers["x-kovar-model"], one.headers["x-kovar-version"]) for one in answers]
     assert named == [("films", "2"), ("films", "2"), ("films", "1"), ("mails", "1")]
+
+
+def test_the_batches_of_each_model_and_version_are_counted_apart():
+    records: list[BatchRecord] = []
+    runtime = ScriptedRuntime()
+    limits = BatchLimits(max_rows=4, max_tokens=64)
+    runner = BatchRunner(runtime, limits=limits, max_queued=8, on_batch=records.append)
+    for version in (2, 3):
+        model = served_model(replace(SERVED, version=version), runner, runtime)
+        asyncio.run(model.ask(["fine"], deadline=time.monotonic() + 20, run=model.run))
+    runner.close()
+    assert [one.owner for one in records] == [(SERVED.model, "2"), (SERVED.model, "3")]
 
 
 def test_a_prediction_names_its_model_and_the_first_one_is_the_default(ask):

@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,19 @@ class BatchRecord:
     num_padded: int
     seconds: float
     owner: Owner = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What waits for one owner.
+
+    Attributes:
+        num_texts: its texts.
+        num_tokens: the tokens of those that are tokenized.
+    """
+
+    num_texts: int
+    num_tokens: int
 
 
 class _Lane:
@@ -131,6 +145,19 @@ class BatchRunner:
     def num_queued(self) -> int:
         """Texts that wait for the runtime."""
         return self._num_untokenized + len(self._batcher)
+
+    def queued(self) -> dict[Owner, Queued]:
+        """Return what waits, for each model and version for which anything does."""
+        texts: Counter[Owner] = Counter()
+        tokens: Counter[Owner] = Counter()
+        with self._lock:
+            for request in (*self._arrived, *self._tokenizing):
+                if not request.items:  # those that have any are counted below, or have run
+                    texts[request.owner] += request.num_rows
+            for item in self._batcher:
+                texts[item.payload.request.owner] += 1
+                tokens[item.payload.request.owner] += item.length
+        return {owner: Queued(number, tokens[owner]) for owner, number in texts.items()}
 
     def load(self) -> Load:
         """Return what the runtime is asked and what it can do."""

@@ -21,10 +21,11 @@ from kovar.serving.observe import (
     Observer,
     ObserverMiddleware,
     ObserveSettings,
+    access_log,
+    capture,
 )
-from kovar.serving.observe.capture import FILES
 from kovar.serving.observe.meter import RaySink, Reading, Sink
-from kovar.serving.observe.retention import remove_old
+from kovar.serving.observe.retention import Retention
 from kovar.serving.protocol import ServedVersion
 from kovar.serving.spec import ServingSpec
 
@@ -66,10 +67,12 @@ class Guards:
         self._served = served
         self._cold_start = dict(cold_start or {})
         self._runners: list[BatchRunner] = []
+        self._owners = {(one.model, str(one.version)) for one in served}
         self._adapters: AdapterReadings | None = None
         self.gate = Gate(Keyring(Path(spec.access.keys)) if spec.access.keys else None)
         self._lines = _lines_of(spec.observe, name, folder)
         self._capture = _capture_of(spec.observe, name, folder)
+        self._retention = _retention_of(spec.observe, folder)
         self._meter = Meter(sink, gauges=self._gauges, counts=self._sums) if sink else None
         first = served[0]
         self.observer = Observer(
@@ -133,14 +136,13 @@ class Guards:
             logging.getLogger(LOGGER).removeHandler(self._messages)
             logging.getLogger(LOGGER).setLevel(self._level)
         self.observer.close()
+        if self._retention is not None:
+            self._retention.close()
 
     def _gauges(self) -> list[Reading]:
         readings: list[Reading] = [("kovar_running_requests", {}, self.observer.num_running)]
-        texts = sum(runner.num_queued for runner in self._runners)
-        loads = [runner.load() for runner in self._runners]
-        tokens = sum(load.queued_tokens for load in loads)
-        readings += [("kovar_queued_texts", {}, texts), ("kovar_queued_tokens", {}, tokens)]
-        for load in loads:
+        readings += self._queued()
+        for load in (runner.load() for runner in self._runners):
             # Absent before the first batch.
             if load.tokens_per_s is not None and load.light_s is not None:
                 readings.append(("kovar_tokens_per_s", {}, load.tokens_per_s))
@@ -157,6 +159,19 @@ class Guards:
             for runtime in one.left_out:
                 readings.append(("kovar_runtime_left_out", version | {"runtime": runtime}, 1))
         return readings + (self._adapters.gauges() if self._adapters else [])
+
+    def _queued(self) -> list[Reading]:
+        """Tell what waits for each version, and 0 where nothing does any more."""
+        queued = [runner.queued() for runner in self._runners]
+        self._owners |= {owner for one in queued for owner in one}
+        readings: list[Reading] = []
+        for owner in sorted(self._owners):
+            version = {"model": owner[0], "version": owner[1]}
+            found = [one[owner] for one in queued if owner in one]
+            texts, tokens = sum(q.num_texts for q in found), sum(q.num_tokens for q in found)
+            readings.append(("kovar_queued_texts", version, texts))
+            readings.append(("kovar_queued_tokens", version, tokens))
+        return readings
 
     def _sums(self) -> list[Reading]:
         name = "kovar_lost_records"
@@ -203,7 +218,6 @@ def _lines_of(settings: ObserveSettings, name: str, folder: Path | None) -> Json
     into = Path(settings.folder).expanduser() if settings.folder else folder
     if not settings.access_log or into is None:
         return None
-    remove_old(into, "access-*.jsonl*", days=settings.keep_days)
     return JsonLines(
         into / f"access-{name}.jsonl",
         max_bytes=settings.max_file_bytes,
@@ -211,12 +225,17 @@ def _lines_of(settings: ObserveSettings, name: str, folder: Path | None) -> Json
     )
 
 
-def _capture_of(settings: ObserveSettings, name: str, folder: Path | None) -> Capture | None:
+def _retention_of(settings: ObserveSettings, folder: Path | None) -> Retention | None:
+    """Remove what is old also where nothing is written any more."""
     into = Path(settings.folder).expanduser() if settings.folder else folder
     if into is None:
         return None
-    if settings.capture.share == 0:
-        # Samples of an earlier deployment go in time, too.
-        remove_old(into, FILES, days=settings.capture.keep_days)
+    days = {access_log.FILES: settings.keep_days, capture.FILES: settings.capture.keep_days}
+    return Retention(into, days)
+
+
+def _capture_of(settings: ObserveSettings, name: str, folder: Path | None) -> Capture | None:
+    into = Path(settings.folder).expanduser() if settings.folder else folder
+    if settings.capture.share == 0 or into is None:
         return None
     return Capture(settings.capture, into, name=name, max_file_bytes=settings.max_file_bytes)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLLECT_AFTER: Final = (10_000, 20, 20)
+COLLECT_AFTER: Final = (2_000, 10, 10)
 """Objects, and collections of each generation, after which the next one is collected."""
 
 

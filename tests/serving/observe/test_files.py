@@ -22,6 +22,8 @@ from kovar.serving.observe import (
     LogLines,
     ObserveSettings,
 )
+from kovar.serving.observe.capture import FILES
+from kovar.serving.observe.retention import Retention
 from kovar.serving.spec import ServingSpec
 
 
@@ -152,7 +154,7 @@ def test_captures_go_after_their_days(tmp_path, age_days, is_kept):
     old.write_text("{}\n")
     moment = time.time() - age_days * 86_400
     os.utime(old, (moment, moment))
-    captured(tmp_path, [Exchange(texts=["fine"])], keep_days=30)
+    Retention(tmp_path, {FILES: 30}).close()
     assert old.exists() == is_kept
 
 
@@ -169,9 +171,21 @@ def test_files_of_replicas_that_are_gone_go_even_where_nothing_is_captured(tmp_p
     assert recent.exists()
 
 
-def test_a_capture_that_has_no_samples_removes_old_files(tmp_path):
+def test_files_that_become_old_while_a_replica_runs_go_too(tmp_path):
+    retention = Retention(tmp_path, {FILES: 30}, every_s=0.01)
     old = tmp_path / "capture-2020-01-01-other.jsonl"
     old.write_text("{}\n")
     os.utime(old, (0, 0))
-    Capture(CaptureSettings(share=0.5), tmp_path, name="r", max_file_bytes=1_000).close()
+    for _ in range(1_000):
+        if old.exists():
+            time.sleep(0.01)
+    retention.close()
     assert not old.exists()
+
+
+def test_a_replica_whose_quiet_log_was_removed_begins_it_anew(tmp_path):
+    lines = JsonLines(tmp_path / "a.jsonl", max_bytes=1_000, num_files=1)
+    lines.write({"number": 1})
+    lines.path.unlink()
+    lines.write({"number": 2})
+    assert records(tmp_path) == [{"number": 2}]

@@ -38,7 +38,8 @@ FOUND = {
     "ip10.0.0.1": "ip[IP]",
     "10。0。0。1": "[IP]",
     '"jane doe"@example.org': "[EMAIL]",
-    "a" * 90 + "@example.org": "[EMAIL]",
+    "a" * 400 + "@example.org": "[EMAIL]",
+    r'from "jane \"j\" doe"@example.org': "from [EMAIL]",
     "４111 1111 1111 11\u200b11": "[CARD]",
 }  # fmt: skip
 
@@ -54,6 +55,7 @@ STAYS = [
     "Part 3 of 7, from 1999, chapter 10.2: 5/5 stars!!!",
     "the std::string of C++, v2.1, and 10:30",
     "great @ home, love it",
+    "a\n@example.org",
     "四星，推荐给朋友",
     "👩‍👩‍👧 می‌خواهم",
     "",

@@ -81,14 +81,14 @@ def test_gauges_are_read_and_sums_of_others_are_followed_at_every_flush():
     sink, lost = ListSink(), [2.0]
     meter = Meter(
         sink,
-        gauges=lambda: [("kovar_queued_texts", {}, 7)],
+        gauges=lambda: [("kovar_running_requests", {}, 7)],
         counts=lambda: [("kovar_lost_records", {"what": "line"}, lost[0])],
         flush_every_s=None,
     )
     meter.flush()
     lost[0] = 5.0
     meter.flush()
-    assert sink.gauges == {("kovar_queued_texts",): 7}
+    assert sink.gauges == {("kovar_running_requests",): 7}
     assert sink.sums["kovar_lost_records", "line"] == 5
 
 
@@ -97,7 +97,7 @@ def test_a_sink_that_fails_stops_nothing(caplog):
         def set(self, name, labels, value):
             raise OSError("full")
 
-    meter = Meter(Broken(), gauges=lambda: [("kovar_queued_texts", {}, 1)], flush_every_s=60)
+    meter = Meter(Broken(), gauges=lambda: [("kovar_running_requests", {}, 1)], flush_every_s=60)
     meter.close()
     assert "metrics were not recorded: OSError" in caplog.text
 

@@ -117,6 +117,33 @@ def test_the_rules_of_overload_and_failures_fire(tmp_path):
     check_alerts(tmp_path, series, alerts)
 
 
+@pytest.mark.parametrize("outcome", ["queue_full", "bodies_full", "deadline_exceeded"])
+def test_the_rule_of_overload_fires_whatever_is_full(tmp_path, outcome):
+    name = 'ray_kovar_requests_total{application="a",model="m",version="1",outcome="%s"}'
+    series = {name % "answered": "0+600x30", name % outcome: "0+0x10 0+60x20"}
+    overload = expected("KovarOverload", {"application": "a"})
+    alerts = [
+        {"eval_time": "9m", "alertname": "KovarOverload"},
+        {"eval_time": "25m", "alertname": "KovarOverload", "exp_alerts": [overload]},
+    ]
+    check_alerts(tmp_path, series, alerts)
+
+
+def test_the_queue_counts_over_all_models_and_padding_for_each(tmp_path):
+    of = '{application="a",model="%s",version="1",replica="r"}'
+    series = {"ray_kovar_queued_texts" + of % model: "200x70" for model in "mn"}
+    for model, padded in (("m", 110), ("n", 300)):
+        series["ray_kovar_tokens_total" + of % model] = "0+100x70"
+        series["ray_kovar_padded_tokens_total" + of % model] = f"0+{padded}x70"
+    queue = expected("KovarQueue", {"application": "a", "replica": "r"})
+    padding = expected("KovarPadding", {"application": "a", "model": "n", "version": "1"})
+    alerts = [
+        {"eval_time": "65m", "alertname": "KovarQueue", "exp_alerts": [queue]},
+        {"eval_time": "65m", "alertname": "KovarPadding", "exp_alerts": [padding]},
+    ]
+    check_alerts(tmp_path, series, alerts)
+
+
 def test_the_rule_of_no_replica_fires_for_what_had_one_and_may_not_sleep(tmp_path):
     name = 'ray_serve_deployment_replica_healthy{application="%s",deployment="model",replica="r"}'
     sleeps = 'ray_kovar_may_sleep{application="%s",replica="r"}'

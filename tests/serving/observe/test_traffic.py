@@ -24,9 +24,9 @@ ray_kovar_requests_total{application="a",model="m",version="3",route="/v1/predic
 ray_kovar_request_seconds_bucket{application="a",model="m",version="3",le="0.1",replica="r1"} %(answered)s
 ray_kovar_request_seconds_bucket{application="a",model="m",version="3",le="+Inf",replica="r1"} %(answered)s
 ray_kovar_texts_total{application="a",model="m",version="3",replica="r1"} 60
-ray_kovar_tokens_total{application="a",replica="r1"} 30
-ray_kovar_padded_tokens_total{application="a",replica="r1"} 40
-ray_kovar_queued_texts{application="a",replica="r1"} 7
+ray_kovar_tokens_total{application="a",model="m",version="3",replica="r1"} 30
+ray_kovar_padded_tokens_total{application="a",model="m",version="3",replica="r1"} 40
+ray_kovar_queued_texts{application="a",model="m",version="3",replica="r1"} 7
 ray_kovar_running_requests{application="a",replica="r1"} 2
 """  # noqa: E501
 
@@ -64,6 +64,19 @@ def test_without_an_earlier_reading_everything_counts_from_the_start():
     assert application.versions[0].num_answered == 110
     assert application.versions[0].num_refused == 4
     assert application.padding == pytest.approx(0.25)
+
+
+def test_tokens_padding_and_queue_are_told_apart_by_version():
+    info = 'ray_kovar_version_info{application="a",model="n",version="1",replica="r1"} 1'
+    of = '{application="a",model="n",version="1",replica="r1"}'
+    more = f"ray_kovar_tokens_total{of} 10\nray_kovar_padded_tokens_total{of} 20\n"
+    page = f"{PAGE % {'answered': 5}}{info}\n{more}ray_kovar_queued_texts{of} 2\n"
+    (application,) = traffic_between(None, Reading(0.0, read_samples(page)))
+    m, n = application.versions
+    assert (m.num_tokens, m.padding, m.queued_texts) == (30, pytest.approx(0.25), 7)
+    assert (n.num_tokens, n.padding, n.queued_texts) == (10, pytest.approx(0.5), 2)
+    assert (application.num_tokens, application.queued_texts) == (40, 9)
+    assert application.padding == pytest.approx(1 / 3)
 
 
 def test_a_replica_that_started_anew_counts_from_zero():

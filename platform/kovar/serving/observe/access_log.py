@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from kovar.serving.exchange import Exchange
 from kovar.serving.observe.json_lines import JsonLines
+
+FILES: Final = "access-*.jsonl*"
 
 
 class AccessLog:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import random
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +16,6 @@ from typing import Any, Final
 from kovar.serving.exchange import Exchange
 from kovar.serving.observe.json_lines import JsonLines
 from kovar.serving.observe.masking import mask
-from kovar.serving.observe.retention import remove_old
 from kovar.serving.observe.settings import CaptureSettings
 
 logger = logging.getLogger(__name__)
@@ -28,7 +25,6 @@ MAX_WAITING_BYTES: Final = 16 << 20
 """Of texts, in memory: a few requests of the largest size, thousands of the usual one."""
 MAX_FILES: Final = 8
 FILES: Final = "capture-*.jsonl*"
-CLEAN_EVERY_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,6 @@ class Capture:
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self.num_dropped = 0
-        self._next_clean = -math.inf
         self._thread = threading.Thread(target=self._work, name="kovar-capture", daemon=True)
         self._thread.start()
 
@@ -124,14 +119,7 @@ class Capture:
             self._lines.close()
 
     def _work(self) -> None:
-        while True:
-            self._clean()
-            try:
-                sample = self._waiting.get(timeout=CLEAN_EVERY_S)
-            except queue.Empty:
-                continue
-            if sample is None:
-                return
+        while (sample := self._waiting.get()) is not None:
             try:
                 record = self._masked(sample)
                 self._file_of(record["time"][:10]).write(record)
@@ -164,9 +152,3 @@ class Capture:
                 self._lines.close()
             self._lines = JsonLines(path, max_bytes=self._max_file_bytes, num_files=MAX_FILES)
         return self._lines
-
-    def _clean(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_clean:
-            self._next_clean = now + CLEAN_EVERY_S
-            remove_old(self._folder, FILES, days=self._settings.keep_days)

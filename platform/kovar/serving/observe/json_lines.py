@@ -63,6 +63,9 @@ class JsonLines:
         if self._descriptor is not None and self._size + len(line) > self._max_bytes:
             self._close()
             self._shift()
+        if self._descriptor is not None and not os.fstat(self._descriptor).st_nlink:
+            # The file was removed, by somebody who took it for one of a replica that is gone.
+            self._close()
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

@@ -21,7 +21,8 @@ Kind = Literal["SECRET", "EMAIL", "IBAN", "CARD", "IP", "PHONE", "ID"]
 _SUREST: Final[tuple[Kind, ...]] = get_args(Kind)
 
 # Every repetition is bounded, so that no text takes more than linear time.
-_EMAIL = re.compile(r"""(?:"[^"\n]{1,64}"|[\w.%+'-]{1,256})@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}""")
+_DOMAIN = re.compile(r"@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}")
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.){1,64}"@')
 _SECRET = re.compile(
     r"kovar_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|\beyJ[\w-]{8,4096}\.[\w-]{8,8192}\.[\w-]{8,4096}"
 )
@@ -29,6 +30,7 @@ _IBAN = re.compile(r"(?=([A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,40}))")
 _DIGITS = re.compile(r"(?<!\d)\d(?:[ .-]?\d){12,40}(?!\d)")
 _IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\w])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{0,30}:[0-9A-Fa-f:]{1,30}(?:(?:\d{1,3}\.){3}\d{1,3})?")
+_LOCAL: Final = "_.%+'-"
 _DOTS: Final = "\u3002\uff61"
 _MINUS: Final = "\u2212"
 _CARD_LENGTHS = range(19, 12, -1)
@@ -80,7 +82,7 @@ def find(text: str, *, phone_regions: Sequence[str] = ("US",)) -> list[Finding]:
     folded, places = _folded(text)
     found = [
         *_matches(_SECRET, folded, "SECRET"),
-        *_matches(_EMAIL, folded, "EMAIL"),
+        *_emails(folded),
         *_ibans(folded),
         *_cards(folded),
         *_addresses(folded),
@@ -116,16 +118,42 @@ def _matches(pattern: re.Pattern[str], text: str, kind: Kind) -> Iterator[Findin
         yield Finding(match.start(), match.end(), kind)
 
 
+def _emails(text: str) -> Iterator[Finding]:
+    """Find domains behind an @, and all of the name before it, however long."""
+    quoted = {match.end() - 1: match.start() for match in _QUOTED.finditer(text)}
+    end = 0
+    for match in _DOMAIN.finditer(text):
+        begin = match.start()
+        while begin > end and (text[begin - 1].isalnum() or text[begin - 1] in _LOCAL):
+            begin -= 1
+        begin = min(begin, quoted.get(match.start(), begin))
+        if begin < match.start():
+            yield Finding(begin, match.end(), "EMAIL")
+        end = match.end()
+
+
 def _ibans(text: str) -> Iterator[Finding]:
     from stdnum import iban
 
     for match in _IBAN.finditer(text):
         ends = [i for i, char in enumerate(match[1], 1) if char.isalnum()]
         compact = re.sub(r"[ -]", "", match[1]).upper()
-        for length in _IBAN_LENGTHS:
-            if length <= len(compact) and iban.is_valid(compact[:length]):
+        for length in sorted(_right_checks(compact) & {*_IBAN_LENGTHS}, reverse=True):
+            if iban.is_valid(compact[:length]):
                 yield Finding(match.start(), match.start() + ends[length - 1], "IBAN")
                 break
+
+
+def _right_checks(compact: str) -> set[int]:
+    """Return the lengths at which the first characters have the check digits of an IBAN."""
+    head = int("".join(str(int(char, 36)) for char in compact[:4]))
+    found, rest = set(), 0
+    for length, char in enumerate(compact[4:], 5):
+        value = int(char, 36)
+        rest = (rest * (100 if value > 9 else 10) + value) % 97
+        if (rest * 1_000_000 + head) % 97 == 1:
+            found.add(length)
+    return found
 
 
 def _cards(text: str) -> Iterator[Finding]:

@@ -72,8 +72,8 @@ METRICS: Final = (
     Metric("kovar_batch_seconds", "histogram", "seconds that a batch ran", boundaries=SECONDS),
     Metric("kovar_tokens", "counter", "tokens that the runtime read, without padding"),
     Metric("kovar_padded_tokens", "counter", "tokens that the runtime read, with padding"),
-    Metric("kovar_queued_texts", "gauge", "texts that wait at the replica", ()),
-    Metric("kovar_queued_tokens", "gauge", "tokens that wait at the replica", ()),
+    Metric("kovar_queued_texts", "gauge", "texts that wait at the replica"),
+    Metric("kovar_queued_tokens", "gauge", "tokens that wait at the replica"),
     Metric("kovar_running_requests", "gauge", "requests that the replica has not answered yet", ()),
     Metric(
         "kovar_version_info",

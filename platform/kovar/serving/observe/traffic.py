@@ -35,6 +35,9 @@ class VersionTraffic:
         p50_s: median of the seconds to an answer; None without requests.
         p99_s: 99th percentile.
         num_texts: texts answered.
+        queued_texts: texts that wait for it now, at all replicas.
+        num_tokens: tokens that the runtime read, without padding.
+        padding: share of the computed tokens that are padding; None where nothing ran.
     """
 
     application: str
@@ -49,6 +52,9 @@ class VersionTraffic:
     p50_s: float | None
     p99_s: float | None
     num_texts: int
+    queued_texts: int
+    num_tokens: int
+    padding: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,25 +145,34 @@ class _Change:
             grown[_key(one, labels)] += one.value - (earlier if earlier <= one.value else 0.0)
         return grown
 
-    def now(self, name: str, application: str) -> float:
-        """Sum a gauge over an application's replicas."""
-        found = self.after.of(name)
-        return sum(one.value for one in found if one.labels.get("application") == application)
+    def now(self, name: str, labels: Sequence[str]) -> dict[tuple[str, ...], float]:
+        """Sum a gauge over replicas, for each combination of some of its labels."""
+        sums: dict[tuple[str, ...], float] = defaultdict(float)
+        for one in self.after.of(name):
+            sums[_key(one, labels)] += one.value
+        return sums
+
+    def tokens(self, labels: Sequence[str], key: tuple[str, ...]) -> tuple[int, float | None]:
+        """Return the tokens that were computed, and which share of them came with padding."""
+        tokens = self.sums("ray_kovar_tokens_total", labels).get(key, 0.0)
+        padded = self.sums("ray_kovar_padded_tokens_total", labels).get(key, 0.0)
+        return round(tokens), 1 - tokens / padded if padded else None
 
 
 def _application(name: str, change: _Change) -> ApplicationTraffic:
-    tokens = change.sums("ray_kovar_tokens_total", APPLICATION).get((name,), 0.0)
-    padded = change.sums("ray_kovar_padded_tokens_total", APPLICATION).get((name,), 0.0)
+    num_tokens, padding = change.tokens(APPLICATION, (name,))
+    queued = change.now("ray_kovar_queued_texts", APPLICATION).get((name,), 0.0)
+    running = change.now("ray_kovar_running_requests", APPLICATION).get((name,), 0.0)
     infos: dict[tuple[str, ...], list[Sample]] = defaultdict(list)
     for one in change.after.of("ray_kovar_version_info"):
         if one.labels.get("application") == name:
             infos[_key(one, MODEL)].append(one)
     return ApplicationTraffic(
         application=name,
-        queued_texts=round(change.now("ray_kovar_queued_texts", name)),
-        running_requests=round(change.now("ray_kovar_running_requests", name)),
-        num_tokens=round(tokens),
-        padding=1 - tokens / padded if padded else None,
+        queued_texts=round(queued),
+        running_requests=round(running),
+        num_tokens=num_tokens,
+        padding=padding,
         versions=tuple(_version(key, infos[key], change) for key in sorted(infos)),
     )
 
@@ -166,6 +181,7 @@ def _version(key: tuple[str, ...], infos: Sequence[Sample], change: _Change) -> 
     outcomes = change.sums("ray_kovar_requests_total", (*MODEL, "outcome"))
     mine = {outcome: value for (*of, outcome), value in outcomes.items() if tuple(of) == key}
     texts = change.sums("ray_kovar_texts_total", MODEL).get(key, 0.0)
+    num_tokens, padding = change.tokens(MODEL, key)
     buckets = _buckets(key, change)
     labels = infos[0].labels
     return VersionTraffic(
@@ -181,6 +197,9 @@ def _version(key: tuple[str, ...], infos: Sequence[Sample], change: _Change) -> 
         p50_s=quantile(0.5, buckets),
         p99_s=quantile(0.99, buckets),
         num_texts=round(texts),
+        queued_texts=round(change.now("ray_kovar_queued_texts", MODEL).get(key, 0.0)),
+        num_tokens=num_tokens,
+        padding=padding,
     )
 
 
