@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +71,23 @@ def test_servers_that_start_later_hold_the_deadline(monkeypatch):
     config = uvicorn.Config(lambda scope, receive, send: None)
     config.load()
     assert config.http_protocol_class is TimedProtocol
+
+
+def test_a_connection_that_breaks_is_not_kept_in_memory(runner, runtime):
+    lost: queue.Queue = queue.Queue()
+
+    class Watched(TimedProtocol):
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            lost.put((exc, self.timeout_keep_alive_task))
+
+    app = create_api([served_model(SERVED, runner, runtime)], limits=LIMITS)
+    with listening(app, http=Watched) as address:
+        with socket.create_connection(address, timeout=20) as client:
+            client.sendall(REQUEST)
+            assert b'{"live":true}' in client.recv(4096)
+            # The end of the connection is a reset, as where a load balancer drops it.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        exc, timer = lost.get(timeout=20)
+    assert isinstance(exc, ConnectionResetError)
+    assert timer is None

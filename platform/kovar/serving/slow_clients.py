@@ -113,6 +113,8 @@ class TimedProtocol(HttpToolsProtocol):
         DOOR.num_inside -= self._num_inside
         self._num_inside = 0
         super().connection_lost(exc)
+        # uvicorn leaves this timer where a connection broke: it would keep all of it in memory.
+        self._unset_keepalive_if_required()
 
     def _answer_at_the_door(self) -> bytes | None:
         """Return the answer to a plain request on a connection that is kept and has no other.
