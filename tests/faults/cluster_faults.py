@@ -145,7 +145,7 @@ LABELS = (
 EXPOSURE = (
     _gcp("dashboard on every address", swap("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"), "head_start_ray_commands[1]", "listen on every address"),
     _gcp("dashboard on every IPv6 address", swap("--dashboard-host=127.0.0.1", "--dashboard-host ::"), "head_start_ray_commands[1]", "listen on every address"),
-    _gcp("start of the head left to Ray", both(*[drop(line, after="head_start_ray_commands:") for line in ("- ray stop", "- >-", "ulimit", *["export"] * 7, "ray start", "--dashboard-host")], drop("head_start_ray_commands:")), "head_start_ray_commands", "Ray's default", elsewhere=True),
+    _gcp("start of the head left to Ray", both(*[drop(line, after="head_start_ray_commands:") for line in ("- ray stop", "- >-", "ulimit", *["export"] * 8, "ray start", "--dashboard-host")], drop("head_start_ray_commands:")), "head_start_ray_commands", "Ray's default", elsewhere=True),
     _gcp("firewall opened by a command", add("  - gcloud compute firewall-rules create ray --allow tcp:8265 --source-ranges 0.0.0.0/0", below="head_setup_commands:"), "head_setup_commands[0]", "port 8265"),
     _gcp("tokens turned off", swap("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", after="initialization_commands:"), "initialization_commands[1]", "need no token"),
     _gcp("token not copied", drop('"~/.ray/auth_token"'), "file_mounts", "no node gets it", elsewhere=True),

@@ -1,5 +1,7 @@
 """Workers that cannot start: the run says so, and fails after a bounded wait."""
 
+from threading import Event
+
 import pytest
 import ray
 from ray.util import placement_group_table
@@ -61,5 +63,6 @@ def test_meanwhile_the_log_says_what_it_waits_for(given_up):
 def test_nothing_of_the_run_stays_on_the_cluster(given_up):
     *_, of_earlier_runs = given_up
     assert waiting_groups() == []
-    assert actors_of_ray_train() <= of_earlier_runs
+    # Ray ends an actor some time after its last handle.
+    assert any(actors_of_ray_train() <= of_earlier_runs or Event().wait(0.1) for _ in range(300))
     assert ray.available_resources()["CPU"] == 4
